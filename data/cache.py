@@ -1,0 +1,131 @@
+"""Decode once: every image of a data set as rows of one memory-mapped uint8 array.
+
+A cache is a folder `<name>-<size>-<digest>/` with one `<split>.npy` a split. It is written beside its place and
+renamed into it, so it is whole or absent, and two processes that build the same one do no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from data.decode import UnreadableImageError
+from data.faults import InputError
+from data.sources import Source
+from data.splits import Split
+
+FORMAT = 1  # raise it when the same files would give other pixels
+NAMED_FAULTS = 10
+
+
+@dataclass(frozen=True)
+class Images:
+    """Some images of a cached split; small enough to send to another process, which maps the same pages.
+
+    Attributes:
+        path: An .npy file, uint8 [M, size, size].
+        rows: int64 [N], which of the M.
+        labels: int64 [N].
+        names: N names.
+    """
+
+    path: Path
+    rows: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self) -> np.ndarray:
+        """The whole array, memory-mapped; pages are shared until somebody writes, and nobody does."""
+        return np.load(self.path, mmap_mode="c", allow_pickle=False)
+
+
+def cache_folder(source: Source, size: int) -> Path:
+    """Where the pixels of a source at a size are, or would be."""
+    key = hashlib.sha256(f"{FORMAT}\0{source.digest}".encode()).hexdigest()[:16]
+    return user_cache_path("sweep") / f"{source.name}-{size}-{key}"
+
+
+def cached_bytes(source: Source, size: int) -> int:
+    """What the cache of a source takes on disk, in bytes."""
+    return sum(len(listing) for listing in source.splits.values()) * size * size
+
+
+def build(source: Source, size: int, progress: Callable[[int], None] = lambda done: None) -> Path:
+    """Makes sure that a source is cached at a size.
+
+    Args:
+        source: The data set.
+        size: Side of each image, in pixels.
+        progress: Called after each image with how many are done.
+
+    Returns:
+        The cache's folder.
+
+    Raises:
+        InputError: Images cannot be read (the first ten are named), or the disk cannot take the cache.
+            Nothing is left behind.
+    """
+    folder = cache_folder(source, size)
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        room = shutil.disk_usage(folder.parent).free
+        if room < cached_bytes(source, size):
+            raise InputError(
+                f"{folder.parent}: the image cache needs {cached_bytes(source, size):,} bytes, {room:,} are free"
+            )
+        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    except OSError as error:
+        raise InputError(f"{folder.parent}: the image cache cannot be written here ({error.strerror})") from error
+    try:
+        _decode_all(source, size, building, progress)
+        building.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process finished first, and its cache is the same
+            raise InputError(f"{folder}: the image cache cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def images_of(source: Source, split: Split, size: int) -> dict[str, Images]:
+    """The cached images of a study: `train`, `validation` and `test`."""
+    folder = cache_folder(source, size)
+
+    def images(name: str, rows: np.ndarray) -> Images:
+        listing = source.splits[name].select(rows)
+        return Images(folder / f"{name}.npy", rows, listing.labels, listing.names)
+
+    return {
+        "train": images("train", split.train),
+        "validation": images(split.validation_from, split.validation),
+        "test": images("test", np.arange(len(source.splits["test"]))),
+    }
+
+
+def _decode_all(source: Source, size: int, folder: Path, progress: Callable[[int], None]) -> None:
+    done, faults = 0, []
+    for split, listing in source.splits.items():
+        array = np.lib.format.open_memmap(folder / f"{split}.npy", "w+", np.uint8, (len(listing), size, size))
+        for row, name in enumerate(listing.names):
+            try:
+                array[row] = source.decode(split, row, size)
+            except UnreadableImageError as error:
+                faults.append(f"{Path(source.location) / name}: {error}")
+            done += 1
+            progress(done)
+        array.flush()
+    if faults:
+        more = [f"... and {len(faults) - NAMED_FAULTS:,} more unreadable images"] if len(faults) > NAMED_FAULTS else []
+        raise InputError(*faults[:NAMED_FAULTS], *more)

@@ -1,0 +1,319 @@
+"""Where images come from: a folder, an .npz file, Kaggle's download or the built-in phantom.
+
+A source lists its images and can decode one of them; it reads no pixels before it is asked to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from platformdirs import user_data_path
+
+from data import phantom
+from data.decode import decode, resize
+from data.faults import InputError
+
+KAGGLE_DATASET = "paultimothymooney/chest-xray-pneumonia"
+# Kermany's names: person123_bacteria_456 for pneumonia, IM-0123-0001 and NORMAL2-IM-0123-0001 (two numberings) for normals.
+PATIENT_PATTERN = r"person\d+|NORMAL2-IM-\d+|IM-\d+"
+SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One split of a data set, without its pixels.
+
+    Attributes:
+        names: What each image is called, unique within the split.
+        labels: int64 [N], an index into the source's classes.
+        patients: Who each image shows. Images of one patient never part between training and validation.
+        hashes: A hash of each image's bytes. Equal hashes are the same picture, whatever the names say.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    patients: tuple[str, ...]
+    hashes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, rows: np.ndarray) -> Listing:
+        """Returns the listing of some rows, in their order."""
+        return Listing(
+            tuple(self.names[row] for row in rows),
+            self.labels[rows],
+            tuple(self.patients[row] for row in rows),
+            tuple(self.hashes[row] for row in rows),
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that can be read.
+
+    Attributes:
+        name: The data set's name; also the MLflow experiment's and the registered model's.
+        kind: `folder`, `npz` or `phantom`.
+        location: Where it is, for people.
+        classes: Class names in label order. With two of them the second is the positive one.
+        splits: `train`, `test` and perhaps `val`.
+        decode: (split, row, size) -> uint8 [size, size]. Raises UnreadableImageError.
+        notes: What a person should know of it, a sentence each.
+    """
+
+    name: str
+    kind: str
+    location: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Listing]
+    decode: Callable[[str, int, int], np.ndarray] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that change when any image, name, label or class does."""
+        state = hashlib.sha256("\0".join(self.classes).encode())
+        for split in sorted(self.splits):
+            listing = self.splits[split]
+            for name, label, content in zip(listing.names, listing.labels, listing.hashes, strict=True):
+                state.update(f"\n{split}\0{name}\0{label}\0{content}".encode())
+        return state.hexdigest()[:16]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images by split and class."""
+        return {
+            split: dict(
+                zip(self.classes, np.bincount(listing.labels, minlength=len(self.classes)).tolist(), strict=True)
+            )
+            for split, listing in self.splits.items()
+        }
+
+
+def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN) -> Source:
+    """Opens the data set at a place, or the default one.
+
+    Args:
+        location: A folder with `train/` and `test/`, an `.npz` file in MedMNIST's layout, or None for the
+            downloaded data set where there is one and the phantom where there is none.
+        patient_pattern: Regular expression; what it matches in a file's name is the patient.
+
+    Raises:
+        InputError: There is no usable data set; says every fault that was found.
+    """
+    try:
+        pattern = re.compile(patient_pattern)
+    except re.error as error:
+        raise InputError(f"--patient-pattern {patient_pattern!r} is not a regular expression: {error}") from error
+    if location is None:
+        downloaded = download_folder()
+        return read_folder(downloaded, pattern) if (downloaded / "train").is_dir() else read_phantom()
+    if not location.exists():
+        raise InputError(f"--data {location}: no such file or folder")
+    if location.is_dir():
+        return read_folder(location, pattern)
+    if location.suffix == ".npz":
+        return read_npz(location)
+    raise InputError(f"--data {location}: give a folder with train/ and test/, or an .npz file in MedMNIST's layout")
+
+
+def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
+    """Lists a folder in ImageFolder's layout: `<split>/<class>/**/<image>`.
+
+    Raises:
+        InputError: A split or class is missing or empty, or there is only one class.
+    """
+    faults = []
+    found = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    for split in ("train", "test"):
+        if split not in found:
+            nested = sorted(child.name for child in root.iterdir() if (child / split).is_dir())
+            hint = f"; did you mean {root / nested[0]}?" if nested else ""
+            faults.append(f"--data {root}: has no folder {split}/{hint}")
+    if faults:
+        raise InputError(*faults)
+
+    classes = tuple(sorted(child.name for child in found["train"].iterdir() if child.is_dir() and child.name[0] != "."))
+    if len(classes) < 2:
+        named = f"only the class {classes[0]}" if classes else "no class folders"
+        raise InputError(f"--data {root}: train/ holds {named}; two or more are needed, a folder each")
+    paths: dict[str, list[Path]] = {}
+    splits: dict[str, Listing] = {}
+    for split, folder in found.items():
+        here = tuple(sorted(child.name for child in folder.iterdir() if child.is_dir() and child.name[0] != "."))
+        if here != classes:
+            faults.append(
+                f"--data {root}: the classes in {split}/ are {', '.join(here) or 'none'}, in train/ {', '.join(classes)}"
+            )
+            continue
+        of_class = [_images_in(folder / name) for name in classes]
+        faults += [
+            f"--data {root}: {split}/{name}/ holds no image"
+            for name, files in zip(classes, of_class, strict=True)
+            if not files
+        ]
+        paths[split] = [path for files in of_class for path in files]
+        splits[split] = Listing(
+            names=tuple(path.relative_to(root).as_posix() for path in paths[split]),
+            labels=np.repeat(np.arange(len(classes)), [len(files) for files in of_class]),
+            patients=tuple(_patient(path, pattern) for path in paths[split]),
+            hashes=tuple(_hash(path) for path in paths[split]),
+        )
+    name = slug(root.resolve().name)
+    if name == phantom.NAME:
+        faults.append(f"--data {root}: the name {name!r} belongs to the built-in phantom; rename the folder")
+    if faults:
+        raise InputError(*faults)
+    anonymous = sum(pattern.search(path.name) is None for path in paths["train"])
+    notes = (
+        (
+            f"{anonymous:,} of {len(paths['train']):,} training images name no patient; each counts as a patient of its own",
+        )
+        if anonymous
+        else ()
+    )
+    return Source(
+        name, "folder", str(root), classes, splits, lambda split, row, size: decode(paths[split][row], size), notes
+    )
+
+
+def read_npz(path: Path) -> Source:
+    """Reads an `.npz` in MedMNIST's layout: `<split>_images` uint8 [N, H, W(, 3)] and `<split>_labels` [N(, 1)].
+
+    Raises:
+        InputError: An array is missing, has another shape or type, or there is only one class.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"--data {path}: not a readable .npz file ({error})") from error
+    faults = [
+        f"--data {path}: has no array {split}_{part}"
+        for split in ("train", "test")
+        for part in ("images", "labels")
+        if f"{split}_{part}" not in arrays
+    ]
+    if faults:
+        raise InputError(*faults)
+    pixels: dict[str, np.ndarray] = {}
+    splits: dict[str, Listing] = {}
+    for split in (split for split in SPLITS if f"{split}_images" in arrays and f"{split}_labels" in arrays):
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+            faults.append(
+                f"--data {path}: {split}_images is {images.dtype} {list(images.shape)}, not uint8 [N, H, W] or [N, H, W, 3]"
+            )
+        elif labels.size != len(images) or not np.issubdtype(labels.dtype, np.integer):
+            faults.append(
+                f"--data {path}: {split}_labels is {labels.dtype} {list(labels.shape)}, not one integer for each of {len(images)} images"
+            )
+        else:
+            pixels[split] = images
+            names = tuple(f"{split}/{row:06d}" for row in range(len(images)))
+            hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in images)
+            splits[split] = Listing(names, labels.reshape(-1).astype(np.int64), names, hashes)
+    name = slug(path.stem)
+    if name == phantom.NAME:
+        faults.append(f"--data {path}: the name {name!r} belongs to the built-in phantom; rename the file")
+    if faults:
+        raise InputError(*faults)
+    labels_seen = np.unique(np.concatenate([listing.labels for listing in splits.values()]))
+    classes = tuple(str(label) for label in range(int(labels_seen.max()) + 1))
+    for split, listing in splits.items():
+        missing = sorted(set(range(len(classes))) - set(listing.labels.tolist()))
+        if missing or labels_seen.min() < 0:
+            faults.append(f"--data {path}: {split}_labels must hold every class from 0 to {len(classes) - 1}")
+    if len(classes) < 2:
+        faults.append(f"--data {path}: the labels hold only one class; two or more are needed")
+    if faults:
+        raise InputError(*faults)
+    return Source(
+        name,
+        "npz",
+        str(path),
+        classes,
+        splits,
+        lambda split, row, size: resize(Image.fromarray(pixels[split][row]).convert("L"), size),
+        ("an .npz file names no patients; each image counts as a patient of its own",),
+    )
+
+
+def read_phantom() -> Source:
+    """Lists the built-in synthetic radiographs."""
+    films = {split: phantom.films(split) for split in phantom.COUNTS}
+    splits = {
+        split: Listing(
+            names=tuple(f"{split}/{film.name}" for film in listed),
+            labels=np.array([film.label for film in listed], dtype=np.int64),
+            patients=tuple(film.patient for film in listed),
+            hashes=tuple(f"phantom-{phantom.VERSION}-{split}-{row}" for row in range(len(listed))),
+        )
+        for split, listed in films.items()
+    }
+    return Source(
+        phantom.NAME,
+        "phantom",
+        f"built in, version {phantom.VERSION}",
+        phantom.CLASSES,
+        splits,
+        lambda split, row, size: resize(Image.fromarray(phantom.draw(films[split][row])), size),
+        ("synthetic radiographs: scores on them say nothing about X-rays",),
+    )
+
+
+def download_folder() -> Path:
+    """Where Kaggle's data set is after `download`, whether or not it is there."""
+    # Kaggle's archive holds a folder chest_xray, which gives the data set its name.
+    return user_data_path("sweep") / "kaggle" / "chest_xray"
+
+
+def download() -> Path:
+    """Downloads Kaggle's data set (1.2 GB) and returns its folder; does nothing where it is there already.
+
+    Raises:
+        InputError: Kaggle cannot be reached, or what came is not the data set.
+    """
+    folder = download_folder()
+    if (folder / "train").is_dir():
+        return folder
+    import kagglehub  # imports requests and more; only this command needs it
+
+    try:
+        kagglehub.dataset_download(KAGGLE_DATASET, output_dir=str(folder.parent))
+    except Exception as error:  # kagglehub passes on whatever requests, its own client or the disk raise
+        raise InputError(
+            f"Kaggle's {KAGGLE_DATASET} cannot be downloaded: {error}. "
+            f"Download it by hand from https://www.kaggle.com/datasets/{KAGGLE_DATASET} and unpack it to {folder.parent}, "
+            "or give its folder with --data"
+        ) from error
+    if not (folder / "train").is_dir():
+        raise InputError(f"{folder}: what Kaggle sent has no train/; unpack the data set here by hand")
+    return folder
+
+
+def slug(name: str) -> str:
+    """Turns a name into one that MLflow takes anywhere: lower case, digits and `-`."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "data"
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+
+
+def _patient(path: Path, pattern: re.Pattern[str]) -> str:
+    match = pattern.search(path.name)
+    return match[0] if match else f"{path.parent.name}/{path.name}"
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

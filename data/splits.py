@@ -1,0 +1,138 @@
+"""Which training images are kept for validation: whole patients, in the classes' own proportions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.faults import InputError
+from data.sources import Listing, Source
+
+VALIDATION_FRACTION = 0.15
+# Kaggle's own val/ holds 16 images: one image there is 6.25 points of accuracy.
+SMALLEST_VALIDATION = 100
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images that a study trains on and the images that it chooses by.
+
+    Attributes:
+        train: int64 rows of the source's `train` split.
+        validation: int64 rows of the source's split `validation_from`.
+        validation_from: `train` where validation was cut from it, or `val`.
+        digest: 16 hexadecimal digits that change when any image changes sides.
+        notes: What a person should know of it, a sentence each.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    validation_from: str
+    digest: str
+    notes: tuple[str, ...] = ()
+
+
+def split_source(source: Source, *, validation: str = "auto", limit: int | None = None, seed: int = 0) -> Split:
+    """Splits the training images of a source.
+
+    Args:
+        source: The data set.
+        validation: `auto` takes the source's own `val` where it holds at least SMALLEST_VALIDATION images and
+            cuts 15 % of the training patients otherwise; `split` always cuts; `val` takes the source's own, however small.
+        limit: Use at most this many of the training images, whole patients, in the classes' proportions. None uses all.
+        seed: Decides which patients.
+
+    Raises:
+        InputError: `val` is asked for and not there, or a class has too few patients to be split.
+    """
+    listing = source.splits["train"]
+    rows = np.arange(len(listing))
+    if limit is not None and limit < len(listing):
+        rows = rows[take_patients(listing, limit / len(listing), seed)]
+    own = source.splits.get("val")
+    if validation == "val" and own is None:
+        raise InputError(f"--validation val: {source.location} has no val split")
+    if own is not None and (validation == "val" or (validation == "auto" and len(own) >= SMALLEST_VALIDATION)):
+        shared = len(set(own.patients) & set(listing.select(rows).patients))
+        notes = (f"{shared:,} patients are in both train and val: validation scores will flatter",) if shared else ()
+        kept = np.arange(len(own))
+        return Split(rows, kept, "val", _digest(listing.select(rows).names, own.names), notes)
+
+    chosen = take_patients(listing.select(rows), VALIDATION_FRACTION, seed)
+    train, held = rows[~chosen], rows[chosen]
+    faults = []
+    for label, name in enumerate(source.classes):
+        for part, of in (("training", train), ("validation", held)):
+            if not np.any(listing.labels[of] == label):
+                faults.append(f"class {name} has too few patients to have any in {part}; add images or raise --limit")
+    if faults:
+        raise InputError(*faults)
+    notes = ()
+    if own is not None and validation == "auto":
+        notes = (
+            f"val/ holds only {len(own)} images and is not used; validation is cut from train (--validation val insists)",
+        )
+    return Split(train, held, "train", _digest(listing.select(train).names, listing.select(held).names), notes)
+
+
+def take_patients(listing: Listing, fraction: float, seed: int) -> np.ndarray:
+    """Marks about a fraction of the images of each class, whole patients at a time.
+
+    Images with the same bytes stay together as if they were one patient's: a copy on the other side would leak.
+
+    Args:
+        listing: The images.
+        fraction: Between 0 and 1.
+        seed: Decides the order in which patients are asked.
+
+    Returns:
+        bool [N]. No class exceeds its share, rounded up to one image; a class falls short of it by less than the
+        images of one patient.
+    """
+    groups = together(listing.patients, listing.hashes)
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    classes = int(listing.labels.max()) + 1
+    open_places = np.maximum(1, np.round(fraction * np.bincount(listing.labels, minlength=classes))).astype(int)
+    taken = np.zeros(len(listing), dtype=bool)
+    for group in np.random.default_rng(seed).permutation(len(members)):
+        rows = members[int(group)]
+        wanted = np.bincount(listing.labels[rows], minlength=classes)
+        if np.all(wanted <= open_places):
+            open_places -= wanted
+            taken[rows] = True
+    return taken
+
+
+def together(*keys: Iterable[str]) -> list[int]:
+    """Numbers groups so that two rows which share a value of any key are in one group, also through others.
+
+    Returns:
+        One group number for each row, from 0 in order of first appearance.
+    """
+    columns = [list(key) for key in keys]
+    parent = list(range(len(columns[0])))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for column in columns:
+        first: dict[str, int] = {}
+        for row, value in enumerate(column):
+            # The older row becomes the root, so that numbering follows first appearance.
+            older, newer = sorted((root(first.setdefault(value, row)), root(row)))
+            parent[newer] = older
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(row), len(numbers)) for row in range(len(parent))]
+
+
+def _digest(train: Iterable[str], validation: Iterable[str]) -> str:
+    text = "\n".join(train) + "\n\n" + "\n".join(validation)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,348 @@
+"""Train one network. Knows torch and nothing of Optuna, MLflow or processes: the same call in a test and in a worker.
+
+    for result in train(config, images["train"], images["validation"], folder):
+        print(result.epoch, result.validation_loss)
+
+Every random draw of epoch k comes from (seed, k), never from what ran before it. A training that goes on from its
+last checkpoint therefore gives the numbers that it would have given without the interruption, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from data.augment import augmented_batches, batches
+from data.cache import Images
+from models import ARCHITECTURES
+from sweep import checkpoint
+
+OPTIMIZERS: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {
+    "adam": lambda parameters, rate: torch.optim.Adam(parameters, rate, fused=True),
+    "adamw": lambda parameters, rate: torch.optim.AdamW(parameters, rate, fused=True),
+    "adagrad": lambda parameters, rate: torch.optim.Adagrad(parameters, rate, fused=True),
+    "sgd": lambda parameters, rate: torch.optim.SGD(parameters, rate, momentum=0.9, fused=True),
+}
+PREDICTION_BATCH = 64
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became infinite or not a number: this configuration cannot be trained."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides one training's numbers, on a given kind of device.
+
+    Attributes:
+        arch: A key of ARCHITECTURES.
+        activation: A key of models.layers.ACTIVATIONS.
+        optimizer: A key of OPTIMIZERS.
+        learning_rate: Above 0.
+        batch_size: Images a step.
+        dropout: Probability from 0 to 1.
+        seed: Every random draw comes from it.
+        epochs: Epochs at most.
+        patience: Epochs without a lower validation loss before the training stops; 0 trains all epochs.
+        image_size: Side of the images, in pixels.
+        classes: Number of logits.
+        precision: `float32` or `bfloat16` for training steps; validation is always float32, as serving is.
+        device: `cpu`, `cuda` or `cuda:N`.
+        options: Further arguments of the architecture's `build`.
+    """
+
+    arch: str
+    activation: str
+    optimizer: str
+    learning_rate: float
+    batch_size: int
+    dropout: float
+    seed: int
+    epochs: int
+    patience: int
+    image_size: int
+    classes: int
+    precision: str = "float32"
+    device: str = "cpu"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch came to.
+
+    Attributes:
+        epoch: From 1.
+        train_loss: Weighted cross entropy over the epoch, in training mode, while the weights moved.
+        train_accuracy: Likewise, from 0 to 1.
+        validation_loss: Weighted cross entropy after the epoch.
+        validation_logits: float32 [N, classes], after the epoch.
+        improved: Whether the validation loss is the lowest so far; then these weights are in `best.safetensors`.
+        seconds: The whole epoch, validation and checkpoint included.
+        images_per_second: Training images over the seconds of training alone.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_logits: np.ndarray
+    improved: bool
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network as its best epoch left it.
+
+    Attributes:
+        network: On the CPU, in evaluation mode.
+        config: How it was trained.
+        epoch: The best epoch, from 1.
+        validation_logits: float32 [N, classes] of that epoch.
+    """
+
+    network: nn.Module
+    config: TrainingConfig
+    epoch: int
+    validation_logits: np.ndarray
+
+
+def train(
+    config: TrainingConfig,
+    training: Images,
+    validation: Images,
+    folder: Path,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[EpochResult]:
+    """Trains a network, an epoch for each step of the iterator; goes on from the folder's last checkpoint.
+
+    The lowest validation loss decides which weights are kept and, with patience, when to stop (report section 1.2).
+    Classes weigh as in report section 2.3: images / (classes * images of the class), from the training labels.
+
+    Args:
+        config: What to train and how.
+        training: Images to learn from.
+        validation: Images to stop by.
+        folder: Where `last.safetensors` and `best.safetensors` are written after each epoch.
+        stop: Asked before every step; once it says yes the training ends without a further result.
+
+    Yields:
+        One result for each epoch that was not yet in the last checkpoint.
+
+    Raises:
+        NonFiniteLossError: The loss of an epoch is infinite or not a number.
+    """
+    device = torch.device(config.device)
+    architecture = ARCHITECTURES[config.arch]
+    train_pixels, train_rows, train_labels = _on_device(training, device)
+    validation_pixels, validation_rows, validation_labels = _on_device(validation, device)
+    class_weights = _class_weights(training.labels, config.classes).to(device)
+
+    _seed_torch(config.seed, 0)
+    network = build_network(config).to(device, memory_format=torch.channels_last)
+    optimizer = OPTIMIZERS[config.optimizer](
+        [parameter for parameter in network.parameters() if parameter.requires_grad], config.learning_rate
+    )
+    progress = _resume(folder / LAST, config, network, optimizer) or _Progress()
+
+    while progress.epoch < config.epochs and not progress.out_of_patience(config.patience):
+        started = time.perf_counter()
+        epoch = progress.epoch + 1
+        draws = _seed_torch(config.seed, epoch)
+        network.train()
+        total_loss = torch.zeros((), device=device)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        for images, labels in augmented_batches(
+            train_pixels, train_rows, train_labels, config.batch_size, architecture.augmentation, draws
+        ):
+            if stop():
+                return
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                logits = network(_normalise(images, architecture.mean, architecture.std))
+            loss = functional.cross_entropy(logits.float(), labels, class_weights)
+            loss.backward()
+            optimizer.step()
+            # Sums stay on the device: reading a number here would wait for it at every step.
+            total_loss += loss.detach() * len(labels)
+            correct += (logits.detach().argmax(1) == labels).sum()
+        train_loss = total_loss.item() / len(training)
+        trained = time.perf_counter()
+
+        validation_logits = _logits(network, validation_pixels, validation_rows, validation_labels, config)
+        validation_loss = functional.cross_entropy(validation_logits, validation_labels, class_weights).item()
+        if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
+            raise NonFiniteLossError(
+                f"the loss is not finite in epoch {epoch} (train {train_loss}, validation {validation_loss})"
+            )
+        improved = validation_loss < progress.best_loss
+        progress = _Progress(epoch, epoch, validation_loss) if improved else progress.next_epoch()
+        if improved:
+            _save_best(folder / BEST, config, network, epoch, validation_logits)
+        _save_last(folder / LAST, config, network, optimizer, progress)
+        yield EpochResult(
+            epoch=epoch,
+            train_loss=train_loss,
+            train_accuracy=correct.item() / len(training),
+            validation_loss=validation_loss,
+            validation_logits=validation_logits.cpu().numpy(),
+            improved=improved,
+            seconds=time.perf_counter() - started,
+            images_per_second=len(training) / (trained - started),
+        )
+
+
+def build_network(config: TrainingConfig) -> nn.Module:
+    """Builds a freshly initialised network; its random start comes from torch's global generator."""
+    return ARCHITECTURES[config.arch].build(
+        config.activation, config.dropout, config.classes, config.image_size, **config.options
+    )
+
+
+def restore(path: Path) -> Trained:
+    """Reads a network from its `best.safetensors`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: The file is not a best checkpoint.
+    """
+    tensors, metadata = checkpoint.read(path)
+    config = TrainingConfig(**metadata["config"])
+    # The weights come from the file; those that the training once started from need not be there any more.
+    blank = {**config.options, "weights": None} if "weights" in config.options else config.options
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(TrainingConfig(**{**metadata["config"], "options": blank}))
+    network.load_state_dict(_with_prefix(tensors, "network."))
+    return Trained(network.eval(), config, metadata["epoch"], tensors["validation.logits"].numpy())
+
+
+def predict(network: nn.Module, config: TrainingConfig, images: Images) -> np.ndarray:
+    """Computes a network's logits in float32.
+
+    Args:
+        network: As `restore` gives it; stays on its device.
+        config: How it was trained; decides how images are prepared.
+        images: N images.
+
+    Returns:
+        float32 [N, classes].
+    """
+    device = next(network.parameters()).device
+    return _logits(network, *_on_device(images, device), config).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far a training has come: its epoch, the best one, and the validation loss of the best one."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+
+    def next_epoch(self) -> _Progress:
+        return _Progress(self.epoch + 1, self.best_epoch, self.best_loss)
+
+    def out_of_patience(self, patience: int) -> bool:
+        return 0 < patience <= self.epoch - self.best_epoch
+
+
+def _on_device(images: Images, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pixels, rows and labels for `batches`: on a CPU the shared memory map itself, on a GPU a copy of these rows."""
+    pixels = images.pixels()
+    labels = torch.from_numpy(images.labels).to(device)
+    if device.type == "cpu":
+        return torch.from_numpy(pixels), torch.from_numpy(images.rows), labels
+    return torch.from_numpy(pixels[images.rows]).to(device), torch.arange(len(images), device=device), labels
+
+
+def _class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
+    counts = np.bincount(labels, minlength=classes)
+    return torch.tensor(len(labels) / (classes * counts), dtype=torch.float32)
+
+
+def _seed_torch(seed: int, epoch: int) -> torch.Generator:
+    """Seeds torch (initial weights in epoch 0, dropout later) and returns a generator for the order and the warps."""
+    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator().manual_seed(int.from_bytes(digest[8:16], "big") >> 1)
+
+
+def _normalise(images: torch.Tensor, mean: float, std: float) -> torch.Tensor:
+    images = images if (mean, std) == (0.0, 1.0) else (images - mean) / std
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def _logits(
+    network: nn.Module, pixels: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor, config: TrainingConfig
+) -> torch.Tensor:
+    architecture = ARCHITECTURES[config.arch]
+    network.eval()
+    return torch.cat(
+        [
+            network(_normalise(images, architecture.mean, architecture.std))
+            for images, _ in batches(pixels, rows, labels, PREDICTION_BATCH)
+        ]
+    )
+
+
+def _save_best(
+    path: Path, config: TrainingConfig, network: nn.Module, epoch: int, validation_logits: torch.Tensor
+) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    checkpoint.write(
+        path, {**tensors, "validation.logits": validation_logits}, {"config": _plain(config), "epoch": epoch}
+    )
+
+
+def _save_last(
+    path: Path, config: TrainingConfig, network: nn.Module, optimizer: torch.optim.Optimizer, progress: _Progress
+) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
+    checkpoint.write(path, tensors, {"config": _plain(config), "progress": asdict(progress)})
+
+
+def _resume(
+    path: Path, config: TrainingConfig, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> _Progress | None:
+    """Loads the last checkpoint into network and optimiser; None where there is none of this very configuration."""
+    if not path.is_file():
+        return None
+    tensors, metadata = checkpoint.read(path)
+    if metadata["config"] != _plain(config):
+        return None
+    network.load_state_dict(_with_prefix(tensors, "network."))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in _with_prefix(tensors, "optimizer.").items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return _Progress(**metadata["progress"])
+
+
+def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _plain(config: TrainingConfig) -> dict[str, Any]:
+    """The configuration as JSON has it, so that one read back compares equal."""
+    values = asdict(config)
+    values["options"] = {
+        name: str(value) if isinstance(value, Path) else value for name, value in config.options.items()
+    }
+    return values
