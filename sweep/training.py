@@ -346,3 +346,35 @@ def _plain(config: TrainingConfig) -> dict[str, Any]:
         name: str(value) if isinstance(value, Path) else value for name, value in config.options.items()
     }
     return values
+
+
+def measure_speed(
+    arch: str, image_size: int, classes: int, precision: str, device: str, threads: int, options: Mapping[str, Any]
+) -> float:
+    """Measures how many random images a second one training process takes, in about a second of work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        blank = {**options, "weights": None} if "weights" in options else dict(options)
+        config = TrainingConfig(
+            arch, "relu", "adam", 1e-3, 16, 0.2, 0, 1, 0, image_size, classes, precision, device, blank
+        )
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(config).to(device, memory_format=torch.channels_last).train()
+        optimizer = OPTIMIZERS["adam"]([p for p in network.parameters() if p.requires_grad], 1e-3)
+        images = torch.rand(config.batch_size, 1, image_size, image_size, device=device)
+        labels = torch.arange(config.batch_size, device=device) % classes
+        steps, started = -1, time.perf_counter()  # the first step warms up and does not count
+        while steps < 1 or time.perf_counter() - started < 1.0:
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):
+                loss = functional.cross_entropy(network(images).float(), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            loss.item()
+            steps += 1
+            if steps == 0:
+                started = time.perf_counter()
+        return steps * config.batch_size / (time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(before)

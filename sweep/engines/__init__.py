@@ -1,0 +1,99 @@
+"""Where trials run. An engine takes jobs, trains them elsewhere and streams their epochs back; it knows no store.
+
+    engine.submit(job)
+    for event in engine.events(timeout=1.0): ...
+    engine.stop(job.number)
+    engine.close()
+
+Each job ends with exactly one JobFinished or JobFailed, also when it was stopped or its worker died.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from data.cache import Images
+from sweep.training import EpochResult, TrainingConfig
+
+Cause = Literal["non-finite loss", "out of memory", "worker lost", "error"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to train; small enough to be sent anywhere, the pixels stay in their memory map.
+
+    Attributes:
+        number: Names the job in events; unique within an engine.
+        config: What to train.
+        training: Images to learn from.
+        validation: Images to stop by.
+        folder: Where its checkpoints go, and where it goes on from.
+    """
+
+    number: int
+    config: TrainingConfig
+    training: Images
+    validation: Images
+    folder: Path
+
+
+@dataclass(frozen=True)
+class EpochFinished:
+    """A job finished an epoch."""
+
+    number: int
+    result: EpochResult
+
+
+@dataclass(frozen=True)
+class JobFinished:
+    """A job trained all it had to, or was stopped."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """A job ended before its time.
+
+    Attributes:
+        number: Which.
+        cause: What kind of end it was.
+        message: One sentence for people.
+        details: The traceback, if there is one.
+    """
+
+    number: int
+    cause: Cause
+    message: str
+    details: str = ""
+
+
+Event = EpochFinished | JobFinished | JobFailed
+
+
+class Engine(Protocol):
+    """What the orchestrator needs of a place where trials run."""
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can be submitted now."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Starts a job. Raises RuntimeError when nothing is free."""
+        ...
+
+    def stop(self, number: int) -> None:
+        """Asks a job to end before its next step; nothing happens if it has ended."""
+        ...
+
+    def events(self, timeout: float) -> list[Event]:
+        """Waits up to `timeout` seconds for something to happen, and returns all that has, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Ends every job and worker; returns when they are gone."""
+        ...

@@ -1,0 +1,174 @@
+"""Trials in processes of this machine: a worker trains one trial after the other and dies alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+import warnings
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinished
+
+CLOSE_SECONDS = 5.0
+
+
+class LocalEngine:
+    """N worker processes on this machine. Workers start at once and import torch while the caller goes on.
+
+    A worker is told everything through one pipe: a Job to train, the number of a job to stop, None to end.
+    """
+
+    def __init__(self, workers: int, device: str, threads: int) -> None:
+        """Starts the workers.
+
+        Args:
+            workers: How many trials train at once.
+            device: `cpu`, or `cuda` to spread the workers over the GPUs that torch sees.
+            threads: CPU threads of each worker.
+        """
+        self._device, self._threads = device, threads
+        self._workers = [self._start(index) for index in range(workers)]
+
+    @property
+    def free(self) -> int:
+        return sum(worker.job is None for worker in self._workers)
+
+    def submit(self, job: Job) -> None:
+        worker = next((worker for worker in self._workers if worker.job is None), None)
+        if worker is None:
+            raise RuntimeError(f"job {job.number} was submitted and no worker is free")
+        if not worker.process.is_alive():  # it died between two jobs
+            worker = self._replace(worker)
+        worker.job = job.number
+        try:
+            worker.connection.send(job)
+        except OSError:
+            pass  # it died this moment; `events` sees the end of its pipe and reports the job as lost
+
+    def stop(self, number: int) -> None:
+        for worker in self._workers:
+            if worker.job == number:
+                try:
+                    worker.connection.send(number)
+                except OSError:
+                    pass  # it is dead already, and `events` says so
+
+    def events(self, timeout: float) -> list[Event]:
+        busy = {worker.connection: worker for worker in self._workers if worker.job is not None}
+        received: list[Event] = []
+        for connection in wait(list(busy), timeout) if busy else ():
+            worker = busy[connection]  # type: ignore[index] - only connections were given
+            try:
+                while worker.connection.poll():
+                    event = worker.connection.recv()
+                    received.append(event)
+                    if not isinstance(event, EpochFinished):
+                        worker.job = None
+            except (EOFError, OSError):
+                received += self._bury(worker)
+        return received
+
+    def close(self) -> None:
+        for worker in self._workers:
+            try:
+                worker.connection.send(None)
+            except OSError:
+                pass  # it is dead already
+        for worker in self._workers:
+            worker.process.join(CLOSE_SECONDS)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.connection.close()
+        self._workers = []
+
+    def _bury(self, worker: _Worker) -> list[Event]:
+        worker.process.join()
+        number, code = worker.job, worker.process.exitcode or 0
+        self._replace(worker)
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return [] if number is None else [JobFailed(number, "worker lost", f"its worker process was {how}")]
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        worker.connection.close()
+        self._workers[worker.index] = fresh = self._start(worker.index)
+        return fresh
+
+    def _start(self, index: int) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(theirs, self._device, index, self._threads), name=f"sweep-worker-{index}", daemon=True
+        )
+        process.start()
+        theirs.close()  # else a worker's death would not end the pipe
+        return _Worker(index, process, ours)
+
+
+@dataclass
+class _Worker:
+    index: int
+    process: SpawnProcess
+    connection: Connection
+    job: int | None = None
+
+
+class _CloseRequestedError(Exception):
+    """The engine closes, or the process that owned it is gone."""
+
+
+def _work(connection: Connection, device: str, index: int, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the orchestrator decides
+    from sweep.hardware import prepare_training_process
+
+    prepare_training_process(device, threads)
+    # Asked for where it exists; where torch has no deterministic kernel there is nothing a user could do about it.
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+    if device == "cuda":
+        import torch
+
+        torch.cuda.set_device(index % torch.cuda.device_count())
+    try:
+        while (message := connection.recv()) is not None:
+            if isinstance(message, Job):  # else a stop for a job that had just ended
+                connection.send(_train(message, connection))
+    except (EOFError, OSError, _CloseRequestedError):
+        return
+
+
+def _train(job: Job, connection: Connection) -> Event:
+    from sweep.training import train
+
+    def stop() -> bool:
+        while connection.poll():
+            message = connection.recv()
+            if message is None:
+                raise _CloseRequestedError
+            if message == job.number:
+                return True
+        return False
+
+    try:
+        for result in train(job.config, job.training, job.validation, job.folder, stop):
+            connection.send(EpochFinished(job.number, result))
+    except (_CloseRequestedError, EOFError, BrokenPipeError):
+        raise
+    except Exception as error:  # whatever a training runs into ends that trial alone
+        return JobFailed(job.number, _cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
+    return JobFinished(job.number)
+
+
+def _cause(error: Exception) -> Cause:
+    import torch
+
+    from sweep.training import NonFiniteLossError
+
+    if isinstance(error, NonFiniteLossError):
+        return "non-finite loss"
+    # The CPU's allocator has no exception type of its own.
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error):
+        return "out of memory"
+    return "error"

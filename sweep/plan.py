@@ -1,0 +1,157 @@
+"""What a sweep is going to do: its data, split and studies, all checked, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.sources import Source, open_source
+from data.splits import Split, split_source
+from models import ARCHITECTURES
+from sweep.hardware import choose_device, choose_precision, choose_workers, usable_cores
+from sweep.settings import Settings, check, check_data
+from sweep.space import Space
+
+# A finished trial leaves its best checkpoint; one in training has its last one too, with the optimiser's two moments.
+_FIGURES_BYTES = 250_000
+_STORES_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class PlannedStudy:
+    """One study of a sweep.
+
+    Attributes:
+        arch: The architecture.
+        name: The study's short name, also the parent run's.
+        space: What it searches.
+        image_size: Side of the images, in pixels.
+        options: Further arguments of the architecture's `build`.
+    """
+
+    arch: str
+    name: str
+    space: Space
+    image_size: int
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep has decided before it starts."""
+
+    settings: Settings
+    source: Source
+    split: Split
+    device: str
+    precision: str
+    workers: int
+    threads: int
+    studies: tuple[PlannedStudy, ...]
+
+    @property
+    def experiment(self) -> str:
+        """The MLflow experiment: as asked, but what was learned from the phantom is always named after it."""
+        return self.source.name if self.source.kind == "phantom" else self.settings.experiment or self.source.name
+
+    def full_name(self, study: PlannedStudy) -> str:
+        """The name of a study in Optuna's store, unique among data sets."""
+        return f"{self.experiment}/{study.name}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study is expected to take.
+
+    Attributes:
+        arch: The architecture.
+        parameters: Of its network.
+        images_per_second: Of one worker's training, measured just now on random images.
+        seconds: If no trial is pruned or stops early, so an upper end.
+        disk: Bytes in the working directory.
+    """
+
+    arch: str
+    parameters: int
+    images_per_second: float
+    seconds: float
+    disk: int
+
+
+def make_plan(settings: Settings, *, fetch: bool) -> Plan:
+    """Checks the settings against data and machine.
+
+    Args:
+        settings: What the user asked for.
+        fetch: Whether ImageNet's weights may be downloaded; without it they are not looked for.
+
+    Raises:
+        InputError: Something cannot be done; nothing was written.
+    """
+    check(settings)
+    source = open_source(settings.data, patient_pattern=settings.patient_pattern)
+    split = split_source(source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
+    check_data(settings, split)
+    device = choose_device(settings.device)
+    workers = choose_workers(settings.workers, device)
+    options: dict[str, Any] = {}
+    if any("weights" in ARCHITECTURES[arch].options for arch in settings.archs):
+        from models.resnet50 import weights_file
+
+        path = weights_file(settings.weights) if fetch or settings.weights != "imagenet" else None
+        options = {"weights": str(path) if path else None, "finetune": settings.finetune}
+    return Plan(
+        settings,
+        source,
+        split,
+        device,
+        choose_precision(settings.precision, device),
+        workers,
+        max(1, usable_cores() // workers),
+        tuple(
+            PlannedStudy(
+                arch,
+                settings.study_of(arch),
+                settings.space_of(arch),
+                settings.size_of(arch, source),
+                {name: options[name] for name in ARCHITECTURES[arch].options},
+            )
+            for arch in settings.archs
+        ),
+    )
+
+
+def parameters_of(plan: Plan, study: PlannedStudy) -> int:
+    """Counts the parameters of a study's network without building it in memory."""
+    import torch
+
+    options = {**study.options, "weights": None} if "weights" in study.options else study.options
+    with torch.device("meta"):
+        network = ARCHITECTURES[study.arch].build("relu", 0.0, len(plan.source.classes), study.image_size, **options)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def disk_of(plan: Plan, study: PlannedStudy) -> int:
+    """Bytes that a study may write into the working directory."""
+    network = 4 * parameters_of(plan, study)
+    return plan.settings.trials * (network + _FIGURES_BYTES) + plan.workers * 4 * network + _STORES_BYTES
+
+
+def estimate(plan: Plan, study: PlannedStudy) -> Estimate:
+    """Measures the speed of a study's training for a moment and computes what the study will take."""
+    from sweep.training import measure_speed
+
+    speed = measure_speed(
+        study.arch, study.image_size, len(plan.source.classes), plan.precision, plan.device, plan.threads, study.options
+    )
+    images = plan.settings.trials * plan.settings.epochs * len(plan.split.train)
+    return Estimate(
+        study.arch, parameters_of(plan, study), speed, images / (speed * plan.workers), disk_of(plan, study)
+    )
+
+
+def working_folder() -> Path:
+    """Where stores and checkpoints are."""
+    return Path.cwd()

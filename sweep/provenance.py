@@ -1,0 +1,35 @@
+"""What made a result: commit, versions, machine."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from sweep import __version__, hardware
+
+PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy", "scikit-learn", "pillow")
+
+
+@cache
+def tags() -> dict[str, str]:
+    """Tags that tell where a run came from, MLflow's own name for the commit included."""
+    commit = _git("rev-parse", "HEAD")
+    named = {f"sweep.version.{name}": metadata.version(name) for name in PACKAGES}
+    machine = {f"sweep.machine.{name}": value for name, value in hardware.describe().items()}
+    code = {"mlflow.source.git.commit": commit, "sweep.dirty": str(bool(_git("status", "--porcelain")))} if commit else {}
+    return {"sweep.version": __version__, "sweep.version.python": platform.python_version(), **named, **machine, **code}
+
+
+def _git(*arguments: str) -> str:
+    """Asks git about the checkout that this code runs from; empty where it is none or there is no git."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return ""
+    try:
+        answer = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return answer.stdout.strip()

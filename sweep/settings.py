@@ -1,0 +1,198 @@
+"""What one sweep is: everything a command line can say, checked in one place before anything is touched."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.faults import InputError
+from data.sources import PATIENT_PATTERN, Source
+from data.splits import Split
+from models import ARCHITECTURES
+from sweep.space import Space, largest_batch, study_space
+
+PHANTOM_IMAGE_SIZE = 64
+FINETUNE = ("all", "layer4", "head")
+METRICS = {
+    "val/auroc": "maximize",
+    "val/loss": "minimize",
+    "val/accuracy": "maximize",
+    "val/balanced_accuracy": "maximize",
+    "val/average_precision": "maximize",
+    "val/f1": "maximize",
+}
+PRUNERS = ("median", "hyperband", "none")
+VALIDATIONS = ("auto", "split", "val")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One sweep. Defaults are the command line's.
+
+    Attributes:
+        archs: Architectures, a study each.
+        trials: Finished or pruned trials that each study is to have in the end.
+        data: As `data.sources.open_source` takes it.
+        study: Name of the study; None names it after the architecture.
+        epochs: Epochs of a trial at most.
+        patience: Epochs without a lower validation loss before a trial stops; 0 never stops.
+        image_size: Side of the images in pixels; None takes the architecture's own, or 64 for the phantom.
+        limit: Training images to use at most; None uses all.
+        validation: As `data.splits.split_source` takes it.
+        patient_pattern: As `data.sources.open_source` takes it.
+        seed: Decides the sampler's draws and each trial's seed.
+        split_seed: Decides which patients validate. Studies compare only on the same split.
+        metric: What the study chooses by, a key of METRICS.
+        pruner: One of PRUNERS.
+        warmup: Epochs before a trial can be pruned.
+        fix: Hyperparameters to fix, as `sweep.space.study_space` takes them.
+        search: Hyperparameters to search elsewhere, likewise.
+        weights: Where resnet50 starts: `imagenet`, `none` or a file.
+        finetune: How much of resnet50 is trained: one of FINETUNE.
+        workers: Trials to train at once; None takes one a GPU or core.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `float32` or `bfloat16`.
+        tracking_uri: MLflow's store.
+        storage: Optuna's store.
+        experiment: Name of the MLflow experiment; None takes the data set's.
+    """
+
+    archs: tuple[str, ...]
+    trials: int = 30
+    data: Path | None = None
+    study: str | None = None
+    epochs: int = 12
+    patience: int = 4
+    image_size: int | None = None
+    limit: int | None = None
+    validation: str = "auto"
+    patient_pattern: str = PATIENT_PATTERN
+    seed: int = 0
+    split_seed: int = 0
+    metric: str = "val/auroc"
+    pruner: str = "median"
+    warmup: int = 3
+    fix: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    weights: str = "imagenet"
+    finetune: str = "all"
+    workers: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    tracking_uri: str | None = None
+    storage: str | None = None
+    experiment: str | None = None
+
+    def size_of(self, arch: str, source: Source) -> int:
+        """Side of the images that an architecture reads, in pixels."""
+        default = PHANTOM_IMAGE_SIZE if source.kind == "phantom" else ARCHITECTURES[arch].image_size
+        return self.image_size or default
+
+    def space_of(self, arch: str) -> Space:
+        """The space that the study of an architecture searches."""
+        return study_space(arch, self.fix, self.search)
+
+    def study_of(self, arch: str) -> str:
+        """The short name of the study of an architecture."""
+        return self.study or arch
+
+
+def check(settings: Settings) -> None:
+    """Checks what can be checked without looking at the data.
+
+    Raises:
+        InputError: With every fault found.
+    """
+    faults = []
+
+    def want(good: bool, fault: str) -> None:
+        if not good:
+            faults.append(fault)
+
+    unknown = [arch for arch in settings.archs if arch not in ARCHITECTURES]
+    want(bool(settings.archs), f"--arch: name one or more of {', '.join(ARCHITECTURES)}")
+    for arch in unknown:
+        want(False, f"--arch {arch}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")
+    want(len(set(settings.archs)) == len(settings.archs), "--arch: an architecture is named twice")
+    want(settings.trials >= 1, f"--trials {settings.trials}: give 1 or more")
+    want(settings.epochs >= 1, f"--epochs {settings.epochs}: give 1 or more")
+    want(settings.patience >= 0, f"--patience {settings.patience}: give 0 (never stop early) or more")
+    want(settings.warmup >= 0, f"--warmup {settings.warmup}: give 0 or more")
+    want(settings.seed >= 0, f"--seed {settings.seed}: give 0 or more")
+    want(settings.split_seed >= 0, f"--split-seed {settings.split_seed}: give 0 or more")
+    want(settings.limit is None or settings.limit >= 2, f"--limit {settings.limit}: give 2 images or more")
+    want(settings.workers is None or settings.workers >= 1, f"--workers {settings.workers}: give 1 or more")
+    for arch in settings.archs:
+        if settings.image_size is not None and arch in ARCHITECTURES:
+            smallest = ARCHITECTURES[arch].smallest
+            want(
+                smallest <= settings.image_size <= 1024,
+                f"--image-size {settings.image_size}: {arch} takes {smallest} to 1024 pixels",
+            )
+    want(
+        settings.study is None or len(settings.archs) == 1,
+        f"--study {settings.study}: several architectures are several studies; name one --arch",
+    )
+    want(
+        settings.study is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", settings.study) is not None,
+        f"--study {settings.study!r}: use letters, digits, '.', '_' and '-'",
+    )
+    for option, value, allowed in (
+        ("--metric", settings.metric, tuple(METRICS)),
+        ("--pruner", settings.pruner, PRUNERS),
+        ("--validation", settings.validation, VALIDATIONS),
+        ("--finetune", settings.finetune, FINETUNE),
+        ("--device", settings.device, ("auto", "cpu", "cuda")),
+        ("--precision", settings.precision, ("auto", "float32", "bfloat16")),
+    ):
+        want(value in allowed, f"{option} {value}: there is no such value; there are {', '.join(allowed)}")
+    try:
+        # Every architecture has the same names and texts, so one stands for all and no fault is said twice.
+        study_space(next(iter(ARCHITECTURES)), settings.fix, settings.search)
+    except InputError as error:
+        faults += error.faults
+    if faults:
+        raise InputError(*faults)
+
+
+def check_data(settings: Settings, split: Split) -> None:
+    """Checks what depends on the data.
+
+    Raises:
+        InputError: A batch may be larger than the training set.
+    """
+    largest = max(largest_batch(settings.space_of(arch)) for arch in settings.archs)
+    if largest > len(split.train):
+        raise InputError(
+            f"batch_size {largest} is larger than the training set of {len(split.train):,} images; "
+            f"give smaller ones, such as --search batch_size=8,16 or --fix batch_size={max(1, len(split.train) // 4)}"
+        )
+
+
+def check_folder(folder: Path, needed: int) -> None:
+    """Checks that a working directory can take what a study will write; leaves nothing in it.
+
+    Args:
+        folder: The directory.
+        needed: Bytes.
+
+    Raises:
+        InputError: It cannot be written, or its disk is too full.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(f"{folder}: the working directory cannot be written ({error.strerror})") from error
+    if free < needed:
+        raise InputError(
+            f"{folder}: the study needs about {needed / 1e6:,.0f} MB here, and {free / 1e6:,.0f} MB are free; "
+            "make room or run it in another directory"
+        )

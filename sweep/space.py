@@ -1,0 +1,134 @@
+"""What a study searches: the hyperparameters of each architecture, as plain data, and how people write them.
+
+    --fix activation=sigmoid
+    --search learning_rate=1e-4..1e-2:log    --search batch_size=64,128    --search dropout=0..0.5
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from data.faults import InputError
+from models import ARCHITECTURES
+
+Value = str | int | float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values; a single one is a fixed hyperparameter."""
+
+    values: tuple[Value, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in self.values)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Any number from low to high, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}{', logarithmic' if self.log else ''}"
+
+
+Space = Mapping[str, Choice | Range]
+
+ACTIVATIONS = ("relu", "sigmoid", "gelu", "silu")
+OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
+
+_SPACE: Space = {
+    "activation": Choice(ACTIVATIONS),
+    "optimizer": Choice(OPTIMIZERS),
+    "learning_rate": Range(1e-5, 1e-1, log=True),
+    "batch_size": Choice((32, 64, 128, 256)),
+    "dropout": Range(0.0, 0.6),
+}
+# Wide enough for every row of the report's tables (a test holds them to it).
+SPACES: dict[str, Space] = dict.fromkeys(ARCHITECTURES, _SPACE)
+
+
+def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) -> Space:
+    """Builds the space of a study: the architecture's own, changed by what the user wrote.
+
+    Args:
+        arch: A key of SPACES.
+        fix: `name=value` each.
+        search: `name=low..high`, `name=low..high:log` or `name=value,value` each.
+
+    Raises:
+        InputError: A text cannot be understood, or names what does not exist; all of them are said.
+    """
+    space, faults, seen = dict(SPACES[arch]), [], set()
+    for option, texts in (("--fix", fix), ("--search", search)):
+        for text in texts:
+            name, _, written = text.partition("=")
+            try:
+                if name not in space:
+                    raise ValueError(f"there is no hyperparameter {name!r}; there are {', '.join(space)}")
+                if not written:
+                    raise ValueError(f"write {name}=VALUE")
+                if name in seen:
+                    raise ValueError(f"{name} is given twice")
+                seen.add(name)
+                space[name] = Choice((_value(name, written),)) if option == "--fix" else _domain(name, written)
+            except ValueError as error:
+                faults.append(f"{option} {text}: {error}")
+    if faults:
+        raise InputError(*faults)
+    return space
+
+
+def largest_batch(space: Space) -> int:
+    """The largest batch size that a space may ask for."""
+    batches = space["batch_size"]
+    return int(max(batches.values) if isinstance(batches, Choice) else batches.high)
+
+
+def _domain(name: str, written: str) -> Choice | Range:
+    if ".." not in written:
+        values = tuple(_value(name, part.strip()) for part in written.split(","))
+        if len(set(values)) < len(values):
+            raise ValueError("a value is given twice")
+        return Choice(values)
+    ends, _, scale = written.partition(":")
+    if scale not in ("", "log", "linear"):
+        raise ValueError(f"{scale!r} is no scale; write :log or nothing")
+    low, high = (_value(name, part) for part in ends.split("..", 1))
+    if isinstance(low, str) or isinstance(high, str):
+        raise ValueError(f"{name} has no order; list its values, such as {name}={','.join(_WORDS[name][:2])}")
+    if low >= high:
+        raise ValueError(f"the lower end {low:g} is not below the upper end {high:g}")
+    if scale == "log" and low <= 0:
+        raise ValueError(f"a logarithmic range starts above 0, not at {low:g}")
+    if isinstance(low, int):
+        raise ValueError(f"list the values of {name}, such as {name}={low},{high}")
+    return Range(float(low), float(high), scale == "log")
+
+
+_WORDS = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}
+
+
+def _value(name: str, written: str) -> Value:
+    if name in _WORDS:
+        if written not in _WORDS[name]:
+            raise ValueError(f"{written!r} is none of {', '.join(_WORDS[name])}")
+        return written
+    if name == "batch_size":
+        if not written.isascii() or not written.isdigit() or int(written) < 1:
+            raise ValueError(f"{written!r} is no whole number from 1")
+        return int(written)
+    try:
+        number = float(written)
+    except ValueError:
+        raise ValueError(f"{written!r} is no number") from None
+    if name == "learning_rate" and not 0 < number < float("inf"):
+        raise ValueError(f"{written} is not above 0")
+    if name == "dropout" and not 0 <= number < 1:
+        raise ValueError(f"{written} is not from 0 to below 1")
+    return number
