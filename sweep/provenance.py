@@ -19,7 +19,9 @@ def tags() -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     named = {f"sweep.version.{name}": metadata.version(name) for name in PACKAGES}
     machine = {f"sweep.machine.{name}": value for name, value in hardware.describe().items()}
-    code = {"mlflow.source.git.commit": commit, "sweep.dirty": str(bool(_git("status", "--porcelain")))} if commit else {}
+    code = (
+        {"mlflow.source.git.commit": commit, "sweep.dirty": str(bool(_git("status", "--porcelain")))} if commit else {}
+    )
     return {"sweep.version": __version__, "sweep.version.python": platform.python_version(), **named, **machine, **code}
 
 

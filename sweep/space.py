@@ -1,7 +1,7 @@
 """What a study searches: the hyperparameters of each architecture, as plain data, and how people write them.
 
-    --fix activation=sigmoid
-    --search learning_rate=1e-4..1e-2:log    --search batch_size=64,128    --search dropout=0..0.5
+--fix activation=sigmoid
+--search learning_rate=1e-4..1e-2:log    --search batch_size=64,128    --search dropout=0..0.5
 """
 
 from __future__ import annotations

@@ -25,11 +25,19 @@ FINGERPRINT = "sweep.fingerprint"
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that Optuna wants to be trained."""
+    """A trial that Optuna wants to be trained.
+
+    Attributes:
+        number: From 0.
+        params: Its hyperparameters.
+        retry_of: The trial that this one repeats, if it does.
+        seed: The seed to repeat it with, likewise.
+    """
 
     number: int
     params: dict[str, Any]
     retry_of: int | None
+    seed: int | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Study:
         """Asks for the next trial, one waiting in the queue first."""
         trial = self._study.ask(self._distributions)
         self._asked[trial.number] = trial
-        return Asked(trial.number, trial.params, trial.user_attrs.get("retry_of"))
+        return Asked(trial.number, trial.params, trial.user_attrs.get("retry_of"), trial.user_attrs.get("seed"))
 
     def note_trial(self, number: int, **attributes: Any) -> None:  # noqa: ANN401
         """Notes attributes on a trial that this process asked for and has not ended."""
@@ -103,9 +111,9 @@ class Study:
         self._study.tell(number, state=TrialState.FAIL)
 
     def retry(self, number: int) -> None:
-        """Puts the configuration of a trial into the queue again."""
+        """Puts a trial into the queue again: same hyperparameters, same seed."""
         trial = self._study.get_trials(deepcopy=False)[number]
-        self._study.enqueue_trial(trial.params, user_attrs={"retry_of": number})
+        self._study.enqueue_trial(trial.params, user_attrs={"retry_of": number, "seed": trial.user_attrs["seed"]})
 
     def trials(self) -> list[Recorded]:
         """All trials, by number."""
@@ -129,7 +137,10 @@ class Study:
         wanted = {"history": plots.plot_optimization_history, "timeline": plots.plot_timeline}
         # Importance needs values that differ, and so does a plot of what made the difference.
         if len({trial.value for trial in complete}) > 1:
-            wanted |= {"importance": plots.plot_param_importances, "parallel_coordinate": plots.plot_parallel_coordinate}
+            wanted |= {
+                "importance": plots.plot_param_importances,
+                "parallel_coordinate": plots.plot_parallel_coordinate,
+            }
         from matplotlib import pyplot
 
         for name, plot in wanted.items():
@@ -181,9 +192,10 @@ def open_study(
             study_name=name,
             load_if_exists=True,
             direction=direction,
-            sampler=optuna.samplers.TPESampler(seed=seed),
             pruner=pruners[pruner],
         )
+        # A sampler that started with the same seed again would repeat the draws of the first trials.
+        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
     except Exception as error:  # SQLAlchemy's and each driver's own
         raise InputError(f"--storage {storage}: cannot be opened ({_first_line(error)})") from error
     wanted = json.loads(json.dumps({**fingerprint, "space": {key: str(domain) for key, domain in space.items()}}))

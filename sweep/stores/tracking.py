@@ -54,7 +54,9 @@ class Tracking:
             return False
         return True
 
-    def log(self, run_id: str, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, Any] | None = None) -> None:
+    def log(
+        self, run_id: str, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, Any] | None = None
+    ) -> None:
         """Logs metrics of one step, and tags, in one request."""
         now = int(time.time() * 1000)
         self.client.log_batch(

@@ -1,0 +1,198 @@
+"""Commands and options, nothing else."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from data.faults import InputError
+from data.sources import PATIENT_PATTERN
+from models import ARCHITECTURES
+from sweep.errors import StudyFailedError
+from sweep.settings import FINETUNE, METRICS, PRUNERS, VALIDATIONS, Settings
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="What data there is, where it came from and what is wrong with it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and everything else on stderr.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="A folder with train/ and test/ (a folder a class), or an .npz in MedMNIST's layout. "
+        "Default: the downloaded data set where there is one, else the built-in phantom.",
+    ),
+]
+PatientOption = Annotated[
+    str, typer.Option("--patient-pattern", help="Regular expression that finds the patient in a file's name.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def search(
+    context: typer.Context,
+    arch: Annotated[
+        list[str], typer.Option(help=f"What to search: {', '.join(ARCHITECTURES)}. Repeat it for several.")
+    ] = [],  # noqa: B006
+    trials: Annotated[
+        int, typer.Option(help="Trials that the study is to have in all; typed again, the rest is done.")
+    ] = 30,
+    data: DataOption = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of a trial at most.")] = 12,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without a lower validation loss before a trial stops; 0: never.")
+    ] = 4,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the images in pixels. Default: the architecture's own; 64 for the phantom."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use so many training images only, for trying things.")] = None,
+    validation: Annotated[
+        str,
+        typer.Option(
+            help=f"Where validation images come from: {', '.join(VALIDATIONS)}. `auto`: val/ if it holds 100 or more, else 15 % of the training patients."
+        ),
+    ] = "auto",
+    patient_pattern: PatientOption = PATIENT_PATTERN,
+    metric: Annotated[str, typer.Option(help=f"What the study chooses by: {', '.join(METRICS)}.")] = "val/auroc",
+    pruner: Annotated[str, typer.Option(help=f"Ends trials that fall behind: {', '.join(PRUNERS)}.")] = "median",
+    warmup: Annotated[int, typer.Option(help="Epochs before a trial can be pruned.")] = 3,
+    fix: Annotated[list[str], typer.Option(help="Fix a hyperparameter: activation=sigmoid. Repeatable.")] = [],  # noqa: B006
+    search: Annotated[
+        list[str],
+        typer.Option(
+            help="Search a hyperparameter elsewhere: learning_rate=1e-4..1e-2:log or batch_size=64,128. Repeatable."
+        ),
+    ] = [],  # noqa: B006
+    weights: Annotated[
+        str, typer.Option(help="Where resnet50 starts: imagenet, none, or a .safetensors or .pth file.")
+    ] = "imagenet",
+    finetune: Annotated[str, typer.Option(help=f"How much of resnet50 is trained: {', '.join(FINETUNE)}.")] = "all",
+    study: Annotated[
+        str | None,
+        typer.Option(help="Name of the study; begin another one, or go on with one. Default: the architecture's."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides the search's and every trial's random draws.")] = 0,
+    split_seed: Annotated[
+        int, typer.Option(help="Decides which patients validate; studies compare only on the same split.")
+    ] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Trials to train at once. Default: one a GPU, or one a core.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16 (training steps only).")] = "auto",
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's store. Default: sqlite:///mlflow.db here."),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name."),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(envvar="OPTUNA_STORAGE", help="Optuna's store. Default: sqlite:///optuna.db here.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print space, data, split, estimated time and disk; touch nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Search the hyperparameters of image classifiers; every trial is recorded, the best is registered and can be served."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = Settings(
+        archs=tuple(arch),
+        trials=trials,
+        data=data,
+        study=study,
+        epochs=epochs,
+        patience=patience,
+        image_size=image_size,
+        limit=limit,
+        validation=validation,
+        patient_pattern=patient_pattern,
+        seed=seed,
+        split_seed=split_seed,
+        metric=metric,
+        pruner=pruner,
+        warmup=warmup,
+        fix=tuple(fix),
+        search=tuple(search),
+        weights=weights,
+        finetune=finetune,
+        workers=workers,
+        device=device,
+        precision=precision,
+        tracking_uri=tracking_uri,
+        storage=storage,
+        experiment=experiment,
+    )
+    from sweep.commands import dry_run as show_plan
+    from sweep.commands import search as run_search
+
+    (show_plan if dry_run else run_search)(settings, as_json=json)
+
+
+@data_app.command("info")
+def data_info(data: DataOption = None, patient_pattern: PatientOption = PATIENT_PATTERN, json: Json = False) -> None:
+    """Say what data there is: where from, how many images and patients of each class, and its digest."""
+    from sweep.commands import data_info
+
+    data_info(data, patient_pattern, as_json=json)
+
+
+@data_app.command("verify")
+def data_verify(data: DataOption = None, patient_pattern: PatientOption = PATIENT_PATTERN, json: Json = False) -> None:
+    """Decode every image and say what is wrong: unreadable files, duplicates, patients on both sides."""
+    from sweep.commands import data_verify
+
+    data_verify(data, patient_pattern, as_json=json)
+
+
+@data_app.command("download")
+def data_download(json: Json = False) -> None:
+    """Download Kaggle's chest X-rays (1.2 GB); without --data they are used from then on."""
+    from sweep.commands import data_download
+
+    data_download(as_json=json)
+
+
+def main() -> None:
+    """Runs the command line; every way to end has its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except InputError as error:
+        _end(WRONG_INPUT, as_json, list(error.faults))
+    except KeyboardInterrupt:
+        _end(INTERRUPTED, as_json, ["interrupted; the same command goes on from here"])
+    except StudyFailedError as error:
+        _end(FAILED, as_json, [str(error)])
+
+
+def _end(code: int, as_json: bool, sentences: list[str]) -> None:
+    for sentence in sentences:
+        print(f"error: {sentence}" if code != INTERRUPTED else sentence, file=sys.stderr)
+    if as_json:
+        from sweep.display import print_json
+
+        print_json({"exit_code": code, "errors": sentences})
+    sys.exit(code)
+
+
+def _interrupt(*_: Any) -> None:  # noqa: ANN401
+    raise KeyboardInterrupt

@@ -1,0 +1,234 @@
+"""What the terminal shows: a live table in a terminal, plain lines anywhere else, one JSON object with --json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from sweep.orchestrator import Outcome, Progress
+    from sweep.plan import Estimate, Plan
+
+_SHORT = {"learning_rate": "rate", "batch_size": "batch"}
+
+
+class Terminal:
+    """The view of a sweep: says lines, and keeps a table of what runs below them where there is a terminal."""
+
+    def __init__(self, *, to_stderr: bool) -> None:
+        """Opens the view on stdout, or on stderr where stdout belongs to a JSON object."""
+        self.console = Console(stderr=to_stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+        self._live: Live | None = None
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Keeps the table on the screen meanwhile."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(console=self.console, refresh_per_second=4, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def say(self, text: str) -> None:
+        """Says a line above the table."""
+        self.console.print(Text(text))
+
+    def update(self, progress: Progress) -> None:
+        """Shows the study as it is now."""
+        if self._live is not None:
+            self._live.update(_study(progress))
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Shows a bar that fills up, in a terminal."""
+        if not self.console.is_terminal:
+            yield lambda done: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Bar(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+
+    def show(self, renderable: Any) -> None:  # noqa: ANN401
+        """Prints something of rich's."""
+        self.console.print(renderable)
+
+
+def data_line(plan: Plan) -> str:
+    """One line that says which images a sweep learns from."""
+    source = plan.source
+    if source.kind == "phantom":
+        what = "data: the built-in phantom (synthetic radiographs, not X-rays; give real ones with --data DIR)"
+    else:
+        what = f"data: {source.name} from {source.location}"
+    return f"{what}: {len(plan.split.train):,} train, {len(plan.split.validation):,} validation, {len(source.splits['test']):,} test"
+
+
+def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
+    """What --dry-run prints."""
+    source, split, settings = plan.source, plan.split, plan.settings
+    counts = Table("split", *source.classes, "images", title="Images", title_justify="left")
+    parts = {
+        "train": source.splits["train"].labels[split.train],
+        "validation": source.splits[split.validation_from].labels[split.validation],
+        "test": source.splits["test"].labels,
+    }
+    for part, labels in parts.items():
+        counts.add_row(
+            part, *(f"{(labels == label).sum():,}" for label in range(len(source.classes))), f"{len(labels):,}"
+        )
+    how = "by patient, stratified" if split.validation_from == "train" else "the data set's own val"
+    lines = [
+        Text(data_line(plan)),
+        *(Text(f"note: {note}") for note in (*source.notes, *split.notes)),
+        counts,
+        Text(f"validation: {how}; split {split.digest}, data {source.digest}"),
+    ]
+    for planned, estimate in zip(plan.studies, estimates, strict=True):
+        space = Table("hyperparameter", "searched", title=f"Study {plan.full_name(planned)}", title_justify="left")
+        for name, domain in planned.space.items():
+            space.add_row(name, str(domain))
+        lines += [
+            Text(),
+            space,
+            Text(
+                f"{settings.trials} trials of up to {settings.epochs} epochs at {planned.image_size} x {planned.image_size} "
+                f"pixels, chosen by {settings.metric}\n"
+                f"{estimate.parameters:,} parameters; {plan.workers} at once on {plan.device} in {plan.precision}, "
+                f"{estimate.images_per_second:,.0f} images/s each\n"
+                f"at most {duration(estimate.seconds)} if nothing is pruned, and {estimate.disk / 1e6:,.0f} MB of disk"
+            ),
+        ]
+    return Group(*lines, Text("\ndry run: nothing was written"))
+
+
+def outcome_view(outcome: Outcome, plan: Plan) -> Group:
+    """The end of a study: the best configuration, its scores, and what to type next."""
+    best = Table.grid(padding=(0, 2))
+    for name, value in outcome.best.params.items():
+        best.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    table = Table("score", "validation", "test")
+    for name, value in outcome.test.items():
+        seen = outcome.validation.get(f"val/{name}")
+        table.add_row(name, "" if seen is None else f"{seen:.4f}", f"{value:.4f}")
+    lines: list[Any] = [
+        Text(f"\nbest of study {outcome.study}: trial {outcome.best.number}", style="bold"),
+        best,
+        Text(),
+        table,
+    ]
+    if outcome.threshold is not None:
+        lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
+    if outcome.test_at_threshold is not None:
+        lines.append(Text(f"test accuracy at that threshold: {outcome.test_at_threshold['accuracy']:.4f}"))
+    if plan.source.kind == "phantom":
+        lines.append(Text("learned from the phantom: these scores say nothing about X-rays", style="yellow"))
+    lines.append(Text(f"registered as {outcome.model} version {outcome.version}"))
+    lines += [Text(f"  @{alias}: {sentence}") for alias, sentence in outcome.seats.items()]
+    lines.append(
+        Text(
+            f"{duration(outcome.seconds)}, {', '.join(f'{count} {state.lower()}' for state, count in outcome.counts.items())}"
+        )
+    )
+    return Group(*lines)
+
+
+def next_commands(outcomes: Sequence[Outcome], plan: Plan) -> Group:
+    """The three commands to type next."""
+    uri = plan.settings.tracking_uri or ""
+    remote = f"MLFLOW_TRACKING_URI={uri} " if uri and not uri.endswith("/mlflow.db") else ""
+    last = outcomes[-1]
+    commands = (
+        (f"{remote}mlflow ui", "look at it: http://127.0.0.1:5000"),
+        (f"{remote}mlflow models serve -m models:/{last.model}@{last.arch} --env-manager local", "serve it"),
+        ("optuna-dashboard sqlite:///optuna.db", "look at the search (pip install optuna-dashboard)")
+        if plan.settings.storage is None
+        else (f"optuna-dashboard {plan.settings.storage}", "look at the search (pip install optuna-dashboard)"),
+    )
+    lines = [Text("\nnext:", style="bold")]
+    for command, why in commands:
+        lines += [Text(f"  {command}"), Text(f"      {why}", style="dim")]
+    return Group(*lines)
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """A study's outcome as plain data."""
+    best = outcome.best
+    plain = {
+        field.name: getattr(outcome, field.name)
+        for field in dataclasses.fields(outcome)
+        if field.name not in ("best", "threshold")
+    }
+    threshold = None if outcome.threshold is None else dataclasses.asdict(outcome.threshold)
+    return {
+        **plain,
+        "threshold": threshold,
+        "best": {
+            "trial": best.number,
+            "params": best.params,
+            "value": best.value,
+            "epoch": best.attributes["best_epoch"],
+        },
+    }
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401
+    """Prints the one object on stdout."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def duration(seconds: float) -> str:
+    """Writes a time as people say it: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _study(progress: Progress) -> Group:
+    left = "" if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    head = Text(
+        f"study {progress.study}: {progress.done}/{progress.wanted} trials ({progress.pruned} pruned{failed}){left}",
+        style="bold",
+    )
+    name = progress.metric.removeprefix("val/")
+    table = Table(
+        "trial", "epoch", name, "img/s", "activation", "optimizer", "rate", "batch", "dropout", box=None, pad_edge=False
+    )
+    for running in progress.running:
+        last = running.history[-1] if running.history else None
+        table.add_row(
+            str(running.asked.number),
+            f"{int(last['epoch']) if last else 0}/{progress.epochs}",
+            f"{last[progress.metric]:.4f}" if last else "",
+            f"{last['images_per_second']:,.0f}" if last else "",
+            *_params(running.asked.params),
+        )
+    if progress.best is not None:
+        best = progress.best
+        table.add_row(
+            f"best {best.number}",
+            f"{best.attributes['best_epoch']}",
+            f"{best.value:.4f}",
+            "",
+            *_params(best.params),
+            style="green",
+        )
+    return Group(head, table)
+
+
+def _params(params: dict[str, Any]) -> list[str]:
+    return [f"{value:.3g}" if isinstance(value, float) else str(value) for value in params.values()]

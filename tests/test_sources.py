@@ -1,0 +1,160 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from data import sources
+from data.faults import InputError
+from data.sources import download_folder, open_source
+from tests.conftest import blob
+
+
+def medmnist(path, classes=2, **changes):
+    random = np.random.default_rng(1)
+    arrays = {}
+    for split, count in (("train", 60), ("val", 20), ("test", 20)):
+        labels = np.arange(count) % classes
+        arrays[f"{split}_images"] = np.stack([np.asarray(blob(random, label % 2)) for label in labels])
+        arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
+    np.savez(path, **{**arrays, **changes})
+    return path
+
+
+@pytest.fixture(params=["folder", "npz", "phantom"])
+def source(request, pictures, tmp_path):
+    """The contract of every source."""
+    if request.param == "folder":
+        return open_source(pictures)
+    return open_source(medmnist(tmp_path / "blobs.npz")) if request.param == "npz" else sources.read_phantom()
+
+
+def test_every_source_lists_train_and_test_and_decodes_them(source):
+    assert {"train", "test"} <= source.splits.keys()
+    for split, listing in source.splits.items():
+        assert len(listing) == len(listing.labels) == len(set(listing.names)) == len(listing.hashes)
+        assert set(listing.labels.tolist()) == set(range(len(source.classes)))
+        pixels = source.decode(split, len(listing) - 1, 24)
+        assert pixels.shape == (24, 24)
+        assert pixels.dtype == np.uint8
+        assert np.array_equal(pixels, source.decode(split, len(listing) - 1, 24))
+
+
+def test_every_source_is_named_so_that_mlflow_takes_it(source):
+    assert source.name in {"blob-pictures", "blobs", "phantom"}
+    assert len(source.digest) == 16
+
+
+def test_patients_come_from_the_file_names(pictures):
+    listing = open_source(pictures).splits["train"]
+    assert len(set(listing.patients)) == 40
+    assert {"person1", "IM-0000"} <= set(listing.patients)
+
+
+def test_kermanys_two_numberings_of_normals_are_two_patients():
+    import re
+    from pathlib import Path
+
+    pattern = re.compile(sources.PATIENT_PATTERN)
+    names = ["IM-0115-0001.jpeg", "NORMAL2-IM-0115-0001.jpeg", "person115_virus_219.jpeg", "x.jpeg"]
+    found = [sources._patient(Path("NORMAL") / name, pattern) for name in names]
+    assert found == ["IM-0115", "NORMAL2-IM-0115", "person115", "NORMAL/x.jpeg"]
+
+
+def test_the_digest_changes_with_a_single_byte_and_not_with_the_place(pictures, tmp_path):
+    copy = tmp_path / "elsewhere" / pictures.name
+    shutil.copytree(pictures, copy)
+    before = open_source(pictures).digest
+    assert open_source(copy).digest == before
+    path = next((copy / "train" / "NORMAL").iterdir())
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert open_source(copy).digest != before
+
+
+def test_more_than_two_classes_are_welcome(pictures, tmp_path):
+    copy = tmp_path / "three"
+    shutil.copytree(pictures, copy)
+    for split in ("train", "test"):
+        shutil.copytree(copy / split / "NORMAL", copy / split / "COVID")
+    assert open_source(copy).classes == ("COVID", "NORMAL", "PNEUMONIA")
+    assert open_source(medmnist(tmp_path / "five.npz", classes=5)).classes == ("0", "1", "2", "3", "4")
+
+
+def test_without_data_the_phantom_is_taken_until_kaggles_is_there(pictures):
+    assert open_source(None).kind == "phantom"
+    shutil.copytree(pictures, download_folder())
+    try:
+        assert open_source(None).name == "chest-xray"
+    finally:
+        shutil.rmtree(download_folder())
+
+
+def remove(*parts):
+    return lambda root: shutil.rmtree(root.joinpath(*parts))
+
+
+def empty(*parts):
+    def change(root):
+        folder = root.joinpath(*parts)
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (remove("test"), "has no folder test/"),
+        (empty("train"), "holds no class folders"),
+        (remove("train", "NORMAL"), "only the class PNEUMONIA"),
+        (remove("test", "NORMAL"), "classes in test/ are PNEUMONIA, in train/ NORMAL, PNEUMONIA"),
+        (empty("test", "PNEUMONIA"), "test/PNEUMONIA/ holds no image"),
+        (lambda root: root.rename(root.parent / "phantom"), "belongs to the built-in phantom"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_says_why(pictures, tmp_path, change, said):
+    root = tmp_path / "copy"
+    shutil.copytree(pictures, root)
+    change(root)
+    with pytest.raises(InputError, match=said):
+        open_source(root if root.exists() else tmp_path / "phantom")
+
+
+def test_a_folder_one_too_high_is_told_where_to_look(pictures):
+    with pytest.raises(InputError, match="did you mean .*Blob_Pictures"):
+        open_source(pictures.parent)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_images": np.zeros((60, 8, 8), np.float32)}, "train_images is float32"),
+        ({"test_labels": np.zeros(3, np.uint8)}, "not one integer for each of 20 images"),
+        ({"test_labels": np.zeros((20, 1), np.uint8)}, "test_labels must hold every class"),
+        ({"test_images": np.array([{}], dtype=object)}, "not a readable .npz"),
+    ],
+)
+def test_an_npz_that_cannot_be_used_says_why(tmp_path, changes, said):
+    with pytest.raises(InputError, match=said):
+        open_source(medmnist(tmp_path / "bad.npz", **changes))
+
+
+def test_a_missing_path_and_a_strange_file_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_source(tmp_path / "nothing")
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(InputError, match="give a folder with train/ and test/"):
+        open_source(tmp_path / "x.txt")
+    with pytest.raises(InputError, match="not a regular expression"):
+        open_source(tmp_path, patient_pattern="(")
+
+
+def test_a_failed_download_says_how_to_do_it_by_hand(monkeypatch):
+    import kagglehub
+
+    def refuse(*arguments, **options):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", refuse)
+    with pytest.raises(InputError, match=r"no network.*by hand.*kaggle\.com"):
+        sources.download()

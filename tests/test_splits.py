@@ -1,0 +1,124 @@
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data.faults import InputError
+from data.sources import Listing, open_source, read_phantom
+from data.splits import split_source, take_patients, together
+
+
+@pytest.fixture
+def source(pictures):
+    return open_source(pictures)
+
+
+def patients(source, rows):
+    return set(source.splits["train"].select(rows).patients)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_patient_is_on_both_sides_and_the_classes_keep_their_shares(source, seed):
+    split = split_source(source, seed=seed)
+    assert not patients(source, split.train) & patients(source, split.validation)
+    assert sorted([*split.train, *split.validation]) == list(range(160))
+    counts = np.bincount(source.splits["train"].labels[split.validation])
+    assert counts.tolist() == [12, 12]  # 15 % of 80 each, whole patients of four
+
+
+def test_the_phantom_too(tmp_path):
+    source = read_phantom()
+    split = split_source(source)
+    assert not patients(source, split.train) & patients(source, split.validation)
+    share = len(split.validation) / len(source.splits["train"])
+    assert 0.14 < share < 0.155
+
+
+def test_the_split_is_the_seeds_and_its_digest_says_so(source):
+    first, again, other = split_source(source), split_source(source), split_source(source, seed=1)
+    assert np.array_equal(first.train, again.train)
+    assert first.digest == again.digest != other.digest
+
+
+def test_identical_files_stay_on_one_side_whatever_their_names(pictures, tmp_path):
+    copy = tmp_path / "copies"
+    shutil.copytree(pictures, copy)
+    folder = copy / "train" / "NORMAL"
+    for number, path in enumerate(sorted(folder.iterdir())[:40]):
+        shutil.copy(path, folder / f"IM-{9000 + number}-0001.jpeg")
+    source = open_source(copy)
+    listing = source.splits["train"]
+    for seed in range(5):
+        split = split_source(source, seed=seed)
+        assert not set(listing.select(split.train).hashes) & set(listing.select(split.validation).hashes)
+
+
+def test_rows_are_together_through_a_third():
+    assert together(["a", "b", "c", "a"], ["1", "2", "2", "3"]) == [0, 1, 1, 0]
+    assert together(["a", "b", "a", "c"], ["1", "2", "2", "3"]) == [0, 0, 0, 1]
+
+
+def test_a_limit_keeps_whole_patients_and_the_shares(source):
+    split = split_source(source, limit=80)
+    used = [*split.train, *split.validation]
+    assert len(used) == 80
+    assert np.bincount(source.splits["train"].labels[used]).tolist() == [40, 40]
+    assert len(patients(source, used)) == 20
+
+
+def with_val(pictures, tmp_path, each):
+    copy = tmp_path / "with_val"
+    shutil.copytree(pictures, copy)
+    for name in ("NORMAL", "PNEUMONIA"):
+        (copy / "val" / name).mkdir(parents=True)
+        for number, path in enumerate(sorted((copy / "test" / name).iterdir()) * 5):
+            if number < each:
+                shutil.copy(path, copy / "val" / name / f"{number}.jpeg")
+    return open_source(copy)
+
+
+def test_kaggles_sixteen_images_validate_only_when_asked_for_by_name(pictures, tmp_path):
+    source = with_val(pictures, tmp_path, 8)
+    split = split_source(source)
+    assert split.validation_from == "train"
+    assert "val/ holds only 16 images" in split.notes[0]
+    asked = split_source(source, validation="val")
+    assert asked.validation_from == "val"
+    assert len(asked.validation) == 16
+    assert len(asked.train) == 160
+
+
+def test_a_large_validation_folder_is_used_unless_told_otherwise(pictures, tmp_path):
+    source = with_val(pictures, tmp_path, 60)
+    assert split_source(source).validation_from == "val"
+    assert split_source(source, validation="split").validation_from == "train"
+
+
+def test_what_cannot_be_split_says_why(source):
+    with pytest.raises(InputError, match="has no val split"):
+        split_source(source, validation="val")
+    listing = source.splits["train"]
+    alone = replace(source, splits={**source.splits, "train": replace(listing, patients=("one",) * len(listing))})
+    with pytest.raises(InputError, match="too few patients"):
+        split_source(alone)
+
+
+def test_no_class_exceeds_its_share():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 500)
+    listing = Listing(
+        tuple(map(str, range(500))), labels, tuple(map(str, random.integers(0, 90, 500))), tuple(map(str, range(500)))
+    )
+    taken = take_patients(listing, 0.2, 0)
+    for label in range(3):
+        assert (taken & (labels == label)).sum() <= round(0.2 * (labels == label).sum())
+
+
+@pytest.mark.slow
+def test_the_real_x_rays_split_by_patient(xrays):
+    source = open_source(xrays)
+    split = split_source(source)
+    assert len(source.splits["train"]) == 5216
+    assert (len(split.train), len(split.validation)) == (4434, 782)
+    assert not patients(source, split.train) & patients(source, split.validation)
