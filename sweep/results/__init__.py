@@ -1,0 +1,1 @@
+"""What it was worth: scores, thresholds, figures. Knows neither Optuna nor MLflow nor torch."""

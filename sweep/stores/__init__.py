@@ -1,0 +1,1 @@
+"""Everything that outlives the process: Optuna studies, MLflow runs, registered models."""
