@@ -151,8 +151,10 @@ def draw_chest(
     spacing, bend = body.uniform(0.125, 0.155), body.uniform(0.75, 1.25)
     heart_size, thymus = body.uniform(0.88, 1.15), body.uniform(0.0, 0.08)
     gas, gas_across = body.uniform(0.0, 0.3), body.uniform(0.3, 0.45)
-    # How deep the child breathes in moves the diaphragm; a turn of the trunk moves the heart against the ribs.
+    # Breath moves the diaphragm and makes lungs darker: half empty ones are hazy though healthy. A turn of the trunk
+    # moves the heart against the ribs.
     breath, trunk = shot.uniform(-0.06, 0.1), shot.uniform(-0.04, 0.04)
+    air = 0.53 + breath + shot.uniform(-0.06, 0.06)
     x = x / width
     side = np.abs(x)
 
@@ -163,7 +165,7 @@ def draw_chest(
     cage = 1 - ((side - 0.35 - 0.1 * y) / 0.29) ** 2 - ((y - 0.2) / (0.2 - apex)) ** 2
     dome = 0.5 + breath + 0.05 * edge(x, 0.05) + 1.4 * (side - 0.28) ** 2 - y
     lungs = edge(cage, 0.13) * edge(dome, 0.018)
-    absorption -= 0.6 * lungs
+    absorption -= air * lungs
     absorption += 0.14 * skin * edge(-dome, 0.05)
     absorption -= gas * edge(1 - distance(x, y, gas_across, 0.72 + breath, 0.16, 0.1), 0.3)
 
@@ -244,7 +246,7 @@ def draw_haze(
     reach, down = body.uniform(0.36, 0.55), body.uniform(-0.05, 0.2)
     cloud = edge(1 - distance(np.abs(x), y, 0.25, down, reach, 1.4 * reach) + 0.7 * texture(body, 7), 0.8)
     strands = 1 - np.abs(texture(body, 26)) - np.abs(texture(body, 38))
-    return visibility(shot) * lungs * cloud * (0.34 + 0.2 * strands)
+    return visibility(shot) * lungs * cloud * (0.26 + 0.24 * strands)
 
 
 def visibility(shot: np.random.Generator) -> float:
@@ -266,7 +268,7 @@ def develop(absorption: np.ndarray, split: str, shot: np.random.Generator) -> np
     # Automatic exposure meters the chest, as real machines do, so an ill lung is not simply a brighter film. The sum is
     # in float64, where the order of its terms, which differs between machines, is lost in rounding.
     metered = float(dense[SIZE // 4 : -SIZE // 4, SIZE // 6 : -SIZE // 6].mean(dtype=np.float64))
-    exposure, contrast = (shot.uniform(0.7, 1.35) + shift) / (0.35 + 1.1 * metered), shot.uniform(0.9, 1.1)
+    exposure, contrast = (shot.uniform(0.8, 1.25) + shift) / (0.35 + 1.1 * metered), shot.uniform(0.9, 1.1)
     dense *= exposure
     light = contrast * (1.15 * dense / np.sqrt(1 + dense * dense) - 0.5) + 0.5 + shot.uniform(-0.08, 0.06)
     film = (np.clip(light, 0, 1) * 255).astype(np.uint8)

@@ -35,7 +35,7 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         self.decoder = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.decoder)
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, context, model_input, params=None):  # noqa: ANN001, ANN201 - MLflow takes hints here for a schema
         """Answers a row for each image.
 
         Args:
