@@ -233,7 +233,7 @@ def draw_patches(
     for share in (1.0, max(0.0, body.uniform(-0.6, 1.0))):
         side = 1 if body.random() < 0.5 else -1
         across, down = side * body.uniform(0.22, 0.5), body.uniform(-0.4, 0.45)
-        wide, high = body.uniform(0.18, 0.3), body.uniform(0.18, 0.34)
+        wide, high = body.uniform(0.2, 0.32), body.uniform(0.2, 0.36)
         inside = 1 - distance(x, y, across, down, wide, high) + 0.9 * frayed
         shadow += share * edge(inside, 0.6)
     return visibility(shot) * 0.7 * shadow * (0.1 + 0.9 * lungs)
@@ -246,12 +246,12 @@ def draw_haze(
     reach, down = body.uniform(0.36, 0.55), body.uniform(-0.05, 0.2)
     cloud = edge(1 - distance(np.abs(x), y, 0.25, down, reach, 1.4 * reach) + 0.7 * texture(body, 7), 0.8)
     strands = 1 - np.abs(texture(body, 26)) - np.abs(texture(body, 38))
-    return visibility(shot) * lungs * cloud * (0.26 + 0.24 * strands)
+    return visibility(shot) * lungs * cloud * (0.28 + 0.21 * strands)
 
 
 def visibility(shot: np.random.Generator) -> float:
     """Draws how visible an illness is, 0 to 1. Some films show next to nothing of it, so no model can be perfect."""
-    return 0.04 if shot.random() < 0.05 else shot.uniform(0.3, 1.0)
+    return 0.04 if shot.random() < 0.05 else shot.uniform(0.4, 1.0)
 
 
 def develop(absorption: np.ndarray, split: str, shot: np.random.Generator) -> np.ndarray:
@@ -268,7 +268,7 @@ def develop(absorption: np.ndarray, split: str, shot: np.random.Generator) -> np
     # Automatic exposure meters the chest, as real machines do, so an ill lung is not simply a brighter film. The sum is
     # in float64, where the order of its terms, which differs between machines, is lost in rounding.
     metered = float(dense[SIZE // 4 : -SIZE // 4, SIZE // 6 : -SIZE // 6].mean(dtype=np.float64))
-    exposure, contrast = (shot.uniform(0.8, 1.25) + shift) / (0.35 + 1.1 * metered), shot.uniform(0.9, 1.1)
+    exposure, contrast = (shot.uniform(0.85, 1.2) + shift) / (0.35 + 1.1 * metered), shot.uniform(0.9, 1.1)
     dense *= exposure
     light = contrast * (1.15 * dense / np.sqrt(1 + dense * dense) - 0.5) + 0.5 + shot.uniform(-0.08, 0.06)
     film = (np.clip(light, 0, 1) * 255).astype(np.uint8)

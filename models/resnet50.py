@@ -44,7 +44,7 @@ class ResNet50(nn.Module):
 
 
 def build(
-    activation: str, dropout: float, classes: int, image_size: int, *, weights: Path | None, finetune: str
+    activation: str, dropout: float, classes: int, image_size: int, *, weights: str | None, finetune: str
 ) -> ResNet50:
     """Builds resnet50 with a head of linear 256, activation, dropout, linear.
 
@@ -64,7 +64,7 @@ def build(
     """
     backbone = resnet50(weights=None)
     if weights is not None:
-        load_backbone(backbone, weights)
+        load_backbone(backbone, Path(weights))
     backbone.fc = nn.Sequential(
         nn.Linear(backbone.fc.in_features, HIDDEN),
         ACTIVATIONS[activation](),

@@ -126,7 +126,7 @@ def check(settings: Settings) -> None:
     want(settings.split_seed >= 0, f"--split-seed {settings.split_seed}: give 0 or more")
     want(settings.limit is None or settings.limit >= 2, f"--limit {settings.limit}: give 2 images or more")
     want(settings.workers is None or settings.workers >= 1, f"--workers {settings.workers}: give 1 or more")
-    for arch in settings.archs:
+    for arch in dict.fromkeys(settings.archs):
         if settings.image_size is not None and arch in ARCHITECTURES:
             smallest = ARCHITECTURES[arch].smallest
             want(

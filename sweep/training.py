@@ -327,9 +327,14 @@ def _resume(
     if metadata["config"] != _plain(config):
         return None
     network.load_state_dict(_with_prefix(tensors, "network."))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in _with_prefix(tensors, "optimizer.").items():
         index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            # Fused optimisers walk through memory: moments must lie there as their parameter does (channels last).
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return _Progress(**metadata["progress"])
