@@ -1,0 +1,63 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sweep.results import figures
+
+CLASSES = ("NORMAL", "PNEUMONIA")
+LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 1])
+LIKELY = np.array([0.1, 0.2, 0.7, 0.6, 0.9, 0.4, 0.8, 0.55])
+LIKELY = np.stack([1 - LIKELY, LIKELY], axis=1)
+
+
+def history():
+    columns = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc"]
+    return pd.DataFrame({"epoch": [1, 2, 3], **{column: [0.9, 0.5, 0.6] for column in columns}})
+
+
+def everything():
+    return {
+        "curves": figures.learning_curves(history(), 2, "cnn1-007"),
+        "confusion": figures.confusion_matrix(LABELS, (LIKELY[:, 1] > 0.5).astype(int), CLASSES, "cnn1-007"),
+        "roc": figures.roc_curve(LABELS, LIKELY, CLASSES, "cnn1-007", threshold=0.3),
+        "balance": figures.class_balance({"train": {"NORMAL": 25, "PNEUMONIA": 75}, "test": {"NORMAL": 1, "PNEUMONIA": 1}}, "x"),
+    }  # fmt: skip
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+@pytest.mark.parametrize("name", ["curves", "confusion", "roc", "balance"])
+def test_every_figure_is_a_small_png_that_is_not_blank(name):
+    content = figures.png(everything()[name])
+    assert len(content) < 100_000
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    assert 350 < image.width < 1100
+    assert len(np.unique(np.asarray(image.resize((60, 60))))) > 20
+
+
+def test_figures_say_what_they_show():
+    drawn = everything()
+    assert {"epoch", "weighted cross entropy", "best epoch (2)", "validation AUROC"} <= set(texts(drawn["curves"]))
+    assert {"2\n66.7 %", "1\n33.3 %", "4\n80.0 %", "true", "predicted"} <= set(texts(drawn["confusion"]))
+    assert {"PNEUMONIA: AUROC 0.800", "threshold 0.5", "threshold 0.3"} <= set(texts(drawn["roc"]))
+    assert {"25  (25 %)", "75  (75 %)"} <= set(texts(drawn["balance"]))
+
+
+def test_several_classes_have_a_curve_each():
+    labels = np.arange(30) % 3
+    likely = np.random.default_rng(0).dirichlet([1, 1, 1], 30)
+    named = set(texts(figures.roc_curve(labels, likely, ("a", "b", "c"), "x")))
+    assert sum("AUROC" in text for text in named) == 3
+    assert len(figures.png(figures.confusion_matrix(labels, likely.argmax(1), ("a", "b", "c"), "x"))) > 1000
+
+
+def test_no_figure_stays_behind():
+    from matplotlib import pyplot
+
+    everything()
+    assert pyplot.get_fignums() == []
