@@ -38,9 +38,15 @@ def learning_curves(history: pd.DataFrame, best_epoch: int, title: str) -> Figur
     figure, (left, right) = _panels(1, 2, (9, 3.6), title)
     for column, label, color in (("train/loss", "train", GRAY), ("val/loss", "validation", BLUE)):
         left.plot(history["epoch"], history[column], color=color, label=label, marker=".", linewidth=1.6)
-    right.plot(history["epoch"], history["train/accuracy"], color=GRAY, label="train accuracy", marker=".", linewidth=1.6)
-    right.plot(history["epoch"], history["val/accuracy"], color=BLUE, label="validation accuracy", marker=".", linewidth=1.6)
-    right.plot(history["epoch"], history["val/auroc"], color=ORANGE, label="validation AUROC", marker=".", linewidth=1.6)
+    right.plot(
+        history["epoch"], history["train/accuracy"], color=GRAY, label="train accuracy", marker=".", linewidth=1.6
+    )
+    right.plot(
+        history["epoch"], history["val/accuracy"], color=BLUE, label="validation accuracy", marker=".", linewidth=1.6
+    )
+    right.plot(
+        history["epoch"], history["val/auroc"], color=ORANGE, label="validation AUROC", marker=".", linewidth=1.6
+    )
     left.set(xlabel="epoch", ylabel="weighted cross entropy")
     right.set(xlabel="epoch", ylabel="score")
     for axes in (left, right):
@@ -66,14 +72,23 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     figure, (axes,) = _panels(1, 1, (side + 0.4, side), title)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(
-        xticks=range(len(classes)), yticks=range(len(classes)), xticklabels=classes, yticklabels=classes,
-        xlabel="predicted", ylabel="true",
+        xticks=range(len(classes)),
+        yticks=range(len(classes)),
+        xticklabels=classes,
+        yticklabels=classes,
+        xlabel="predicted",
+        ylabel="true",
     )
     axes.grid(visible=False)
     for (row, column), count in np.ndenumerate(counts):
         axes.text(
-            column, row, f"{count:,}\n{100 * shares[row, column]:.1f} %", ha="center", va="center",
-            color="white" if shares[row, column] > 0.6 else "black", fontsize=9,
+            column,
+            row,
+            f"{count:,}\n{100 * shares[row, column]:.1f} %",
+            ha="center",
+            va="center",
+            color="white" if shares[row, column] > 0.6 else "black",
+            fontsize=9,
         )
     return figure
 
@@ -102,7 +117,13 @@ def roc_curve(
             point = (called[labels == 0].mean(), called[labels == 1].mean())
             axes.plot(*point, marker, color=RED, markersize=6 if cut == 0.5 else 5, label=f"threshold {cut:.3g}")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(
+        xlabel="false positive rate",
+        ylabel="true positive rate",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+    )
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
 

@@ -81,7 +81,9 @@ def scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> di
         **({"specificity": recalls[0]} if two else {}),
         "f1": f1s[1] if two else f1s.mean(),
         "auroc": metrics.roc_auc_score(labels, likely[:, 1]) if two else metrics.roc_auc_score(one_hot, likely),
-        "average_precision": metrics.average_precision_score(one_hot[:, 1] if two else one_hot, likely[:, 1] if two else likely),
+        "average_precision": metrics.average_precision_score(
+            one_hot[:, 1] if two else one_hot, likely[:, 1] if two else likely
+        ),
         "brier": np.square(likely - one_hot).sum(axis=1).mean() / (2 if two else 1),
         "log_loss": -np.log(np.clip(likely[np.arange(len(labels)), labels], 1e-15, 1)).mean(),
     }
@@ -122,7 +124,9 @@ def choose_threshold(
     low, high = np.nanquantile(gains, [(1 - confidence) / 2, (1 + confidence) / 2])
     tuned = _best_cut(labels, positive, np.ones(len(labels)), cuts)
     supported = bool(low > 0)
-    return Threshold(float(tuned) if supported else 0.5, supported, float(np.nanmean(gains)), float(low), float(high), float(tuned))
+    return Threshold(
+        float(tuned) if supported else 0.5, supported, float(np.nanmean(gains)), float(low), float(high), float(tuned)
+    )
 
 
 def _best_cut(labels: np.ndarray, positive: np.ndarray, weights: np.ndarray, cuts: np.ndarray) -> float:

@@ -109,7 +109,12 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module) ->
     tags = {**spec.tags, **{key: f"{value:.6f}" for key, value in spec.metrics.items()}}
     with _registry(client):
         version = client.create_model_version(
-            spec.name, f"models:/{model_id}", run_id=spec.run_id, tags=tags, description=spec.description, model_id=model_id
+            spec.name,
+            f"models:/{model_id}",
+            run_id=spec.run_id,
+            tags=tags,
+            description=spec.description,
+            model_id=model_id,
         )
     return Version(spec.name, str(version.version), created=True)
 
@@ -187,7 +192,9 @@ def export_network(network: torch.nn.Module, image_size: int, path: Path) -> Non
             images = torch.rand(batch, 1, image_size, image_size, generator=generator)
             difference = (loaded(images) - network(images)).abs().max().item()
             if not difference <= TOLERANCE:
-                raise RuntimeError(f"the exported network differs from the trained one by {difference:.2g} in its logits")
+                raise RuntimeError(
+                    f"the exported network differs from the trained one by {difference:.2g} in its logits"
+                )
 
 
 def _log_model(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module) -> str:
@@ -280,8 +287,8 @@ def _silence() -> Iterator[None]:
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    # Recorded, not filtered: libraries that set filters of their own while they load would undo ours.
+    with warnings.catch_warnings(record=True):
         try:
             yield
         finally:

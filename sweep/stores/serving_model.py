@@ -35,7 +35,7 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         self.decoder = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.decoder)
 
-    def predict(self, context, model_input, params=None):  # noqa: ANN001, ANN201 - MLflow takes hints here for a schema
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Answers a row for each image.
 
         Args:
@@ -56,7 +56,8 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         if frame.empty:
             raise _invalid("there are no rows")
         threshold = self._threshold((params or {}).get("threshold"))
-        likely = np.concatenate([self._probabilities(batch) for batch in self._batches(list(frame["image"]))])
+        images = list(frame["image"].explode())  # MLflow makes one row of {"image": [...]}
+        likely = np.concatenate([self._probabilities(batch) for batch in self._batches(images)])
         classes = self.about["classes"]
         if threshold is None:
             chosen = likely.argmax(axis=1)
