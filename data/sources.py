@@ -21,7 +21,8 @@ from data.decode import decode, resize
 from data.faults import InputError
 
 KAGGLE_DATASET = "paultimothymooney/chest-xray-pneumonia"
-# Kermany's names: person123_bacteria_456 for pneumonia, IM-0123-0001 and NORMAL2-IM-0123-0001 (two numberings) for normals.
+# Kermany's names: person123_bacteria_456 for pneumonia; IM-0123-0001 and NORMAL2-IM-0123-0001, two numberings, for
+# normals.
 PATIENT_PATTERN = r"person\d+|NORMAL2-IM-\d+|IM-\d+"
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 SPLITS = ("train", "val", "test")
@@ -151,7 +152,8 @@ def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
         here = tuple(sorted(child.name for child in folder.iterdir() if child.is_dir() and child.name[0] != "."))
         if here != classes:
             faults.append(
-                f"--data {root}: the classes in {split}/ are {', '.join(here) or 'none'}, in train/ {', '.join(classes)}"
+                f"--data {root}: the classes in {split}/ are {', '.join(here) or 'none'}, "
+                f"in train/ {', '.join(classes)}"
             )
             continue
         of_class = [_images_in(folder / name) for name in classes]
@@ -175,7 +177,8 @@ def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
     anonymous = sum(pattern.search(path.name) is None for path in paths["train"])
     notes = (
         (
-            f"{anonymous:,} of {len(paths['train']):,} training images name no patient; each counts as a patient of its own",
+            f"{anonymous:,} of {len(paths['train']):,} training images name no patient; "
+            "each counts as a patient of its own",
         )
         if anonymous
         else ()
@@ -210,11 +213,13 @@ def read_npz(path: Path) -> Source:
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
             faults.append(
-                f"--data {path}: {split}_images is {images.dtype} {list(images.shape)}, not uint8 [N, H, W] or [N, H, W, 3]"
+                f"--data {path}: {split}_images is {images.dtype} {list(images.shape)}, "
+                "not uint8 [N, H, W] or [N, H, W, 3]"
             )
         elif labels.size != len(images) or not np.issubdtype(labels.dtype, np.integer):
             faults.append(
-                f"--data {path}: {split}_labels is {labels.dtype} {list(labels.shape)}, not one integer for each of {len(images)} images"
+                f"--data {path}: {split}_labels is {labels.dtype} {list(labels.shape)}, "
+                f"not one integer for each of {len(images)} images"
             )
         else:
             pixels[split] = images
@@ -292,8 +297,8 @@ def download() -> Path:
     except Exception as error:  # kagglehub passes on whatever requests, its own client or the disk raise
         raise InputError(
             f"Kaggle's {KAGGLE_DATASET} cannot be downloaded: {error}. "
-            f"Download it by hand from https://www.kaggle.com/datasets/{KAGGLE_DATASET} and unpack it to {folder.parent}, "
-            "or give its folder with --data"
+            f"Download it by hand from https://www.kaggle.com/datasets/{KAGGLE_DATASET} and unpack it to "
+            f"{folder.parent}, or give its folder with --data"
         ) from error
     if not (folder / "train").is_dir():
         raise InputError(f"{folder}: what Kaggle sent has no train/; unpack the data set here by hand")

@@ -41,7 +41,8 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
     Args:
         source: The data set.
         validation: `auto` takes the source's own `val` where it holds at least SMALLEST_VALIDATION images and
-            cuts 15 % of the training patients otherwise; `split` always cuts; `val` takes the source's own, however small.
+            cuts 15 % of the training patients otherwise; `split` always cuts; `val` takes the source's own, however
+            small.
         limit: Use at most this many of the training images, whole patients, in the classes' proportions. None uses all.
         seed: Decides which patients.
 
@@ -73,7 +74,8 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
     notes = ()
     if own is not None and validation == "auto":
         notes = (
-            f"val/ holds only {len(own)} images and is not used; validation is cut from train (--validation val insists)",
+            f"val/ holds only {len(own)} images and is not used; validation is cut from train "
+            "(--validation val insists)",
         )
     return Split(train, held, "train", _digest(listing.select(train).names, listing.select(held).names), notes)
 

@@ -39,7 +39,7 @@ class Architecture:
     augmentation: Augmentation
     options: tuple[str, ...] = field(default=())
 
-    def build(self, activation: str, dropout: float, classes: int, image_size: int, **options: Any) -> nn.Module:  # noqa: ANN401
+    def build(self, activation: str, dropout: float, classes: int, image_size: int, **options: Any) -> nn.Module:
         """Builds a freshly initialised network; see the architecture's own module."""
         module = import_module(f"models.{self.name}")
         return module.build(activation, dropout, classes, image_size, **{name: options[name] for name in self.options})

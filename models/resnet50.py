@@ -65,12 +65,13 @@ def build(
     backbone = resnet50(weights=None)
     if weights is not None:
         load_backbone(backbone, Path(weights))
-    backbone.fc = nn.Sequential(
+    head = nn.Sequential(
         nn.Linear(backbone.fc.in_features, HIDDEN),
         ACTIVATIONS[activation](),
         nn.Dropout(dropout),
         nn.Linear(HIDDEN, classes),
     )
+    backbone.add_module("fc", head)
     stages = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
     return ResNet50(backbone, {"all": (), "layer4": stages[:-1], "head": stages}[finetune])
 
@@ -104,8 +105,8 @@ def weights_file(choice: str) -> Path | None:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rsplit("-", 1)[1], progress=False)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise InputError(
-                f"--weights imagenet: {url} cannot be downloaded ({error}). Fetch it where there is a network and put it at "
-                f"{path}, or give --weights FILE; --weights none starts from random weights"
+                f"--weights imagenet: {url} cannot be downloaded ({error}). Fetch it where there is a network and "
+                f"put it at {path}, or give --weights FILE; --weights none starts from random weights"
             ) from error
     return path
 
@@ -135,7 +136,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     ]
     if missing:
         raise InputError(
-            f"--weights {path}: not a ResNet-50 of torchvision: {len(missing)} of its {len(wanted)} tensors are missing "
-            f"or of another shape, the first is {missing[0]}"
+            f"--weights {path}: not a ResNet-50 of torchvision: {len(missing)} of its {len(wanted)} tensors are "
+            f"missing or of another shape, the first is {missing[0]}"
         )
     backbone.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)

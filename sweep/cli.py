@@ -63,7 +63,8 @@ def search(
     validation: Annotated[
         str,
         typer.Option(
-            help=f"Where validation images come from: {', '.join(VALIDATIONS)}. `auto`: val/ if it holds 100 or more, else 15 % of the training patients."
+            help=f"Where validation images come from: {', '.join(VALIDATIONS)}. "
+            "`auto`: val/ if it holds 100 or more, else 15 % of the training patients."
         ),
     ] = "auto",
     patient_pattern: PatientOption = PATIENT_PATTERN,
@@ -110,7 +111,7 @@ def search(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Search the hyperparameters of image classifiers; every trial is recorded, the best is registered and can be served."""
+    """Search the hyperparameters of image classifiers; record every trial, register the best."""
     if context.invoked_subcommand is not None:
         return
     settings = Settings(
@@ -194,5 +195,5 @@ def _end(code: int, as_json: bool, sentences: list[str]) -> None:
     sys.exit(code)
 
 
-def _interrupt(*_: Any) -> None:  # noqa: ANN401
+def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt

@@ -42,8 +42,9 @@ def search(settings: Settings, *, as_json: bool) -> None:
         outcomes = []
         for planned in plan.studies:
             terminal.say(
-                f"study {plan.full_name(planned)}: {settings.trials} trials, {planned.image_size} x {planned.image_size} "
-                f"pixels, {plan.workers} at once on {plan.device} in {plan.precision}"
+                f"study {plan.full_name(planned)}: {settings.trials} trials, "
+                f"{planned.image_size} x {planned.image_size} pixels, "
+                f"{plan.workers} at once on {plan.device} in {plan.precision}"
             )
             with terminal.live():
                 outcome = run_study(plan, planned, engine, tracking, storage, folder, terminal)

@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from sweep.orchestrator import Outcome, Progress
+    from sweep.conclusion import Outcome
+    from sweep.orchestrator import Progress
     from sweep.plan import Estimate, Plan
 
 _SHORT = {"learning_rate": "rate", "batch_size": "batch"}
@@ -61,7 +62,7 @@ class Terminal:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
 
-    def show(self, renderable: Any) -> None:  # noqa: ANN401
+    def show(self, renderable: Any) -> None:
         """Prints something of rich's."""
         self.console.print(renderable)
 
@@ -73,7 +74,8 @@ def data_line(plan: Plan) -> str:
         what = "data: the built-in phantom (synthetic radiographs, not X-rays; give real ones with --data DIR)"
     else:
         what = f"data: {source.name} from {source.location}"
-    return f"{what}: {len(plan.split.train):,} train, {len(plan.split.validation):,} validation, {len(source.splits['test']):,} test"
+    train, validation, test = len(plan.split.train), len(plan.split.validation), len(source.splits["test"])
+    return f"{what}: {train:,} train, {validation:,} validation, {test:,} test"
 
 
 def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
@@ -104,8 +106,8 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
             Text(),
             space,
             Text(
-                f"{settings.trials} trials of up to {settings.epochs} epochs at {planned.image_size} x {planned.image_size} "
-                f"pixels, chosen by {settings.metric}\n"
+                f"{settings.trials} trials of up to {settings.epochs} epochs at "
+                f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
                 f"{estimate.parameters:,} parameters; {plan.workers} at once on {plan.device} in {plan.precision}, "
                 f"{estimate.images_per_second:,.0f} images/s each\n"
                 f"at most {duration(estimate.seconds)} if nothing is pruned, and {estimate.disk / 1e6:,.0f} MB of disk"
@@ -121,8 +123,9 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         best.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     table = Table("score", "validation", "test")
     for name, value in outcome.test.items():
-        seen = outcome.validation.get(f"val/{name}")
-        table.add_row(name, "" if seen is None else f"{seen:.4f}", f"{value:.4f}")
+        score = name.removeprefix("test/")
+        seen = outcome.validation.get(f"val/{score}")
+        table.add_row(score, "" if seen is None else f"{seen:.4f}", f"{value:.4f}")
     lines: list[Any] = [
         Text(f"\nbest of study {outcome.study}: trial {outcome.best.number}", style="bold"),
         best,
@@ -132,15 +135,15 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     if outcome.threshold is not None:
         lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
     if outcome.test_at_threshold is not None:
-        lines.append(Text(f"test accuracy at that threshold: {outcome.test_at_threshold['accuracy']:.4f}"))
+        lines.append(
+            Text(f"test accuracy at that threshold: {outcome.test_at_threshold['test_at_threshold/accuracy']:.4f}")
+        )
     if plan.source.kind == "phantom":
         lines.append(Text("learned from the phantom: these scores say nothing about X-rays", style="yellow"))
     lines.append(Text(f"registered as {outcome.model} version {outcome.version}"))
     lines += [Text(f"  @{alias}: {sentence}") for alias, sentence in outcome.seats.items()]
     lines.append(
-        Text(
-            f"{duration(outcome.seconds)}, {', '.join(f'{count} {state.lower()}' for state, count in outcome.counts.items())}"
-        )
+        Text("trials: " + ", ".join(f"{count} {state.lower()}" for state, count in sorted(outcome.counts.items())))
     )
     return Group(*lines)
 
@@ -184,7 +187,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def print_json(value: Any) -> None:  # noqa: ANN401
+def print_json(value: Any) -> None:
     """Prints the one object on stdout."""
     print(json.dumps(value, indent=2, default=str))
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN, Source
@@ -17,7 +18,7 @@ from sweep.space import Space, largest_batch, study_space
 
 PHANTOM_IMAGE_SIZE = 64
 FINETUNE = ("all", "layer4", "head")
-METRICS = {
+METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val/auroc": "maximize",
     "val/loss": "minimize",
     "val/accuracy": "maximize",

@@ -152,7 +152,7 @@ def train(
     class_weights = _class_weights(training.labels, config.classes).to(device)
 
     _seed_torch(config.seed, 0)
-    network = build_network(config).to(device, memory_format=torch.channels_last)
+    network = build_network(config).to(device=device).to(memory_format=torch.channels_last)
     optimizer = OPTIMIZERS[config.optimizer](
         [parameter for parameter in network.parameters() if parameter.requires_grad], config.learning_rate
     )
@@ -365,7 +365,7 @@ def measure_speed(
             arch, "relu", "adam", 1e-3, 16, 0.2, 0, 1, 0, image_size, classes, precision, device, blank
         )
         with torch.random.fork_rng(devices=[]):
-            network = build_network(config).to(device, memory_format=torch.channels_last).train()
+            network = build_network(config).to(device=device).to(memory_format=torch.channels_last).train()
         optimizer = OPTIMIZERS["adam"]([p for p in network.parameters() if p.requires_grad], 1e-3)
         images = torch.rand(config.batch_size, 1, image_size, image_size, device=device)
         labels = torch.arange(config.batch_size, device=device) % classes

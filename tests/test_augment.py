@@ -30,7 +30,9 @@ def test_rotation_is_torchvisions(images, angle):
     # torchvision rotates counter-clockwise, `affine` clockwise.
     theirs = functional.rotate(images, -angle, interpolation=v2.InterpolationMode.BILINEAR)
     assert torch.allclose(ours, theirs, atol=1e-4)
-    assert not torch.allclose(ours, functional.rotate(images, angle, interpolation=v2.InterpolationMode.BILINEAR), atol=0.01)
+    assert not torch.allclose(
+        ours, functional.rotate(images, angle, interpolation=v2.InterpolationMode.BILINEAR), atol=0.01
+    )
 
 
 @pytest.mark.parametrize(

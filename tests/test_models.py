@@ -41,7 +41,10 @@ def test_every_activation_is_in_every_small_network(activation):
 
 def layers(network):
     return [
-        (type(layer).__name__, *((layer.out_channels, layer.kernel_size[0]) if isinstance(layer, torch.nn.Conv2d) else ()))
+        (
+            type(layer).__name__,
+            *((layer.out_channels, layer.kernel_size[0]) if isinstance(layer, torch.nn.Conv2d) else ()),
+        )
         for layer in network
     ]
 

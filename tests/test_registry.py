@@ -261,8 +261,23 @@ def test_mlflow_serves_it(store, registered, images):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["models", "serve", "-m", "models:/blobs@cnn1", "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": store.uri, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [
+        "models",
+        "serve",
+        "-m",
+        "models:/blobs@cnn1",
+        "--env-manager",
+        "local",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": store.uri,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", *command],
         env=environment,
@@ -302,4 +317,3 @@ def test_mlflow_serves_it(store, registered, images):
         os.killpg(server.pid, 15)
         server.wait(20)
         server.stderr.close()
-

@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import traceback
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -34,29 +35,29 @@ class LocalEngine:
 
     @property
     def free(self) -> int:
+        """How many more jobs can be submitted now."""
         return sum(worker.job is None for worker in self._workers)
 
     def submit(self, job: Job) -> None:
+        """Hands a job to a free worker. Raises RuntimeError when none is."""
         worker = next((worker for worker in self._workers if worker.job is None), None)
         if worker is None:
             raise RuntimeError(f"job {job.number} was submitted and no worker is free")
         if not worker.process.is_alive():  # it died between two jobs
             worker = self._replace(worker)
         worker.job = job.number
-        try:
+        with suppress(OSError):  # it died this moment; `events` sees the end of its pipe and reports the job as lost
             worker.connection.send(job)
-        except OSError:
-            pass  # it died this moment; `events` sees the end of its pipe and reports the job as lost
 
     def stop(self, number: int) -> None:
+        """Asks a job to end before its next step; nothing happens if it has ended."""
         for worker in self._workers:
             if worker.job == number:
-                try:
+                with suppress(OSError):  # it is dead already, and `events` says so
                     worker.connection.send(number)
-                except OSError:
-                    pass  # it is dead already, and `events` says so
 
     def events(self, timeout: float) -> list[Event]:
+        """Waits up to `timeout` seconds for something to happen, and returns all that has, oldest first."""
         busy = {worker.connection: worker for worker in self._workers if worker.job is not None}
         received: list[Event] = []
         for connection in wait(list(busy), timeout) if busy else ():
@@ -72,11 +73,10 @@ class LocalEngine:
         return received
 
     def close(self) -> None:
+        """Ends every job and worker; returns when they are gone."""
         for worker in self._workers:
-            try:
+            with suppress(OSError):  # it is dead already
                 worker.connection.send(None)
-            except OSError:
-                pass  # it is dead already
         for worker in self._workers:
             worker.process.join(CLOSE_SECONDS)
             if worker.process.is_alive():

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
 # Okabe and Ito's palette, which colour-blind people can tell apart.
@@ -52,7 +53,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int, title: str) -> Figur
     for axes in (left, right):
         if best_epoch:
             axes.axvline(best_epoch, color=GREEN, linestyle="--", linewidth=1, label=f"best epoch ({best_epoch})")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, fontsize=8)
     return figure
 

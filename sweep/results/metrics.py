@@ -31,10 +31,13 @@ class Threshold:
     @property
     def reason(self) -> str:
         """One sentence for people."""
-        gained = f"{100 * self.gain:+.1f} points of balanced accuracy, 95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}"
+        gained = (
+            f"{100 * self.gain:+.1f} points of balanced accuracy, 95 % interval {100 * self.low:+.1f} to "
+            f"{100 * self.high:+.1f}, on images left out of the choice"
+        )
         if self.supported:
-            return f"validation supports it against 0.5 ({gained}, on images left out of the choice)"
-        return f"validation does not support {self.tuned:.3f}, its own best, against 0.5 ({gained}, on images left out of the choice)"
+            return f"validation supports it against 0.5 ({gained})"
+        return f"validation does not support {self.tuned:.3f}, its own best, against 0.5 ({gained})"
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

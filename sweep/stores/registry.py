@@ -272,7 +272,7 @@ def _registry(client: MlflowClient) -> Iterator[None]:
     """Points MLflow's global URIs at the client's stores: `create_model_version` looks the logged model up there."""
     tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(client.tracking_uri)
-    mlflow.set_registry_uri(client._registry_uri)
+    mlflow.set_registry_uri(client._registry_uri or client.tracking_uri)
     try:
         with _silence():
             yield

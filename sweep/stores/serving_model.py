@@ -7,22 +7,24 @@ numpy and pandas, and nothing of the project that made it.
 
 import base64
 import binascii
-import importlib.util
 import json
+import types
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 BATCH = 32
 
 
-class ImageClassifier(mlflow.pyfunc.PythonModel):
+class ImageClassifier(PythonModel):
     """Answers label and probabilities for a column `image` of base64 JPEGs, PNGs and other pictures."""
 
     def load_context(self, context: Any) -> None:
@@ -31,11 +33,13 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         self.about: dict[str, Any] = json.loads(files["about"].read_text())
         self.network = torch.export.load(files["network"]).module()
         # Loaded by its path and never put into sys.modules: two versions live in one process without meeting.
-        spec = importlib.util.spec_from_file_location("_sweep_decode", files["decode"])
-        self.decoder = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.decoder)
+        loader = SourceFileLoader("_sweep_decode", str(files["decode"]))
+        self.decoder: Any = types.ModuleType(loader.name)
+        loader.exec_module(self.decoder)
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow offers two signatures and declares one
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Answers a row for each image.
 
         Args:
@@ -56,7 +60,7 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         if frame.empty:
             raise _invalid("there are no rows")
         threshold = self._threshold((params or {}).get("threshold"))
-        images = list(frame["image"].explode())  # MLflow makes one row of {"image": [...]}
+        images = list(frame.explode("image")["image"])  # MLflow makes one row of {"image": [...]}
         likely = np.concatenate([self._probabilities(batch) for batch in self._batches(images)])
         classes = self.about["classes"]
         if threshold is None:
@@ -108,4 +112,4 @@ def _invalid(sentence: str) -> MlflowException:
     return MlflowException.invalid_parameter_value(sentence)
 
 
-mlflow.models.set_model(ImageClassifier())
+set_model(ImageClassifier())

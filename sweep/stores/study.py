@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import optuna
@@ -74,11 +74,11 @@ class Study:
         """The study's full name."""
         return self._study.study_name
 
-    def note(self, name: str, value: Any) -> None:  # noqa: ANN401
+    def note(self, name: str, value: Any) -> None:
         """Notes an attribute on the study."""
         self._study.set_user_attr(name, value)
 
-    def noted(self, name: str) -> Any:  # noqa: ANN401
+    def noted(self, name: str) -> Any:
         """Returns an attribute of the study, or None."""
         return self._study.user_attrs.get(name)
 
@@ -88,7 +88,7 @@ class Study:
         self._asked[trial.number] = trial
         return Asked(trial.number, trial.params, trial.user_attrs.get("retry_of"), trial.user_attrs.get("seed"))
 
-    def note_trial(self, number: int, **attributes: Any) -> None:  # noqa: ANN401
+    def note_trial(self, number: int, **attributes: Any) -> None:
         """Notes attributes on a trial that this process asked for and has not ended."""
         for name, value in attributes.items():
             self._asked[number].set_user_attr(name, value)
@@ -158,7 +158,7 @@ def open_study(
     name: str,
     space: Space,
     *,
-    direction: str,
+    direction: Literal["maximize", "minimize"],
     fingerprint: Mapping[str, Any],
     seed: int,
     pruner: str,
@@ -212,7 +212,7 @@ def open_study(
     return Study(study, space)
 
 
-def _distribution(domain: Any) -> optuna.distributions.BaseDistribution:  # noqa: ANN401
+def _distribution(domain: Any) -> optuna.distributions.BaseDistribution:
     if isinstance(domain, Choice):
         return optuna.distributions.CategoricalDistribution(list[Any](domain.values))
     return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
@@ -229,7 +229,7 @@ def _recorded(trial: FrozenTrial) -> Recorded:
     )
 
 
-def _said(value: Any) -> str:  # noqa: ANN401
+def _said(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{key}: {part}" for key, part in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -83,7 +83,7 @@ class Tracking:
 
     def log_table(self, run_id: str, table: pd.DataFrame, name: str) -> None:
         """Logs a table that MLflow shows as one; replaces an older one of that name."""
-        self.log_files(run_id, {name: table.to_json(orient="split", index=False)})
+        self.log_files(run_id, {name: table.to_json(orient="split", index=False) or ""})
         # MLflow finds its tables by this tag.
         self.client.set_tag(run_id, "mlflow.loggedArtifacts", f'[{{"path": "{name}", "type": "table"}}]')
 
