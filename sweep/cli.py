@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 
 from data.faults import InputError
@@ -176,10 +177,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     as_json = "--json" in sys.argv
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or DONE)
+    except click.ClickException as error:  # an unknown option, or text where a number belongs
+        _end(WRONG_INPUT, as_json, [error.format_message()])
     except InputError as error:
         _end(WRONG_INPUT, as_json, list(error.faults))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         _end(INTERRUPTED, as_json, ["interrupted; the same command goes on from here"])
     except StudyFailedError as error:
         _end(FAILED, as_json, [str(error)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,12 +128,16 @@ def run_study(
     mirror = Mirror(plan, planned, study, tracking, images_of(plan.source, plan.split, planned.image_size))
     loop = _Loop(mirror, engine, folder / "checkpoints" / study.name, view)
     loop.recover()
+    if loop.missing() <= 0:
+        view.say(f"study {study.name} has its {settings.trials} trials already; nothing is left to train")
     try:
         loop.run()
     except BaseException:
         # Whatever ended the loop, no trial is left running for ever: they wait in the queue for the next start.
         loop.abandon()
         raise
+    finally:
+        loop.clean()
     return conclude(mirror)
 
 
@@ -153,21 +158,32 @@ class _Loop:
             reason = "the process that trained it ended"
             self._give_up(trial.number, trial.attributes.get("run_id"), reason, retry="seed" in trial.attributes)
         self.mirror.end_left_behind()
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.clean()
         if left:
             names = ", ".join(self.mirror.run_name(trial.number) for trial in left)
             self.view.say(f"{names} had not ended; queued again")
 
+    def missing(self) -> int:
+        """How many trials the study still lacks."""
+        return self.settings.trials - sum(trial.state in ("COMPLETE", "PRUNED") for trial in self.study.trials())
+
     def run(self) -> None:
         """Asks, submits and watches until the study has its trials."""
         while True:
-            while self.engine.free and self._missing() > len(self._training()):
+            while self.engine.free and self.missing() > len(self._training()):
                 self._submit(self.study.ask())
             if not self.running:
                 return
             for event in self.engine.events(timeout=0.5):
                 self._handle(event)
             self.view.update(self.progress())
+
+    def clean(self) -> None:
+        """Removes the checkpoints of trials that run; MLflow has those of the complete ones."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for folder in self.checkpoints.parents[:2]:  # those of the data set and of all, once they are empty
+            with suppress(OSError):
+                folder.rmdir()
 
     def abandon(self) -> None:
         """Stops the trials that run and queues their configurations again."""
@@ -294,15 +310,12 @@ class _Loop:
     def _training(self) -> tuple[Running, ...]:
         return tuple(running for running in self.running.values() if not running.pruned)
 
-    def _missing(self) -> int:
-        return self.settings.trials - sum(trial.state in ("COMPLETE", "PRUNED") for trial in self.study.trials())
-
     def _seconds_left(self, trials: list[Recorded]) -> float | None:
         ended = [trial.seconds for trial in trials if trial.state in ("COMPLETE", "PRUNED") and trial.seconds]
         if not ended:
             return None
         mean, now, training = float(np.mean(ended)), time.monotonic(), self._training()
-        waiting = max(0, self._missing() - len(training)) * mean
+        waiting = max(0, self.missing() - len(training)) * mean
         begun = sum(max(0.0, mean - (now - running.started)) for running in training)
         return (waiting + begun) / self.plan.workers
 

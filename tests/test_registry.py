@@ -1,319 +1,473 @@
-"""Registered models: real SQLite, real MLflow, a real server."""
+"""What leaves the project: one version a run, the seats, and the model that MLflow serves without us."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel, load_model
+from PIL import Image
+from torch import nn
 
 from data.decode import decode
-from sweep.stores import registry
-from sweep.stores.registry import ModelSpec, decide, register, seat
-from sweep.stores.tracking import open_tracking
+from sweep.stores.registry import ModelSpec, Version, decide, export_network, register, seat
+from sweep.stores.tracking import Tracking, open_tracking
 
-CLASSES = ("NORMAL", "PNEUMONIA")
+SIZE = 16
+NAME = "phantom"
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+    """A real store with MLflow's own defaults, in the working directory; making it takes seconds, so once."""
     folder = tmp_path_factory.mktemp("store")
-    before = Path.cwd()
-    os.chdir(folder)  # as a user who typed the command here
-    yield open_tracking(f"sqlite:///{folder / 'mlflow.db'}", "blobs", folder)
-    os.chdir(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # also where artifacts go
+        yield open_tracking(f"sqlite:///{folder}/mlflow.db", NAME, folder)
 
 
 @pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(0)
-    layers = [torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(4 * 14 * 14, 2)]
-    return torch.nn.Sequential(*layers).eval().to(memory_format=torch.channels_last)
-
-
-def spec_of(store, **changes):
-    tags = {"sweep.metric": "val/auroc", "sweep.split_digest": "s1", "sweep.train_images": "100"}
-    given = {
-        "name": "blobs",
-        "run_id": store.start("cnn1-000", {}, {}),
-        "architecture": "cnn1",
-        "image_size": 16,
-        "mean": 0.5,
-        "std": 0.25,
-        "classes": CLASSES,
-        "threshold": 0.5,
-        "metrics": {"val/auroc": 0.9, "test/auroc": 0.8},
-        "tags": tags,
-        "provenance": {"study": "blobs/cnn1"},
-        "description": "about **it**",
-    }
-    return ModelSpec(**{**given, **changes})
-
-
-def encoded(path):
-    return base64.b64encode(path.read_bytes()).decode()
+def client(tracking: Tracking) -> MlflowClient:
+    return tracking.client
 
 
 @pytest.fixture(scope="module")
-def images(pictures):
-    return sorted((pictures / "test").rglob("*.jpeg"))[:40]
+def network() -> nn.Sequential:
+    return small_network(2)
 
 
 @pytest.fixture(scope="module")
-def registered(store, network):
-    spec = spec_of(store)
-    version = register(store.client, spec, network)
-    seat(store.client, "blobs", "cnn1", version.version)
-    return spec, version
+def version(tracking: Tracking, network: nn.Module) -> Version:
+    return register(tracking.client, new_spec(tracking), network)
 
 
 @pytest.fixture(scope="module")
-def model(store, registered):
-    mlflow.set_tracking_uri(store.uri)
-    return mlflow.pyfunc.load_model(f"models:/blobs/{registered[1].version}")
+def folder(client: MlflowClient, version: Version) -> Path:
+    """Where the registered model's files are."""
+    return Path(client.get_model_version_download_uri(version.name, version.version))
 
 
-def test_registering_a_run_twice_makes_one_version(store, network, registered):
-    spec, version = registered
-    assert version.created
-    again = register(store.client, spec, network)
-    assert (again.version, again.created) == (version.version, False)
-    assert len(store.client.search_model_versions(f"run_id = '{spec.run_id}'")) == 1
-    found = store.client.get_model_version("blobs", version.version)
-    assert found.description == "about **it**"
-    assert float(found.tags["test/auroc"]) == 0.8
+@pytest.fixture(scope="module")
+def model(folder: Path) -> PyFuncModel:
+    return load_model(str(folder))
 
 
-def test_dying_between_logging_and_registering_leaves_one_logged_model(store, network):
-    spec = spec_of(store)
-    logged = registry._log_model(store.client, spec, network)
-    assert register(store.client, spec, network).created
-    (version,) = store.client.search_model_versions(f"run_id = '{spec.run_id}'")
-    assert version.source == f"models:/{logged}"
-    assert len(store.client.search_logged_models([store.experiment_id], f"source_run_id = '{spec.run_id}'")) == 1
+def small_network(classes: int) -> nn.Sequential:
+    """Batch normalisation and dropout, so that a model left in training mode is found out."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Flatten(),
+            nn.Linear(4 * 14**2, classes),
+        )
+        network(torch.randn(8, 1, SIZE, SIZE))
+    return network
 
 
-def test_dying_while_logging_leaves_nothing_that_is_registered(store, network, monkeypatch):
-    spec = spec_of(store)
-
-    def die(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(registry, "export_network", die)
-        with pytest.raises(KeyboardInterrupt):
-            registry._log_model(store.client, spec, network)
-    version = register(store.client, spec, network)
-    mlflow.set_tracking_uri(store.uri)
-    assert mlflow.pyfunc.load_model(f"models:/blobs/{version.version}")
-
-
-def test_the_served_probabilities_are_the_networks(model, network, images):
-    answer = model.predict(pd.DataFrame({"image": [encoded(path) for path in images]}))
-    pixels = np.stack([decode(path, 16) for path in images]).astype(np.float32)
-    with torch.no_grad():
-        logits = network((torch.from_numpy(pixels)[:, None] / 255 - 0.5) / 0.25)
-    expected = torch.softmax(logits.double(), 1).numpy()
-    assert np.allclose(answer[["probability_NORMAL", "probability_PNEUMONIA"]], expected, atol=1e-5)
-    assert (answer["label"] == np.where(expected[:, 1] >= 0.5, *CLASSES[::-1])).all()
-    assert (answer["threshold"] == 0.5).all()
-    assert answer["probability"].tolist() == answer["probability_PNEUMONIA"].tolist()
+def new_spec(tracking: Tracking, **changes: Any) -> ModelSpec:
+    """Of a trial's run that has no version yet."""
+    spec = ModelSpec(
+        name=NAME,
+        run_id=tracking.start("cnn1-000", {}, {}),
+        architecture="cnn1",
+        image_size=SIZE,
+        mean=0.4,
+        std=0.2,
+        classes=("NORMAL", "PNEUMONIA"),
+        threshold=0.5,
+        metrics={"val/auroc": 0.9, "test/auroc": 0.8},
+        tags=new_tags(),
+        provenance={"study": "cnn1"},
+        description="# A model\n",
+    )
+    return replace(spec, **changes)
 
 
-def test_another_threshold_can_be_asked_for(model, images):
-    frame = pd.DataFrame({"image": [encoded(images[0])]})
-    assert model.predict(frame, params={"threshold": 0.0})["label"][0] == "PNEUMONIA"
-    assert model.predict(frame, params={"threshold": 1.0})["label"][0] == "NORMAL"
-    with pytest.raises(MlflowException, match="threshold 1.5 is not from 0 to 1"):
-        model.predict(frame, params={"threshold": 1.5})
+def new_tags(split: str = "a", images: int = 100, metric: str = "val/auroc", **scores: float) -> dict[str, str]:
+    tags = {"sweep.metric": metric, "sweep.split_digest": split, "sweep.train_images": str(images)}
+    return tags | {f"val/{name}": str(score) for name, score in scores.items()}
+
+
+def picture(seed: int = 0, width: int = 30, height: int = 20, kind: str = "PNG", mode: str = "L") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(content, kind)
+    return content.getvalue()
+
+
+def text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def probabilities(network: nn.Module, images: list[bytes]) -> np.ndarray:
+    """What the training code computes for image files."""
+    pixels = torch.from_numpy(np.stack([decode(image, SIZE) for image in images])).unsqueeze(1).float() / 255
+    with torch.inference_mode():
+        return torch.softmax(network.eval()((pixels - 0.4) / 0.2), dim=1).numpy()
+
+
+def models_of(client: MlflowClient, run_id: str) -> list[str]:
+    """The logged models that MLflow shows on a run's page."""
+    outputs = client.get_run(run_id).outputs
+    return [output.model_id for output in outputs.model_outputs] if outputs else []
+
+
+# Registering ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_becomes_one_version(tracking: Tracking, client: MlflowClient, network: nn.Module, capfd):
+    spec = new_spec(tracking)
+    capfd.readouterr()
+
+    first, second = register(client, spec, network), register(client, spec, network)
+
+    assert capfd.readouterr() == ("", "")
+    assert first.created
+    assert second == Version(NAME, first.version, created=False)
+    held = client.get_model_version(NAME, first.version)
+    assert held.run_id == spec.run_id
+    assert held.description == spec.description
+    assert held.tags == {**spec.tags, "val/auroc": "0.900000", "test/auroc": "0.800000"}
+    (model_id,) = models_of(client, spec.run_id)
+    assert held.source == f"models:/{model_id}"
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    "dies_in", ["log_outputs", "log_model_artifacts", "finalize_logged_model", "create_model_version"]
+)
+def test_goes_on_where_an_earlier_process_died(
+    dies_in: str, tracking: Tracking, client: MlflowClient, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+):
+    spec = new_spec(tracking)
+    with monkeypatch.context() as patch:
+        patch.setattr(client, dies_in, lambda *_, **__: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            register(client, spec, network)
+
+    version = register(client, spec, network)
+
+    assert version.created
+    assert len(client.search_model_versions(f"run_id = '{spec.run_id}'")) == 1
+    (logged,) = client.search_logged_models([tracking.experiment_id], f"source_run_id = '{spec.run_id}'")
+    assert models_of(client, spec.run_id) == [logged.model_id]
+    assert str(logged.status) == "READY"
+    assert Path(logged.artifact_location, "MLmodel").is_file()
+
+
+def test_changes_nothing_outside_the_store(tracking: Tracking, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///another.db")
+    network = small_network(2).to(memory_format=torch.channels_last)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    register(tracking.client, new_spec(tracking), network)
+
+    assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///another.db"
+    assert network.training
+    assert network.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_name_that_mlflow_refuses_is_said(tracking: Tracking, network: nn.Module):
+    with pytest.raises(MlflowException, match="name"):
+        register(tracking.client, new_spec(tracking, name="a/b"), network)
+
+
+def test_an_export_that_differs_is_refused(tmp_path: Path):
+    class Noisy(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)[:, :2] + torch.rand(2)
+
+    with pytest.raises(RuntimeError, match="differ"):
+        export_network(Noisy(), SIZE, tmp_path / "network.pt2")
+
+
+# Seats ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("holder", "candidate", "moves", "reason"),
     [
-        ("!!!", "row 1: the image is not base64"),
-        ("", "row 1: the file is empty"),
-        (base64.b64encode(b"no image").decode(), "row 1: not an image of a known format"),
+        (None, new_tags(auroc=0.1), True, "nobody held it"),
+        (new_tags(auroc=0.8), new_tags(auroc=0.9), True, "val/auroc 0.9000 against 0.8000"),
+        (new_tags(auroc=0.9), new_tags(auroc=0.8), False, "val/auroc 0.8000 against 0.9000"),
+        (new_tags(auroc=0.9), new_tags(auroc=0.9), False, "val/auroc 0.9000 against 0.9000"),
+        (new_tags(metric="val/loss", loss=0.4), new_tags(metric="val/loss", loss=0.3), True, "val/loss"),
+        (new_tags(metric="val/loss", loss=0.3), new_tags(metric="val/loss", loss=0.4), False, "val/loss"),
+        # More training images say nothing where the scores compare.
+        (new_tags(images=10, auroc=0.9), new_tags(images=1000, auroc=0.8), False, "val/auroc"),
+        # Other validation images: only the number of training images counts, whatever the scores.
+        (new_tags("a", 100, auroc=0.9), new_tags("b", 5000, auroc=0.8), True, "5,000 images against 100"),
+        (new_tags("a", 5000, auroc=0.8), new_tags("b", 100, auroc=1.0), False, "100 images against 5,000"),
+        (new_tags("a", 100, auroc=0.8), new_tags("b", 100, auroc=0.9), False, "100 images against 100"),
+        # A version that somebody registered by hand.
+        ({}, new_tags(auroc=0.8), True, "100 images against 0"),
     ],
 )
-def test_a_bad_row_is_named(model, images, bad, said):
-    with pytest.raises(MlflowException, match=said) as caught:
-        model.predict(pd.DataFrame({"image": [encoded(images[0]), bad]}))
+def test_who_takes_a_seat(holder: dict[str, str] | None, candidate: dict[str, str], moves: bool, reason: str):
+    decision = decide(holder, candidate)
+
+    assert decision.moves is moves
+    assert reason in decision.reason
+
+
+def test_seats_in_the_registry(client: MlflowClient):
+    name = "seats"
+    client.create_registered_model(name)
+    scores = {"1": 0.8, "2": 0.9, "3": 0.7}
+    for score in scores.values():
+        client.create_model_version(name, "somewhere", tags=new_tags(auroc=score))
+
+    moves = [seat(client, name, "champion", version).moves for version in ("1", "1", "2", "3", "2", "1")]
+
+    assert moves == [True, False, True, False, False, False]
+    assert str(client.get_model_version_by_alias(name, "champion").version) == "2"
+    assert seat(client, name, "cnn1", "3").reason == "version 3 takes it: nobody held it"
+    assert seat(client, name, "champion", "3").reason.startswith("version 2 keeps it: val/auroc 0.7000 against 0.9000")
+
+
+# The model -----------------------------------------------------------------------------------------------------------
+
+
+def test_same_probabilities_as_in_training(model: PyFuncModel, network: nn.Module):
+    shapes = [(30, 20, "PNG", "L"), (8, 50, "JPEG", "RGB"), (16, 16, "PNG", "RGBA"), (40, 40, "JPEG", "L")]
+    images = [picture(seed, *shapes[seed % len(shapes)]) for seed in range(37)]  # more than one batch
+
+    answer = model.predict(pd.DataFrame({"image": [text(image) for image in images]}))
+
+    assert list(answer) == ["label", "probability", "probability_NORMAL", "probability_PNEUMONIA", "threshold"]
+    expected = probabilities(network, images)
+    np.testing.assert_allclose(answer[["probability_NORMAL", "probability_PNEUMONIA"]], expected, rtol=0, atol=1e-5)
+    assert answer["probability"].equals(answer["probability_PNEUMONIA"].rename("probability"))
+    assert list(answer["label"]) == ["PNEUMONIA" if value >= 0.5 else "NORMAL" for value in answer["probability"]]
+    assert set(answer["threshold"]) == {0.5}
+
+
+def test_another_threshold(model: PyFuncModel):
+    rows = pd.DataFrame({"image": [text(picture())]})
+    likely = float(model.predict(rows)["probability"][0])
+
+    for threshold, label in ((0, "PNEUMONIA"), (likely, "PNEUMONIA"), (np.nextafter(likely, 1), "NORMAL")):
+        answer = model.predict(rows, params={"threshold": float(threshold)})
+        assert answer["label"][0] == label
+        assert answer["threshold"][0] == threshold
+    for threshold in (-1.0, 1.5, float("nan")):
+        with pytest.raises(MlflowException, match=f"threshold {threshold} is not from 0 to 1"):
+            model.predict(rows, params={"threshold": threshold})
+
+
+def test_three_classes_answer_the_likeliest(tracking: Tracking, client: MlflowClient):
+    network, classes = small_network(3), ("BACTERIA", "NORMAL", "VIRUS")
+    version = register(client, new_spec(tracking, name="three", classes=classes, threshold=None), network)
+    model = load_model(client.get_model_version_download_uri("three", version.version))
+    images = [picture(seed) for seed in range(6)]
+    rows = pd.DataFrame({"image": [text(image) for image in images]})
+
+    answer = model.predict(rows)
+
+    expected = probabilities(network, images)
+    assert list(answer["label"]) == [classes[index] for index in expected.argmax(axis=1)]
+    np.testing.assert_allclose(answer["probability"], expected.max(axis=1), rtol=0, atol=1e-5)
+    assert set(answer["threshold"]) == {None}
+    with pytest.raises(MlflowException, match="more than two classes"):
+        model.predict(rows, params={"threshold": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ("", "the file is empty"),
+        ("not base64!", "the image is not base64"),
+        ("ünicode", "the image is not base64"),
+        (text(b"Hello, world"), "not an image of a known format"),
+        (text(picture(kind="JPEG", width=200, height=200)[:-3000]), "truncated"),
+        (text(picture()[:40]), ""),
+        (12, "the image is not a string"),
+        (None, "the image is not a string"),
+    ],
+)
+def test_a_bad_row_is_named(image: Any, reason: str, model: PyFuncModel):
+    rows = pd.DataFrame({"image": [text(picture()), image]}, dtype=object)
+
+    with pytest.raises(MlflowException, match=f"^row 1: .*{reason}") as caught:
+        model.predict(rows)
+
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert "\n" not in caught.value.message
 
 
-def test_no_rows_is_said(model):
+def test_a_bomb_is_refused(model: PyFuncModel):
+    content = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(content, "PNG")
+
+    with pytest.raises(MlflowException, match=r"row 0: 9000 x 9000 pixels, more than the 64,000,000 allowed"):
+        model.predict(pd.DataFrame({"image": [text(content.getvalue())]}))
+
+
+def test_a_dictionary_of_lists_is_many_rows(model: PyFuncModel):
+    assert len(model.predict({"image": [text(picture(0)), text(picture(1))]})) == 2
+
+
+def test_no_rows(model: PyFuncModel):
     with pytest.raises(MlflowException, match="there are no rows"):
         model.predict(pd.DataFrame({"image": pd.Series([], dtype=str)}))
 
 
-def test_three_classes_answer_the_likeliest_and_take_no_threshold(store, images):
-    torch.manual_seed(1)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 3))
-    spec = spec_of(store, classes=("a", "b", "c"), threshold=None, name="three")
-    version = register(store.client, spec, network)
-    mlflow.set_tracking_uri(store.uri)
-    loaded = mlflow.pyfunc.load_model(f"models:/three/{version.version}")
-    frame = pd.DataFrame({"image": [encoded(path) for path in images[:5]]})
-    answer = loaded.predict(frame)
-    likely = answer[["probability_a", "probability_b", "probability_c"]].to_numpy()
-    assert answer["label"].tolist() == [("a", "b", "c")[index] for index in likely.argmax(1)]
-    assert answer["probability"].tolist() == likely.max(1).tolist()
-    with pytest.raises(MlflowException, match="more than two classes"):
-        loaded.predict(frame, params={"threshold": 0.5})
+# Without us ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_export_that_computes_something_else_is_refused(tmp_path, monkeypatch, network):
-    wrong = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 2))
+def test_holds_no_pickle(folder: Path):
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with zipfile.ZipFile(folder / "artifacts" / "network.pt2") as archive:
+        files |= {name: archive.read(name) for name in archive.namelist()}
 
-    class Program:
-        def module(self):
-            return wrong
+    assert {"serving_model.py", "artifacts/network.pt2", "artifacts/model.json", "artifacts/decode.py"} <= set(files)
+    assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
+    # Pickles of protocol 2 and later begin so, and the archives of `torch.save`, which hold one.
+    assert not [name for name, content in files.items() if content[:1] == b"\x80"]
+    assert [name for name, content in files.items() if content[:2] == b"PK"] == ["artifacts/network.pt2"]
+    names = [line.split("==")[0] for line in files["requirements.txt"].decode().splitlines()]
+    assert names == ["mlflow", "numpy", "pandas", "pillow", "torch"]
+    assert b"+" not in files["requirements.txt"]
 
-    monkeypatch.setattr(torch.export, "load", lambda path: Program())
-    with pytest.raises(RuntimeError, match="differs from the trained one"):
-        registry.export_network(network, 16, tmp_path / "x.pt2")
 
-
-def test_the_model_loads_without_this_project_and_without_pickle(store, registered, images, tmp_path):
-    script = f"""
-import base64, pathlib, sys
+def test_loads_where_this_project_is_not(folder: Path, tmp_path: Path, network: nn.Module):
+    code = """
+import pathlib, sys
 sys.path = [entry for entry in sys.path if not (pathlib.Path(entry) / "sweep").is_dir()]
-import mlflow
-mlflow.set_tracking_uri({store.uri!r})
-model = mlflow.pyfunc.load_model("models:/blobs@cnn1")
-print(model.predict({{"image": [{encoded(images[0])!r}]}})["label"][0])
-assert not {{"sweep", "models", "data"}} & sys.modules.keys(), "the project was imported"
+import mlflow, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(model.predict(pandas.DataFrame({"image": [sys.argv[2]]})).to_json(orient="records"))
+assert not {"sweep", "data", "models"} & set(sys.modules)
 """
-    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, str(folder), text(picture())],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
+
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in CLASSES
-    folder = Path(mlflow.artifacts.download_artifacts("models:/blobs@cnn1", dst_path=str(tmp_path)))
-    files = {path.name for path in folder.rglob("*") if path.is_file()}
-    assert {"network.pt2", "model.json", "decode.py", "serving_model.py"} <= files
-    assert not {name for name in files if name.endswith((".pkl", ".pickle", ".pth", ".bin"))}
-    requirements = (folder / "requirements.txt").read_text().split()
-    assert sorted(line.split("==")[0] for line in requirements) == ["mlflow", "numpy", "pandas", "pillow", "torch"]
+    (answer,) = json.loads(done.stdout)
+    assert answer["probability"] == pytest.approx(probabilities(network, [picture()])[0, 1], abs=1e-5)
 
 
-BASE = {"sweep.metric": "val/auroc", "sweep.split_digest": "s1", "sweep.train_images": "100", "val/auroc": "0.9"}
+def test_mlflow_serves_it(client: MlflowClient, version: Version, network: nn.Module, tmp_path: Path):
+    client.set_registered_model_alias(NAME, "served", version.version)
+    good = {"dataframe_records": [{"image": text(picture())}]}
+    bad = {"dataframe_split": {"columns": ["image"], "data": [[text(picture())], ["rubbish"]]}}
+
+    with serving(f"models:/{NAME}@served", tmp_path / "log") as url:
+        images = [picture(0), picture(1)]
+        expected = probabilities(network, images)[:, 1]
+        for payload in (
+            {"dataframe_split": {"columns": ["image"], "data": [[text(image)] for image in images]}},
+            {"dataframe_records": [{"image": text(image)} for image in images]},
+            {"inputs": {"image": [text(image) for image in images]}},
+        ):
+            status, body = post(url, payload)
+            assert status == 200, body
+            answers = json.loads(body)["predictions"]
+            assert [answer["probability"] for answer in answers] == pytest.approx(expected, abs=1e-5)
+            assert [answer["threshold"] for answer in answers] == [0.5, 0.5]
+
+        status, body = post(url, {**good, "params": {"threshold": 1}})
+        assert status == 200, body
+        (answer,) = json.loads(body)["predictions"]
+        assert (answer["label"], answer["threshold"]) == ("NORMAL", 1)
+
+        status, body = post(url, bad)
+        assert status == 400
+        assert json.loads(body)["message"].endswith("row 1: the image is not base64")
+        assert "Traceback" not in body
+        status, body = post(url, {**good, "params": {"threshold": 2}})
+        assert status == 400
+        assert json.loads(body)["message"].endswith("threshold 2.0 is not from 0 to 1")
+
+        assert post(url, good)[0] == 200
 
 
-@pytest.mark.parametrize(
-    ("holder", "candidate", "moves"),
-    [
-        (None, BASE, True),
-        (BASE, {**BASE, "val/auroc": "0.91"}, True),
-        (BASE, {**BASE, "val/auroc": "0.9"}, False),
-        (BASE, {**BASE, "val/auroc": "0.89"}, False),
-        (BASE, {**BASE, "val/auroc": "0.99", "sweep.split_digest": "s2"}, False),
-        (BASE, {**BASE, "val/auroc": "0.5", "sweep.split_digest": "s2", "sweep.train_images": "101"}, True),
-        (BASE, {**BASE, "val/auroc": "0.99", "sweep.split_digest": "s2", "sweep.train_images": "99"}, False),
-        ({**BASE, "val/loss": "0.3"}, {**BASE, "sweep.metric": "val/loss", "val/loss": "0.2"}, True),
-        ({**BASE, "val/loss": "0.3"}, {**BASE, "sweep.metric": "val/loss", "val/loss": "0.4"}, False),
-        ({}, BASE, True),
-    ],
-)
-def test_a_seat_goes_to_the_better_one(holder, candidate, moves):
-    assert decide(holder, candidate).moves is moves
-
-
-def test_seats_move_in_the_registry(store, network):
-    versions = []
-    for score in (0.90, 0.95, 0.92):
-        spec = spec_of(store, name="seats", metrics={"val/auroc": score})
-        version = register(store.client, spec, network).version
-        versions.append((version, seat(store.client, "seats", "champion", version)))
-    assert [decision.moves for _, decision in versions] == [True, True, False]
-    assert store.client.get_model_version_by_alias("seats", "champion").version == int(versions[1][0])
-    assert "0.9200 against 0.9500" in versions[2][1].reason
-    assert not seat(store.client, "seats", "champion", versions[1][0]).moves
-
-
-def post(port, payload):
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations", json.dumps(payload).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-
-
-def test_mlflow_serves_it(store, registered, images):
+@contextlib.contextmanager
+def serving(model: str, log: Path) -> Iterator[str]:
+    """Runs `mlflow models serve` in the working directory; gives the address that takes images."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
+        sys.executable,
+        "-m",
+        "mlflow",
         "models",
         "serve",
         "-m",
-        "models:/blobs@cnn1",
+        model,
         "--env-manager",
         "local",
-        "-h",
-        "127.0.0.1",
         "-p",
         str(port),
     ]
-    environment = {
-        **os.environ,
-        "MLFLOW_TRACKING_URI": store.uri,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    # MLflow starts `uvicorn` by its name.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        ) as server,
+    ):
+        try:
+            wait_for(f"http://127.0.0.1:{port}/ping", server, log)
+            yield f"http://127.0.0.1:{port}/invocations"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)  # a group of its own, since the command only starts the server
+
+
+def wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(240):
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.25)
+        else:
+            return
+    pytest.fail(f"the server did not start in a minute: {log.read_text()}")
+
+
+def post(url: str, payload: dict[str, Any]) -> tuple[int, str]:
+    request = urllib.request.Request(url, json.dumps(payload).encode(), {"Content-Type": "application/json"})
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2).close()
-                break
-            except OSError:
-                assert server.poll() is None, server.stderr.read()
-                assert time.monotonic() < deadline, "the server did not come up"
-                time.sleep(0.3)
-        one = encoded(images[0])
-        forms = [
-            {"dataframe_split": {"columns": ["image"], "data": [[one], [one]]}},
-            {"dataframe_records": [{"image": one}, {"image": one}]},
-            {"inputs": {"image": [one, one]}},
-        ]
-        answers = [post(port, form) for form in forms]
-        assert {status for status, _ in answers} == {200}
-        assert all(answer == answers[0][1] for _, answer in answers)
-        assert [row["label"] in CLASSES for row in answers[0][1]["predictions"]] == [True, True]
-        status, answer = post(port, {"inputs": {"image": [one, "rubbish!"]}})
-        assert status == 400
-        assert "row 1: the image is not base64" in answer["message"]
-        assert "Traceback" not in json.dumps(answer)
-        assert post(port, forms[0])[0] == 200
-        status, answer = post(port, {**forms[0], "params": {"threshold": 0.0}})
-        assert {row["label"] for row in answer["predictions"]} == {"PNEUMONIA"}
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(20)
-        server.stderr.close()
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()

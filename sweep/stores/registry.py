@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import io
 import json
 import logging
+import os
 import shutil
 import tempfile
 import warnings
@@ -23,9 +25,11 @@ import mlflow
 import pandas as pd
 import torch
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.models import Model, ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image
 
@@ -90,31 +94,35 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module) ->
     """Registers a network, once for each run.
 
     Registering is not idempotent in MLflow. Both halves are looked up first: a version of this run, and a logged model
-    of this run that an earlier process made and did not get to register.
+    of this run that an earlier process made, or began to make, and did not get to register.
 
     Args:
         client: Of the store with the run.
         spec: What belongs to the network.
-        network: On the CPU.
+        network: Maps float32 [N, 1, image_size, image_size] to logits [N, classes]; left as it is.
 
     Raises:
         RuntimeError: The exported network computes other logits than the network.
     """
-    with contextlib.suppress(MlflowException):  # it exists already
+    for found in client.search_model_versions(f"run_id = '{spec.run_id}'"):
+        if found.name == spec.name:
+            return Version(spec.name, str(found.version), created=False)
+    try:
         client.create_registered_model(spec.name)
-    found = client.search_model_versions(f"name = '{spec.name}' and run_id = '{spec.run_id}'")
-    if found:
-        return Version(spec.name, str(found[0].version), created=False)
-    model_id = _finished_logged_model(client, spec.run_id) or _log_model(client, spec, network)
-    tags = {**spec.tags, **{key: f"{value:.6f}" for key, value in spec.metrics.items()}}
-    with _registry(client):
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+    model = _logged_model(client, spec)
+    if model.status != LoggedModelStatus.READY:
+        _fill(client, model, spec, network)
+    with _global_store(client.tracking_uri):
         version = client.create_model_version(
             spec.name,
-            f"models:/{model_id}",
+            model.model_uri,
             run_id=spec.run_id,
-            tags=tags,
+            tags={**spec.tags, **{key: f"{value:.6f}" for key, value in spec.metrics.items()}},
             description=spec.description,
-            model_id=model_id,
+            model_id=model.model_id,
         )
     return Version(spec.name, str(version.version), created=True)
 
@@ -128,20 +136,15 @@ def seat(client: MlflowClient, name: str, alias: str, version: str) -> Decision:
         alias: An architecture, or `champion`.
         version: The candidate.
     """
-    candidate = client.get_model_version(name, version)
-    try:
-        holder = client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code not in ("INVALID_PARAMETER_VALUE", ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)):
-            raise
-        holder = None
-    if holder is not None and str(holder.version) == version:
+    held_by = client.get_registered_model(name).aliases.get(alias)
+    if held_by is not None and str(held_by) == version:
         return Decision(False, f"version {version} holds it")
-    decision = decide(holder.tags if holder else None, candidate.tags)
+    holder = None if held_by is None else client.get_model_version(name, held_by).tags
+    decision = decide(holder, client.get_model_version(name, version).tags)
     if decision.moves:
         client.set_registered_model_alias(name, alias, version)
         return Decision(True, f"version {version} takes it: {decision.reason}")
-    return Decision(False, f"version {holder.version if holder else '?'} keeps it: {decision.reason}")
+    return Decision(False, f"version {held_by} keeps it: {decision.reason}")
 
 
 def decide(holder: Mapping[str, str] | None, candidate: Mapping[str, str]) -> Decision:
@@ -165,7 +168,7 @@ def decide(holder: Mapping[str, str] | None, candidate: Mapping[str, str]) -> De
     ours, theirs = int(candidate["sweep.train_images"]), int(holder.get("sweep.train_images", 0))
     return Decision(
         ours > theirs,
-        f"their validation images differ, so scores do not compare; it learned from {ours:,} images against {theirs:,}",
+        f"no validation score of both on the same images; learned from {ours:,} images against {theirs:,}",
     )
 
 
@@ -173,33 +176,43 @@ def export_network(network: torch.nn.Module, image_size: int, path: Path) -> Non
     """Writes a network as an exported program that takes batches of any size.
 
     Args:
-        network: On the CPU; maps float32 [N, 1, image_size, image_size] to logits.
+        network: Maps float32 [N, 1, image_size, image_size] to logits; left as it is, on any device.
         image_size: In pixels.
         path: A `.pt2` file.
 
     Raises:
         RuntimeError: The exported network computes other logits than the network.
     """
-    network = network.eval().to(memory_format=torch.contiguous_format)
+    # Training may leave the weights on a GPU or in channels_last, and the export would keep either.
+    network = copy.deepcopy(network).eval().to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
     generator = torch.Generator().manual_seed(0)
-    example = torch.rand(2, 1, image_size, image_size, generator=generator)  # with a batch of 1 it would be frozen to 1
-    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-        warnings.simplefilter("ignore")
+    example = torch.rand(2, 1, image_size, image_size, generator=generator)  # a batch of 1 would be frozen to 1
+    with warnings.catch_warnings(record=True), torch.no_grad():
         program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        program.example_inputs = None  # the only part of the file that would be a pickle
         torch.export.save(program, path)
-        loaded = torch.export.load(path).module()
+        exported = torch.export.load(path).module()
         for batch in (1, 5):
             images = torch.rand(batch, 1, image_size, image_size, generator=generator)
-            difference = (loaded(images) - network(images)).abs().max().item()
-            if not difference <= TOLERANCE:
-                raise RuntimeError(
-                    f"the exported network differs from the trained one by {difference:.2g} in its logits"
-                )
+            difference = (exported(images) - network(images)).abs().max().item()
+            if not difference <= TOLERANCE:  # NaN too
+                raise RuntimeError(f"the exported network differs from the trained one: logits by {difference:.2g}")
 
 
-def _log_model(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module) -> str:
-    experiment = client.get_run(spec.run_id).info.experiment_id
-    logged = client.create_logged_model(experiment, name=spec.architecture, source_run_id=spec.run_id)
+def _logged_model(client: MlflowClient, spec: ModelSpec) -> LoggedModel:
+    """The logged model of the run: finished, begun by a process that died, or new."""
+    run = client.get_run(spec.run_id)
+    experiment = run.info.experiment_id
+    found = client.search_logged_models([experiment], f"source_run_id = '{spec.run_id}'")
+    model = found[0] if found else client.create_logged_model(experiment, spec.architecture, spec.run_id)
+    # The run's page lists its models by this; MLflow refuses to hear it twice.
+    if run.outputs is None or not run.outputs.model_outputs:
+        client.log_outputs(spec.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return model
+
+
+def _fill(client: MlflowClient, model: LoggedModel, spec: ModelSpec, network: torch.nn.Module) -> None:
+    """Gives a logged model its files, and says that it is ready."""
     with tempfile.TemporaryDirectory() as folder, _silence():
         files = Path(folder) / "files"
         files.mkdir()
@@ -218,16 +231,10 @@ def _log_model(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module) 
             input_example=_example(),
             # Inferring them would take seconds, and miss Pillow.
             pip_requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in REQUIREMENTS],
+            mlflow_model=Model(run_id=spec.run_id, model_id=model.model_id),
         )
-        client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
-    client.finalize_logged_model(logged.model_id, "READY")
-    return logged.model_id
-
-
-def _finished_logged_model(client: MlflowClient, run_id: str) -> str | None:
-    experiment = client.get_run(run_id).info.experiment_id
-    logged = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
-    return next((model.model_id for model in logged if str(model.status) == "READY"), None)
+        client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
 def _about(spec: ModelSpec) -> dict[str, Any]:
@@ -238,6 +245,7 @@ def _about(spec: ModelSpec) -> dict[str, Any]:
         "mean": spec.mean,
         "std": spec.std,
         "classes": list(spec.classes),
+        "positive": spec.classes[1] if len(spec.classes) == 2 else None,
         "threshold": spec.threshold,
         "metrics": dict(spec.metrics),
         "provenance": dict(spec.provenance),
@@ -255,8 +263,8 @@ def _signature(classes: tuple[str, ...]) -> ModelSignature:
                 ColSpec(DataType.double, "threshold", required=False),
             ]
         ),
-        # MLflow drops a param that the signature does not name; -1 stands for the model's own threshold.
-        params=ParamSchema([ParamSpec("threshold", DataType.double, -1.0)]),
+        # MLflow drops a param that the signature does not name; None stands for the model's own threshold.
+        params=ParamSchema([ParamSpec("threshold", DataType.double, None)]),
     )
 
 
@@ -268,17 +276,18 @@ def _example() -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def _registry(client: MlflowClient) -> Iterator[None]:
-    """Points MLflow's global URIs at the client's stores: `create_model_version` looks the logged model up there."""
-    tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(client.tracking_uri)
-    mlflow.set_registry_uri(client._registry_uri or client.tracking_uri)
+def _global_store(uri: str) -> Iterator[None]:
+    """Points MLflow's global tracking URI at a store: `create_model_version` looks the logged model up there."""
+    exported = os.environ.get("MLFLOW_TRACKING_URI")
     try:
-        with _silence():
+        # Its public half cannot be undone: after `set_tracking_uri` there is always one set.
+        with _use_tracking_uri(uri), _silence():
             yield
     finally:
-        mlflow.set_tracking_uri(tracking)
-        mlflow.set_registry_uri(registry)
+        # MLflow exports the URI too, where our own settings and child processes would read it.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if exported is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = exported
 
 
 @contextlib.contextmanager

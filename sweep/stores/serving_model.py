@@ -6,12 +6,11 @@ numpy and pandas, and nothing of the project that made it.
 """
 
 import base64
-import binascii
 import json
-import types
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
-from mlflow.pyfunc.model import PythonModel
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 BATCH = 32
 
@@ -27,65 +26,58 @@ BATCH = 32
 class ImageClassifier(PythonModel):
     """Answers label and probabilities for a column `image` of base64 JPEGs, PNGs and other pictures."""
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         """Reads the model's files."""
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.about: dict[str, Any] = json.loads(files["about"].read_text())
         self.network = torch.export.load(files["network"]).module()
-        # Loaded by its path and never put into sys.modules: two versions live in one process without meeting.
-        loader = SourceFileLoader("_sweep_decode", str(files["decode"]))
-        self.decoder: Any = types.ModuleType(loader.name)
-        loader.exec_module(self.decoder)
+        self.decoder = _load(files["decode"])
 
-    def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow offers two signatures and declares one
-        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's own is empty
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Answers a row for each image.
 
         Args:
             context: MLflow's; unused.
-            model_input: A DataFrame with the column `image`.
+            model_input: The column `image`, one image file in base64 a row.
             params: `threshold`, from 0 to 1, answers with another threshold than the model's own.
 
         Returns:
-            label, probability (of the positive class where there are two, else of the label), probability_<class> for
-            each class, and threshold.
+            label, probability (of the positive class where there are two classes, else of the label),
+            probability_<class> for each class, and threshold (None where the likeliest class is the label).
 
         Raises:
             MlflowException: INVALID_PARAMETER_VALUE, with one sentence that names the row.
         """
-        frame = pd.DataFrame(model_input)
-        if "image" not in frame.columns:
-            raise _invalid(f"give a column `image`, not {', '.join(map(str, frame.columns)) or 'nothing'}")
-        if frame.empty:
+        if model_input.empty:
             raise _invalid("there are no rows")
         threshold = self._threshold((params or {}).get("threshold"))
-        images = list(frame.explode("image")["image"])  # MLflow makes one row of {"image": [...]}
+        images = list(model_input.explode("image")["image"])  # MLflow makes one row of {"image": [...]}
         likely = np.concatenate([self._probabilities(batch) for batch in self._batches(images)])
-        classes = self.about["classes"]
-        if threshold is None:
-            chosen = likely.argmax(axis=1)
-            answered = likely.max(axis=1)
-        else:
-            chosen = (likely[:, 1] >= threshold).astype(int)
-            answered = likely[:, 1]
-        answer = pd.DataFrame({"label": [classes[label] for label in chosen], "probability": answered})
-        for label, name in enumerate(classes):
-            answer[f"probability_{name}"] = likely[:, label]
-        answer["threshold"] = threshold
-        return answer
+        classes, positive = self.about["classes"], self.about["positive"]
+        labels = [classes[index] for index in likely.argmax(axis=1)]
+        probability = likely.max(axis=1)
+        if positive is not None:
+            probability = likely[:, classes.index(positive)]
+        if threshold is not None:
+            negative = next(name for name in classes if name != positive)
+            labels = np.where(probability >= threshold, positive, negative)
+        answer = {"label": labels, "probability": probability}
+        answer |= {f"probability_{name}": likely[:, index] for index, name in enumerate(classes)}
+        return pd.DataFrame({**answer, "threshold": threshold})
 
-    def _threshold(self, asked: Any) -> float | None:
-        own = self.about["threshold"]
-        if asked is None or asked < 0:  # -1 is the signature's default: the model's own
-            return own
-        if own is None:
+    def _threshold(self, asked: float | None) -> float | None:
+        if asked is None:
+            return self.about["threshold"]
+        if self.about["positive"] is None:
             raise _invalid("this model has more than two classes; it takes no threshold")
         if not 0 <= asked <= 1:
             raise _invalid(f"threshold {asked} is not from 0 to 1")
-        return float(asked)
+        return asked
 
     def _batches(self, images: list[Any]) -> Iterator[torch.Tensor]:
+        """Yields float32 tensors of shape [N, 1, size, size], at most BATCH images at once."""
         for start in range(0, len(images), BATCH):
             rows = enumerate(images[start : start + BATCH], start)
             pixels = torch.from_numpy(np.stack([self._pixels(row, image) for row, image in rows]))
@@ -93,10 +85,10 @@ class ImageClassifier(PythonModel):
 
     def _pixels(self, row: int, image: Any) -> np.ndarray:
         if not isinstance(image, str):
-            raise _invalid(f"row {row}: the image is {type(image).__name__}, not a base64 string")
+            raise _invalid(f"row {row}: the image is not a string")
         try:
             content = base64.b64decode("".join(image.split()), validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:
             raise _invalid(f"row {row}: the image is not base64") from None
         try:
             return self.decoder.decode(content, self.about["image_size"])
@@ -106,6 +98,14 @@ class ImageClassifier(PythonModel):
     @torch.inference_mode()
     def _probabilities(self, images: torch.Tensor) -> np.ndarray:
         return torch.softmax(self.network(images).double(), dim=1).numpy()
+
+
+def _load(path: Path) -> ModuleType:
+    """Runs a file as a module of its own, never in `sys.modules`: two versions live in one process without meeting."""
+    loader = SourceFileLoader("_sweep_decode", str(path))
+    module = ModuleType(loader.name)
+    loader.exec_module(module)
+    return module
 
 
 def _invalid(sentence: str) -> MlflowException:

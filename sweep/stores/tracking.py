@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# MLflow reports usage to its makers, draws bars for single files and prints migrations, unless told otherwise before
-# it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-for _name in ("alembic", "mlflow"):
+import pandas as pd
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from data.faults import InputError
+
+for _name in ("alembic", "mlflow"):  # which set their own levels while they are imported
     logging.getLogger(_name).setLevel(logging.ERROR)
-
-import pandas as pd  # noqa: E402
-from filelock import FileLock  # noqa: E402
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-
-from data.faults import InputError  # noqa: E402
 
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 STATUS = {"COMPLETE": FINISHED, "PRUNED": KILLED, "FAIL": FAILED}

@@ -1,0 +1,202 @@
+"""The command line in this process: bad input, dry runs and the data commands. Whole studies are in test_sweep.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from sweep import cli
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty directory and returns exit code, stdout and stderr."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+
+    def run(*arguments):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["sweep", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    run.folder = folder
+    return run
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+BAD = {
+    "no architecture": ([], "name one or more of cnn1, cnn2, cnn3, resnet50"),
+    "unknown architecture": (["--arch", "vgg"], "--arch vgg: there is no such architecture"),
+    "no trials": (["--arch", "cnn1", "--trials", "0"], "--trials 0: give 1 or more"),
+    "reversed range": (["--arch", "cnn1", "--search", "learning_rate=2..1"], "the lower end 2 is not below"),
+    "unknown parameter": (["--arch", "cnn1", "--fix", "colour=red"], "there is no hyperparameter 'colour'"),
+    "missing folder": (["--arch", "cnn1", "--data", "nowhere"], "--data nowhere: no such file or folder"),
+    "no number": (["--arch", "cnn1", "--trials", "many"], "--trials"),
+    "unknown option": (["--arch", "cnn1", "--trails", "3"], "--trails"),
+    "missing weights": (["--arch", "resnet50", "--weights", "w.pth"], "--weights w.pth: no such file"),
+    "no GPU": (["--arch", "cnn1", "--device", "cuda"], "--device cuda: torch finds no GPU"),
+    "image too small": (["--arch", "cnn3", "--image-size", "4"], "--image-size 4: cnn3 takes 8 to 1024"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_a_message_and_exit_2_and_changes_nothing(run, home, name):
+    import torch
+
+    if name == "no GPU" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    before = files(home)
+    arguments, said = BAD[name]
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert said in err.replace("\n", " ")
+    assert "Traceback" not in err
+    assert out == ""
+    assert not list(run.folder.iterdir())
+    assert files(home) == before
+
+
+def damaged(root):
+    path = next((root / "test" / "PNEUMONIA").iterdir())
+    path.write_bytes(path.read_bytes()[:200])
+    return path.name
+
+
+def emptied(root):
+    for split in ("train", "test"):
+        shutil.rmtree(root / split)
+
+
+def one_class(root):
+    shutil.rmtree(root / "train" / "NORMAL")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(emptied, "has no folder train/"), (one_class, "holds only the class PNEUMONIA"), (damaged, "{name}: ")],
+)
+def test_bad_data_gets_a_message_and_exit_2_and_changes_nothing(run, home, pictures, tmp_path, change, said):
+    root = tmp_path / "bad"
+    shutil.copytree(pictures, root)
+    name = change(root)
+    before = files(home)
+    code, _, err = run("--arch", "cnn1", "--data", root, "--image-size", "16", "--fix", "batch_size=32")
+    assert code == 2
+    assert said.format(name=name) in err
+    assert not list(run.folder.iterdir())
+    assert files(home) == before
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(run, pictures):
+    code, _, err = run("--arch", "cnn1", "--data", pictures)
+    assert code == 2
+    assert "batch_size 256 is larger than the training set of 136 images" in err
+    code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=500")
+    assert code == 2
+    assert "batch_size 500" in err
+
+
+def test_a_read_only_directory_is_refused(run, monkeypatch, pictures):
+    run.folder = "/proc"
+    monkeypatch.setattr(run, "folder", "/proc")
+    import os
+
+    monkeypatch.setattr(os, "getcwd", lambda: "/proc")
+    from sweep import commands
+
+    monkeypatch.setattr(commands.Path, "cwd", classmethod(lambda cls: cls("/proc")))
+    code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16")
+    assert code == 2
+    assert "/proc: the working directory cannot be written" in err
+
+
+def test_all_faults_come_at_once_and_as_json_too(run):
+    code, out, err = run("--arch", "vgg", "--trials", "0", "--json")
+    assert code == 2
+    answer = json.loads(out)
+    assert answer["exit_code"] == 2
+    assert len(answer["errors"]) == 2
+    assert err.count("error: ") == 2
+
+
+def test_a_dry_run_tells_the_plan_and_touches_nothing(run, home, pictures):
+    before = files(home)
+    options = ("--data", pictures, "--image-size", "32", "--search", "batch_size=16,32", "--trials", "7", "--dry-run")
+    code, out, _ = run("--arch", "cnn1", "--arch", "cnn3", *options)
+    assert code == 0
+    text = " ".join(out.split())
+    for part in ("136 train, 24 validation, 60 test", "blob-pictures/cnn3", "16, 32", "7 trials of up to 12 epochs"):
+        assert part in text
+    assert "nothing was written" in text
+    assert not list(run.folder.iterdir())
+    assert files(home) == before
+    code, out, _ = run("--arch", "cnn1", *options, "--json")
+    plan = json.loads(out)["studies"][0]
+    assert plan["study"] == "blob-pictures/cnn1"
+    assert plan["parameters"] == 12 * 9 + 24 + 20 * 12 * 9 + 40 + 32 * 20 * 9 + 64 + 2 * 32 * 16 * 16 + 2
+    assert plan["seconds_at_most"] > 0
+    assert plan["disk_bytes"] > 7 * 4 * plan["parameters"]
+
+
+def test_without_data_it_says_that_these_are_no_x_rays(run):
+    code, out, _ = run("--arch", "cnn1", "--dry-run")
+    assert code == 0
+    assert "the built-in phantom (synthetic radiographs, not X-rays" in " ".join(out.split())
+
+
+def test_data_info_counts_images_and_patients(run, pictures):
+    code, out, _ = run("data", "info", "--data", pictures, "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["images"]["train"] == {"NORMAL": 80, "PNEUMONIA": 80}
+    assert answer["patients"]["train"] == 40
+    code, out, _ = run("data", "info", "--data", pictures)
+    assert "blob-pictures" in out
+
+
+def test_data_verify_finds_what_is_wrong(run, pictures, tmp_path):
+    code, out, _ = run("data", "verify", "--data", pictures)
+    assert code == 0
+    assert "220 images, 0 things wrong" in out
+    root = tmp_path / "wrong"
+    shutil.copytree(pictures, root)
+    name = damaged(root)
+    normal = sorted((root / "train" / "NORMAL").iterdir())
+    shutil.copy(normal[0], root / "train" / "PNEUMONIA" / "copy.jpeg")
+    shutil.copy(normal[1], root / "test" / "NORMAL" / "copy.jpeg")
+    code, out, err = run("data", "verify", "--data", root, "--json")
+    assert code == 1
+    answer = json.loads(out)
+    assert [path.endswith(name) for path in answer["unreadable"]] == [True]
+    assert len(answer["two_labels"]) == 1
+    assert len(answer["two_splits"]) == 1
+    assert answer["identical_groups"] == 2
+    assert "the same picture has two labels" in err
+
+
+def test_help_names_every_option_once(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for option in (
+        "--arch",
+        "--trials",
+        "--data",
+        "--fix",
+        "--search",
+        "--dry-run",
+        "--json",
+        "--weights",
+        "--patience",
+    ):
+        assert out.count(f"{option} ") >= 1
+    assert np.all(np.array([len(line) for line in out.splitlines()]) <= 120)
