@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from models import ARCHITECTURES
-from sweep.errors import StudyFailedError
+from sweep.errors import StudyFailedError, StudyInterruptedError
 from sweep.settings import FINETUNE, METRICS, PRUNERS, VALIDATIONS, Settings
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -46,7 +45,8 @@ PatientOption = Annotated[
 def search(
     context: typer.Context,
     arch: Annotated[
-        list[str], typer.Option(help=f"What to search: {', '.join(ARCHITECTURES)}. Repeat it for several.")
+        list[str],
+        typer.Option(metavar="NAME", help=f"What to search: {', '.join(ARCHITECTURES)}. Repeat it for several."),
     ] = [],  # noqa: B006
     trials: Annotated[
         int, typer.Option(help="Trials that the study is to have in all; typed again, the rest is done.")
@@ -72,11 +72,14 @@ def search(
     metric: Annotated[str, typer.Option(help=f"What the study chooses by: {', '.join(METRICS)}.")] = "val/auroc",
     pruner: Annotated[str, typer.Option(help=f"Ends trials that fall behind: {', '.join(PRUNERS)}.")] = "median",
     warmup: Annotated[int, typer.Option(help="Epochs before a trial can be pruned.")] = 3,
-    fix: Annotated[list[str], typer.Option(help="Fix a hyperparameter: activation=sigmoid. Repeatable.")] = [],  # noqa: B006
+    fix: Annotated[
+        list[str], typer.Option(metavar="NAME=VALUE", help="Fix a hyperparameter: activation=sigmoid. Repeatable.")
+    ] = [],  # noqa: B006
     search: Annotated[
         list[str],
         typer.Option(
-            help="Search a hyperparameter elsewhere: learning_rate=1e-4..1e-2:log or batch_size=64,128. Repeatable."
+            metavar="NAME=DOMAIN",
+            help="Search a hyperparameter elsewhere: learning_rate=1e-4..1e-2:log or batch_size=64,128. Repeatable.",
         ),
     ] = [],  # noqa: B006
     weights: Annotated[
@@ -177,13 +180,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     as_json = "--json" in sys.argv
     try:
-        sys.exit(app(standalone_mode=False) or DONE)
-    except click.ClickException as error:  # an unknown option, or text where a number belongs
-        _end(WRONG_INPUT, as_json, [error.format_message()])
+        app()
     except InputError as error:
         _end(WRONG_INPUT, as_json, list(error.faults))
-    except (KeyboardInterrupt, click.Abort):
-        _end(INTERRUPTED, as_json, ["interrupted; the same command goes on from here"])
+    except StudyInterruptedError as error:
+        _end(INTERRUPTED, as_json, [str(error)])
     except StudyFailedError as error:
         _end(FAILED, as_json, [str(error)])
 

@@ -3,3 +3,7 @@
 
 class StudyFailedError(RuntimeError):
     """A study cannot come to an end; the message says why."""
+
+
+class StudyInterruptedError(RuntimeError):
+    """Somebody stopped a study, by Ctrl-C or SIGTERM; its stores are consistent."""

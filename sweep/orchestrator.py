@@ -18,7 +18,7 @@ import numpy as np
 from data.cache import images_of
 from sweep.conclusion import Outcome, conclude
 from sweep.engines import Engine, EpochFinished, Event, Job, JobFailed
-from sweep.errors import StudyFailedError
+from sweep.errors import StudyFailedError, StudyInterruptedError
 from sweep.mirror import Mirror, describe_params
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.metrics import probabilities, scores
@@ -112,6 +112,7 @@ def run_study(
     Raises:
         InputError: The study was begun with other data, split, size or space.
         StudyFailedError: Trials fail and none ends well.
+        StudyInterruptedError: Ctrl-C or SIGTERM.
     """
     settings = plan.settings
     study = open_study(
@@ -132,9 +133,13 @@ def run_study(
         view.say(f"study {study.name} has its {settings.trials} trials already; nothing is left to train")
     try:
         loop.run()
-    except BaseException:
+    except BaseException as error:
         # Whatever ended the loop, no trial is left running for ever: they wait in the queue for the next start.
         loop.abandon()
+        if isinstance(error, KeyboardInterrupt):
+            raise StudyInterruptedError(
+                f"study {study.name} is interrupted; the same command goes on from here"
+            ) from error
         raise
     finally:
         loop.clean()
