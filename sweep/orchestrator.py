@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from data.cache import images_of
 from sweep.conclusion import Outcome, conclude
 from sweep.engines import Engine, EpochFinished, Event, Job, JobFailed
 from sweep.errors import StudyFailedError, StudyInterruptedError
+from sweep.interrupt import deferred
 from sweep.mirror import Mirror, describe_params
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.metrics import probabilities, scores
@@ -132,13 +134,14 @@ def run_study(
     if loop.missing() <= 0:
         view.say(f"study {study.name} has its {settings.trials} trials already; nothing is left to train")
     try:
-        loop.run()
+        with deferred() as stopping:
+            loop.run(stopping)
     except BaseException as error:
         # Whatever ended the loop, no trial is left running for ever: they wait in the queue for the next start.
         loop.abandon()
         if isinstance(error, KeyboardInterrupt):
             raise StudyInterruptedError(
-                f"study {study.name} is interrupted; the same command goes on from here"
+                f"study {study.name} was stopped; the same command goes on from here"
             ) from error
         raise
     finally:
@@ -158,10 +161,7 @@ class _Loop:
 
     def recover(self) -> None:
         """Ends the trials that an earlier process left running, and queues their configurations again."""
-        left = [trial for trial in self.study.trials() if trial.state == "RUNNING"]
-        for trial in left:
-            reason = "the process that trained it ended"
-            self._give_up(trial.number, trial.attributes.get("run_id"), reason, retry="seed" in trial.attributes)
+        left = self._requeue("the process that trained it ended")
         self.mirror.end_left_behind()
         self.clean()
         if left:
@@ -172,9 +172,18 @@ class _Loop:
         """How many trials the study still lacks."""
         return self.settings.trials - sum(trial.state in ("COMPLETE", "PRUNED") for trial in self.study.trials())
 
-    def run(self) -> None:
-        """Asks, submits and watches until the study has its trials."""
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Asks, submits and watches until the study has its trials.
+
+        Args:
+            stopping: Says whether somebody wants it to end now.
+
+        Raises:
+            KeyboardInterrupt: Somebody does.
+        """
         while True:
+            if stopping():
+                raise KeyboardInterrupt
             while self.engine.free and self.missing() > len(self._training()):
                 self._submit(self.study.ask())
             if not self.running:
@@ -192,10 +201,9 @@ class _Loop:
 
     def abandon(self) -> None:
         """Stops the trials that run and queues their configurations again."""
-        for running in self.running.values():
-            self.engine.stop(running.asked.number)
-            if not running.pruned:
-                self._give_up(running.asked.number, running.run_id, "interrupted", retry=True)
+        for number in self.running:
+            self.engine.stop(number)
+        self._requeue("the study was stopped")
         self.mirror.fail()
 
     def progress(self) -> Progress:
@@ -311,6 +319,13 @@ class _Loop:
             self.study.retry(number)
         if run_id:
             self.mirror.fail_trial(run_id, reason, details)
+
+    def _requeue(self, reason: str) -> list[Recorded]:
+        """Ends every trial that Optuna thinks is running, and queues those again that had got their seed."""
+        left = [trial for trial in self.study.trials() if trial.state == "RUNNING"]
+        for trial in left:
+            self._give_up(trial.number, trial.attributes.get("run_id"), reason, retry="seed" in trial.attributes)
+        return left
 
     def _training(self) -> tuple[Running, ...]:
         return tuple(running for running in self.running.values() if not running.pruned)

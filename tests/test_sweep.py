@@ -309,6 +309,6 @@ def test_trials_that_all_fail_stop_the_study_and_say_why(pictures, tmp_path):
     parents, children = runs_of(tmp_path)
     assert {run.info.status for run in (*parents.values(), *children.values())} == {"FAILED"}
     assert all(
-        "non-finite loss" in run.data.tags["sweep.reason"] or "interrupted" in run.data.tags["sweep.reason"]
+        "non-finite loss" in run.data.tags["sweep.reason"] or "the study was stopped" in run.data.tags["sweep.reason"]
         for run in children.values()
     )
