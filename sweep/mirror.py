@@ -80,42 +80,32 @@ class Mirror:
             run_id, {name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"])
         )
 
-    def finish_trial(
-        self,
-        number: int,
-        run_id: str,
-        state: str,
-        history: list[dict[str, float]],
-        best: Mapping[str, float] | None,
-        checkpoint: Path | None,
+    def log_trial_files(
+        self, number: int, run_id: str, history: list[dict[str, float]], best_epoch: int | None, checkpoint: Path | None
     ) -> None:
-        """Completes the run of a trial: figures, predictions, checkpoint, status.
+        """Logs a trial's figures, predictions and checkpoint; doing it again replaces them.
 
         Args:
             number: The trial.
             run_id: Its run.
-            state: `COMPLETE` or `PRUNED`.
             history: A row an epoch.
-            best: The row of the best epoch.
+            best_epoch: From 1, if there is one.
             checkpoint: Its `best.safetensors`; None for a pruned trial.
         """
-        title, best_epoch = self.run_name(number), int(best["epoch"]) if best else 0
-        files: dict[str, bytes | Path | str] = {
-            "figures/learning_curves.png": figures.png(
-                figures.learning_curves(pd.DataFrame(history), best_epoch, title)
-            )
-        }
+        title = self.run_name(number)
+        curves = figures.learning_curves(pd.DataFrame(history), best_epoch or 0, title)
+        files: dict[str, bytes | Path | str] = {"figures/learning_curves.png": figures.png(curves)}
         if checkpoint is not None:
             likely = probabilities(restore(checkpoint).validation_logits)
             files |= {f"checkpoint/{BEST}": checkpoint, **self._prediction_files("validation", title, likely)}
         self.tracking.log_files(run_id, files)
-        summary = (
-            {"objective": best[self.plan.settings.metric], "best_epoch": best_epoch}
-            if best and state == "COMPLETE"
-            else {}
-        )
-        self.tracking.log(run_id, summary, step=best_epoch, tags={"sweep.state": state})
-        self.tracking.finish(run_id, STATUS[state])
+
+    def end_trial(self, trial: Recorded) -> None:
+        """Ends the run of a trial as Optuna ended the trial."""
+        run_id, best_epoch = trial.attributes["run_id"], trial.attributes["best_epoch"]
+        summary = {"objective": trial.value, "best_epoch": best_epoch} if trial.state == "COMPLETE" else {}
+        self.tracking.log(run_id, summary, step=best_epoch or 0, tags={"sweep.state": trial.state})
+        self.tracking.finish(run_id, STATUS[trial.state])
 
     def fail_trial(self, run_id: str, reason: str, details: str = "") -> None:
         """Ends the run of a trial that came to nothing, with the reason as a tag."""
@@ -127,9 +117,14 @@ class Mirror:
         self.tracking.finish(run_id, FAILED)
 
     def end_left_behind(self) -> None:
-        """Ends child runs that an earlier process left running."""
+        """Ends child runs that an earlier process left running, as Optuna knows their trials."""
+        ended = {trial.attributes.get("run_id"): trial for trial in self.study.trials() if trial.state in STATUS}
         for run_id in self.tracking.running_children(self.parent):
-            self.fail_trial(run_id, "left behind by a process that ended")
+            trial = ended.get(run_id)
+            if trial is None or trial.state == "FAIL":
+                self.fail_trial(run_id, "left behind by a process that ended")
+            else:
+                self.end_trial(trial)
 
     def fetch_checkpoint(self, run_id: str, folder: Path) -> Path:
         """Downloads the best checkpoint of a complete trial."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -279,20 +279,24 @@ class _Loop:
             self.engine.stop(running.asked.number)
             self._end(running, "PRUNED")
 
-    def _end(self, running: Running, state: str) -> None:
+    def _end(self, running: Running, state: Literal["COMPLETE", "PRUNED"]) -> None:
+        """Ends a trial: its files first, then Optuna, then its run's status.
+
+        Killed before Optuna is told, the trial is trained again; killed after, the next start ends the run.
+        """
         number, best = running.asked.number, running.best
-        best_epoch = int(best["epoch"]) if best else None
-        self.study.note_trial(number, best_epoch=best_epoch, history=running.history)
-        if state == "PRUNED":
-            self.study.prune(number)
-            checkpoint = None
-        elif best is None:
+        if state == "COMPLETE" and best is None:
             raise StudyFailedError(f"{self.mirror.run_name(number)} ended well without a single epoch")
-        else:
+        best_epoch = int(best["epoch"]) if best else None
+        checkpoint = running.folder / BEST if state == "COMPLETE" else None
+        self.mirror.log_trial_files(number, running.run_id, running.history, best_epoch, checkpoint)
+        self.study.note_trial(number, best_epoch=best_epoch, history=running.history)
+        if best is not None and state == "COMPLETE":
             self.study.complete(number, best[self.settings.metric])
-            checkpoint = running.folder / BEST
+        else:
+            self.study.prune(number)
         self.failures_in_a_row = 0
-        self.mirror.finish_trial(number, running.run_id, state, running.history, best, checkpoint)
+        self.mirror.end_trial(self.study.trials()[number])
         shown = best or running.history[-1]
         rate = np.mean([row["images_per_second"] for row in running.history])
         self.view.say(
