@@ -15,10 +15,12 @@ class Threshold:
     Attributes:
         value: From 0 to 1; an image is positive where its probability is at least this.
         supported: Whether validation supports another threshold than 0.5 beyond its own noise.
-        gain: Mean gain of balanced accuracy over 0.5, on images that the threshold was not chosen by.
+        gain: Mean gain of balanced accuracy over 0.5, on images that the threshold was not chosen by; NaN where a class
+            has one image, which is never left out.
         low: Lower end of the gain's interval.
         high: Upper end of it.
         tuned: The threshold with the highest balanced accuracy on validation, whether it is supported or not.
+        confidence: Of the interval, from 0 to 1.
     """
 
     value: float
@@ -27,13 +29,18 @@ class Threshold:
     low: float
     high: float
     tuned: float
+    confidence: float = 0.95
 
     @property
     def reason(self) -> str:
         """One sentence for people."""
+        if np.isnan(self.gain):
+            return "validation has too few images of a class to support another threshold than 0.5"
+        if self.tuned == 0.5:
+            return "no other threshold is better on validation"
         gained = (
-            f"{100 * self.gain:+.1f} points of balanced accuracy, 95 % interval {100 * self.low:+.1f} to "
-            f"{100 * self.high:+.1f}, on images left out of the choice"
+            f"{100 * self.gain:+z.1f} points of balanced accuracy, {100 * self.confidence:g} % interval "
+            f"{100 * self.low:+z.1f} to {100 * self.high:+z.1f}, on images left out of the choice"
         )
         if self.supported:
             return f"validation supports it against 0.5 ({gained})"
@@ -41,7 +48,7 @@ class Threshold:
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Turns logits [N, classes] into float64 probabilities [N, classes]."""
+    """Turns logits, float [N, classes], into probabilities, float64 [N, classes]."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 
@@ -60,10 +67,12 @@ def scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> di
         and auroc and average_precision are macro averages of one class against the rest.
 
     Raises:
-        ValueError: A class does not occur, or a probability is not finite.
+        ValueError: A class does not occur, a label has no class, or a probability is not finite.
     """
     classes = likely.shape[1]
     present = np.unique(labels)
+    if not set(present.tolist()) <= set(range(classes)):
+        raise ValueError(f"the labels are {present.tolist()}, the probabilities are of {classes} classes")
     if len(present) < classes:
         raise ValueError(f"only the classes {present.tolist()} of {classes} occur; AUROC is not defined")
     if not np.isfinite(likely).all():
@@ -101,18 +110,31 @@ def choose_threshold(
     On each bootstrap resample the threshold of the highest balanced accuracy is chosen, and compared with 0.5 on the
     images that the resample left out, so that the choice does not grade itself. Only if the interval of these gains
     lies above 0 the best threshold of the whole set is taken. A few validation errors otherwise put it anywhere.
+    The method is the leave-one-out bootstrap of Efron and Tibshirani (1997), stratified by class.
 
     Args:
         labels: int [N], 0 or 1, both occur.
         positive: Probability of class 1, float [N].
         seed: Decides the resamples.
         resamples: How many.
-        confidence: Of the interval.
+        confidence: Of the interval, from 0 to 1.
+
+    Returns:
+        The threshold, with what speaks for it.
+
+    Raises:
+        ValueError: A label is neither 0 nor 1, one of them does not occur, or a probability is not from 0 to 1.
     """
+    present = np.unique(labels).tolist()
+    if present != [0, 1]:
+        raise ValueError(f"a threshold is chosen between labels 0 and 1; here are {present}")
+    if not ((positive >= 0) & (positive <= 1)).all():
+        raise ValueError("a probability is not from 0 to 1")
     random = np.random.default_rng(seed)
     candidates = np.unique(positive)
-    # Between two neighbours lies the threshold that is as far from both as it can be.
-    cuts = np.concatenate([[candidates[0] / 2], (candidates[1:] + candidates[:-1]) / 2, [(candidates[-1] + 1) / 2]])
+    # Between two neighbours lies the threshold that is as far from both as it can be; 0.5 stands for its own gap.
+    middles = np.concatenate([[candidates[0] / 2], (candidates[1:] + candidates[:-1]) / 2, [(candidates[-1] + 1) / 2]])
+    cuts = np.union1d(middles, 0.5)
     gains = np.empty(resamples)
     members = [np.flatnonzero(labels == label) for label in (0, 1)]
     for index in range(resamples):
@@ -124,12 +146,14 @@ def choose_threshold(
         chosen = _best_cut(labels, positive, counts, cuts)
         left = (counts == 0).astype(float)
         gains[index] = _balanced(labels, positive, left, chosen) - _balanced(labels, positive, left, 0.5)
-    low, high = np.nanquantile(gains, [(1 - confidence) / 2, (1 + confidence) / 2])
+    graded = gains[~np.isnan(gains)]
+    gain = low = high = float("nan")
+    if len(graded):
+        gain = float(graded.mean())
+        low, high = np.quantile(graded, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     tuned = _best_cut(labels, positive, np.ones(len(labels)), cuts)
-    supported = bool(low > 0)
-    return Threshold(
-        float(tuned) if supported else 0.5, supported, float(np.nanmean(gains)), float(low), float(high), float(tuned)
-    )
+    supported = low > 0 and tuned != 0.5
+    return Threshold(tuned if supported else 0.5, supported, gain, low, high, tuned, confidence)
 
 
 def _best_cut(labels: np.ndarray, positive: np.ndarray, weights: np.ndarray, cuts: np.ndarray) -> float:
@@ -146,6 +170,7 @@ def _best_cut(labels: np.ndarray, positive: np.ndarray, weights: np.ndarray, cut
 
 
 def _balanced(labels: np.ndarray, positive: np.ndarray, weights: np.ndarray, threshold: float) -> float:
+    """Weighted balanced accuracy; NaN where a class has no weight."""
     hit = (positive >= threshold) == (labels == 1)
     totals = [weights[labels == label].sum() for label in (0, 1)]
     if min(totals) == 0:
