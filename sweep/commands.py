@@ -52,7 +52,7 @@ def search(settings: Settings, *, as_json: bool) -> None:
             outcomes.append(outcome)
     finally:
         engine.close()
-    terminal.show(display.next_commands(outcomes, plan))
+    terminal.show(display.next_commands(outcomes, plan, tracking.experiment_id))
     if as_json:
         display.print_json({"exit_code": 0, "studies": [display.outcome_json(outcome) for outcome in outcomes]})
 

@@ -148,13 +148,13 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     return Group(*lines)
 
 
-def next_commands(outcomes: Sequence[Outcome], plan: Plan) -> Group:
+def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -> Group:
     """The three commands to type next."""
     uri = plan.settings.tracking_uri or ""
     remote = f"MLFLOW_TRACKING_URI={uri} " if uri and not uri.endswith("/mlflow.db") else ""
     last = outcomes[-1]
     commands = (
-        (f"{remote}mlflow ui", "look at it: http://127.0.0.1:5000"),
+        (f"{remote}mlflow ui", f"look at it: http://127.0.0.1:5000/#/experiments/{experiment_id}/runs"),
         (f"{remote}mlflow models serve -m models:/{last.model}@{last.arch} --env-manager local", "serve it"),
         ("optuna-dashboard sqlite:///optuna.db", "look at the search (pip install optuna-dashboard)")
         if plan.settings.storage is None

@@ -151,7 +151,7 @@ class Mirror:
             f"**{self.run_name(best.number)}** is the best of {len(table)} trials by {metric}.\n\n{description}\n\n"
             f"{_markdown(table.head(SHOWN_IN_NOTE))}"
         )
-        plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures().items()}
+        plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}
         self.tracking.log_files(self.parent, plots)
         self.tracking.log_table(self.parent, table, "leaderboard.json")
         tags = {"mlflow.note.content": note, "sweep.best": self.run_name(best.number), "sweep.state": "COMPLETE"}

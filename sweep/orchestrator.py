@@ -21,7 +21,7 @@ from sweep.conclusion import Outcome, conclude
 from sweep.engines import Engine, EpochFinished, Event, Job, JobFailed
 from sweep.errors import StudyFailedError, StudyInterruptedError
 from sweep.interrupt import deferred
-from sweep.mirror import Mirror, describe_params
+from sweep.mirror import Mirror
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.metrics import probabilities, scores
 from sweep.settings import METRICS
@@ -181,6 +181,11 @@ class _Loop:
         Raises:
             KeyboardInterrupt: Somebody does.
         """
+        if self.missing() > 0:
+            short = {"learning_rate": "rate", "batch_size": "batch"}
+            names = [short.get(name, name) for name in self.planned.space]
+            metric = self.settings.metric.removeprefix("val/")
+            self.view.say(_columns("trial", "state", metric, "epoch", "img/s", *names))
         while True:
             if stopping():
                 raise KeyboardInterrupt
@@ -274,7 +279,7 @@ class _Loop:
             running.best = row
         prune = self.study.report(running.asked.number, result.epoch, row[self.settings.metric])
         self.mirror.epoch(running.run_id, row)
-        if prune:
+        if prune and result.epoch < self.settings.epochs:  # nothing is saved by pruning a trial that has just ended
             running.pruned = True
             self.engine.stop(running.asked.number)
             self._end(running, "PRUNED")
@@ -297,19 +302,19 @@ class _Loop:
             self.study.prune(number)
         self.failures_in_a_row = 0
         self.mirror.end_trial(self.study.trials()[number])
-        shown = best or running.history[-1]
+        at = best or running.history[-1]
         rate = np.mean([row["images_per_second"] for row in running.history])
-        self.view.say(
-            f"{self.mirror.run_name(number)}  {state.lower():8}  {self.settings.metric} "
-            f"{shown[self.settings.metric]:.4f}  {len(running.history):>2} epochs  {rate:>5,.0f} img/s  "
-            f"{describe_params(running.asked.params)}"
-        )
+        params = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in running.asked.params.values()]
+        name = self.mirror.run_name(number)
+        figures = (f"{at[self.settings.metric]:.4f}", str(len(running.history)), f"{rate:,.0f}")
+        self.view.say(_columns(name, state.lower(), *figures, *params))
 
     def _failed(self, running: Running, event: JobFailed) -> None:
         number, name = running.asked.number, self.mirror.run_name(running.asked.number)
         retry = event.cause == "worker lost" and running.asked.retry_of is None
         self._give_up(number, running.run_id, f"{event.cause}: {event.message}", retry=retry, details=event.details)
-        self.view.say(f"{name}  failed    {event.cause}: {event.message}{'; queued again' if retry else ''}")
+        again = "; queued again" if retry else ""
+        self.view.say(f"{_columns(name, 'failed')} {event.cause}: {event.message}{again}")
         self.failures_in_a_row += 1
         if self.failures_in_a_row == FAILURES_IN_A_ROW:
             raise StudyFailedError(
@@ -357,6 +362,12 @@ def _fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "metric": settings.metric,
         **{name: getattr(settings, name) for name in planned.options},
     }
+
+
+def _columns(*cells: str) -> str:
+    """A line of the list of ended trials: name, state, metric, epochs, images/s and the hyperparameters."""
+    widths = (8, 8, 6, 5, 5, 10, 9, 8, 5, 7)  # 80 columns with the names of the small networks
+    return " ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)).rstrip()
 
 
 def _seed(*parts: int | str) -> int:

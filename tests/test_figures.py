@@ -34,9 +34,10 @@ def texts(figure):
 @pytest.mark.parametrize("name", ["curves", "confusion", "roc", "balance"])
 def test_every_figure_is_a_small_png_that_is_not_blank(name):
     content = figures.png(everything()[name])
-    assert len(content) < 100_000
+    assert len(content) < 60_000
     image = Image.open(io.BytesIO(content)).convert("RGB")
     assert 350 < image.width < 1100
+    assert image.getpixel((2, 2)) == (255, 255, 255)
     assert len(np.unique(np.asarray(image.resize((60, 60))))) > 20
 
 
@@ -45,7 +46,45 @@ def test_figures_say_what_they_show():
     assert {"epoch", "weighted cross entropy", "best epoch (2)", "validation AUROC"} <= set(texts(drawn["curves"]))
     assert {"2\n66.7 %", "1\n33.3 %", "4\n80.0 %", "true", "predicted"} <= set(texts(drawn["confusion"]))
     assert {"PNEUMONIA: AUROC 0.800", "threshold 0.5", "threshold 0.3"} <= set(texts(drawn["roc"]))
-    assert {"25  (25 %)", "75  (75 %)"} <= set(texts(drawn["balance"]))
+    assert {"25  (25 %)", "75  (75 %)", "train: 100", "test: 2"} <= set(texts(drawn["balance"]))
+
+
+def test_bars_are_as_long_as_the_shares_on_one_scale():
+    train, test = everything()["balance"].axes
+    assert [bar.get_width() for bar in train.patches] == [0.25, 0.75]
+    assert [bar.get_width() for bar in test.patches] == [0.5, 0.5]
+    assert train.get_xlim() == test.get_xlim()
+
+
+@pytest.mark.parametrize(("threshold", "markers"), [(0.5, 1), (0.3, 2)])
+def test_operating_points_lie_where_the_counts_put_them(threshold, markers):
+    (axes,) = figures.roc_curve(LABELS, LIKELY, CLASSES, "x", threshold).axes
+    points = [line for line in axes.lines if line.get_marker() in ("o", "D")]
+    assert len(points) == markers
+    assert [*points[0].get_xdata(), *points[0].get_ydata()] == pytest.approx([1 / 3, 4 / 5])
+    assert [*points[-1].get_xdata(), *points[-1].get_ydata()] == pytest.approx([1 / 3, 4 / 5 if markers == 1 else 1])
+
+
+def test_one_epoch_has_one_tick_and_a_burst_a_logarithmic_scale():
+    (left, right) = figures.learning_curves(history()[:1], 1, "x").axes
+    assert [tick for tick in left.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+    assert left.get_yscale() == right.get_yscale() == "linear"
+    burst = history()
+    burst.loc[0, "train/loss"] = 92.0
+    (left, right) = figures.learning_curves(burst, 0, "x").axes
+    assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
+    assert not any("best epoch" in text for text in texts(left.figure))
+
+
+def test_png_keeps_the_colour_of_every_filled_area():
+    figure = figures.confusion_matrix(*np.divmod(np.arange(81), 9), [f"class {index}" for index in range(9)], "x")
+    content = figures.png(figure)
+    assert len(content) < 60_000
+    drawn = Image.open(io.BytesIO(content)).convert("RGB")
+    box = figure.axes[0].get_window_extent()
+    corner = drawn.getpixel((int(box.x0) + 4, drawn.height - int(box.y1) + 4))
+    image = figure.axes[0].images[0]
+    assert corner == tuple(image.to_rgba(image.get_array(), bytes=True)[0, 0, :3].tolist())
 
 
 def test_several_classes_have_a_curve_each():

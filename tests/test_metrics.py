@@ -65,6 +65,22 @@ def test_what_cannot_be_scored_says_why():
         scores(np.array([1, 1]), two([0.5, 0.6]))
     with pytest.raises(ValueError, match="not finite"):
         scores(np.array([0, 1]), two([0.5, np.nan]))
+    with pytest.raises(ValueError, match=r"labels are \[0, 1, 2\], the probabilities are of 2 classes"):
+        scores(np.array([0, 1, 2]), two([0.5, 0.6, 0.7]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "positive", "says"),
+    [
+        ([1, 1], [0.2, 0.9], r"here are \[1\]"),
+        ([0, 1, 2], [0.2, 0.9, 0.9], r"here are \[0, 1, 2\]"),
+        ([0, 1], [0.2, np.nan], "not from 0 to 1"),
+        ([0, 1], [0.2, 1.1], "not from 0 to 1"),
+    ],
+)
+def test_no_threshold_is_chosen_from_nonsense(labels, positive, says):
+    with pytest.raises(ValueError, match=says):
+        choose_threshold(np.array(labels), np.array(positive))
 
 
 def test_probabilities_of_large_logits_are_finite():
@@ -112,3 +128,25 @@ def test_ties_and_tiny_sets_are_no_trouble():
     same = choose_threshold(np.array([0, 1, 0, 1]), np.full(4, 0.7), resamples=50)
     assert same.value == 0.5
     assert np.isfinite([same.gain, same.low, same.high]).all()
+
+
+def test_a_half_that_is_as_good_as_any_is_the_best():
+    positive = np.concatenate([np.linspace(0.01, 0.2, 50), np.linspace(0.9, 0.99, 50)])
+    threshold = choose_threshold(np.repeat([0, 1], 50), positive, resamples=50)
+    assert (threshold.tuned, threshold.value, threshold.supported) == (0.5, 0.5, False)
+    assert threshold.reason == "no other threshold is better on validation"
+
+
+def test_a_class_of_one_image_supports_nothing(recwarn):
+    threshold = choose_threshold(np.array([0, 1, 1, 1]), np.array([0.1, 0.2, 0.3, 0.4]), resamples=50)
+    assert (threshold.value, threshold.supported) == (0.5, False)
+    assert "too few images of a class" in threshold.reason
+    assert not recwarn.list
+
+
+def test_the_interval_is_of_the_confidence_and_says_so():
+    labels, positive = near_perfect(0)
+    wide, narrow = (choose_threshold(labels, positive * 0.3, confidence=level) for level in (0.99, 0.5))
+    assert wide.low < narrow.low < narrow.gain < narrow.high < wide.high
+    assert "99 % interval" in wide.reason
+    assert "50 % interval" in narrow.reason

@@ -73,7 +73,7 @@ def test_the_terminal_gets_plain_lines_and_stdout_one_object(study):
     assert answer["exit_code"] == 0
     assert "\x1b" not in done.stdout + done.stderr
     assert not re.search(r"Warning|Traceback|INFO|it/s", done.stderr), done.stderr
-    assert len(re.findall(r"^cnn1-\d{3}  (?:complete|pruned)", done.stderr, re.M)) == 12
+    assert len(re.findall(r"^cnn1-\d{3} +(?:complete|pruned)", done.stderr, re.M)) == 12
     for following in ("mlflow ui", "mlflow models serve -m models:/blob-pictures@cnn1 --env-manager local"):
         assert following in done.stderr
 

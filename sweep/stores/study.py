@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -125,29 +126,34 @@ class Study:
             return _recorded(self._study.best_trial)
         return None
 
-    def figures(self) -> dict[str, Figure]:
-        """Optuna's history, importance, parallel coordinate and timeline plots, those that the trials allow."""
+    def figures(self, metric: str) -> dict[str, Figure]:
+        """Draws Optuna's history, importance, parallel coordinate and timeline plots, those that the trials allow.
+
+        Args:
+            metric: What the study's value is called.
+        """
         import optuna.visualization.matplotlib as plots
 
         mpl.use("agg")
-        figures: dict[str, Figure] = {}
-        complete = [trial for trial in self.trials() if trial.state == "COMPLETE"]
-        if not complete:
-            return figures
-        wanted = {"history": plots.plot_optimization_history, "timeline": plots.plot_timeline}
-        # Importance needs values that differ, and so does a plot of what made the difference.
-        if len({trial.value for trial in complete}) > 1:
-            wanted |= {
-                "importance": plots.plot_param_importances,
-                "parallel_coordinate": plots.plot_parallel_coordinate,
-            }
         from matplotlib import pyplot
 
+        values = {trial.value for trial in self.trials() if trial.state == "COMPLETE"}
+        wanted = {}
+        if values:
+            wanted["history"] = partial(plots.plot_optimization_history, target_name=metric)
+            wanted["timeline"] = plots.plot_timeline
+        if len(values) > 1:  # where all are the same nothing made a difference
+            wanted["importance"] = partial(plots.plot_param_importances, target_name=metric)
+            wanted["parallel_coordinate"] = partial(plots.plot_parallel_coordinate, target_name=metric)
+        figures: dict[str, Figure] = {}
         for name, plot in wanted.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Optuna calls its own plots experimental
+            with warnings.catch_warnings(record=True):  # Optuna calls its own plots experimental
                 figure = plot(self._study).figure
             figure.set_size_inches(9, 5)
+            for axes in figure.axes:
+                axes.set_facecolor("white")
+                if axes.get_label() != "<colorbar>":
+                    axes.grid(visible=True, color="#e5e7eb")
             figures[name] = figure
             pyplot.close(figure)  # Optuna opens them in pyplot, which would keep them for ever
         return figures

@@ -20,6 +20,8 @@ from data.faults import InputError
 for _name in ("alembic", "mlflow"):  # which set their own levels while they are imported
     logging.getLogger(_name).setLevel(logging.ERROR)
 
+# MLflow opens an experiment without it as one of language models, where the runs of a study are hard to find.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 STATUS = {"COMPLETE": FINISHED, "PRUNED": KILLED, "FAIL": FAILED}
 
@@ -136,7 +138,7 @@ def open_tracking(uri: str, experiment: str, folder: Path) -> Tracking:
             found = client.get_experiment_by_name(experiment)
             if found is not None and found.lifecycle_stage != "active":
                 raise InputError(f"experiment {experiment} is deleted; restore it with `mlflow experiments restore`")
-            identifier = found.experiment_id if found else client.create_experiment(experiment)
+            identifier = found.experiment_id if found else client.create_experiment(experiment, tags=KIND)
     except InputError:
         raise
     except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
