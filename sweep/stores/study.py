@@ -150,8 +150,12 @@ class Study:
             with warnings.catch_warnings(record=True):  # Optuna calls its own plots experimental
                 figure = plot(self._study).figure
             figure.set_size_inches(9, 5)
+            figure.set_layout_engine("tight")
             for axes in figure.axes:
                 axes.set_facecolor("white")
+                for lines in axes.collections:
+                    if lines.get_array() is not None:
+                        lines.set_cmap("viridis_r")  # Optuna's own fades to white
                 if axes.get_label() != "<colorbar>":
                     axes.grid(visible=True, color="#e5e7eb")
             figures[name] = figure
