@@ -78,7 +78,7 @@ def dry_run(settings: Settings, *, as_json: bool) -> None:
                         "study": plan.full_name(planned),
                         "space": {name: str(domain) for name, domain in planned.space.items()},
                         "image_size": planned.image_size,
-                        "seconds_at_most": round(expected.seconds),
+                        "seconds": round(expected.seconds),
                         "disk_bytes": expected.disk,
                         "parameters": expected.parameters,
                     }

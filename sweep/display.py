@@ -110,7 +110,8 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
                 f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
                 f"{estimate.parameters:,} parameters; {plan.workers} at once on {plan.device} in {plan.precision}, "
                 f"{estimate.images_per_second:,.0f} images/s each\n"
-                f"at most {duration(estimate.seconds)} if nothing is pruned, and {estimate.disk / 1e6:,.0f} MB of disk"
+                f"about {duration(estimate.seconds)} if nothing is pruned or stops early, and up to "
+                f"{estimate.disk / 1e6:,.0f} MB of disk"
             ),
         ]
     return Group(*lines, Text("\ndry run: nothing was written"))

@@ -273,6 +273,7 @@ class _Loop:
             "val/loss": result.validation_loss,
             **{f"val/{name}": value for name, value in score.items()},
             "images_per_second": result.images_per_second,
+            "epoch_seconds": result.seconds,
         }
         running.history.append(row)
         if result.improved:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 import time
@@ -90,7 +91,7 @@ class Tracking:
             run_id,
             [
                 DatasetInput(
-                    Dataset(name, digest, "local", f'{{"uri": "{location}"}}', schema=None, profile=profile),
+                    Dataset(name, digest, "local", json.dumps({"uri": location}), schema=None, profile=profile),
                     [InputTag("mlflow.data.context", context)],
                 )
                 for context, digest in digests.items()
