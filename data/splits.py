@@ -59,18 +59,13 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
     if own is not None and (validation == "val" or (validation == "auto" and len(own) >= SMALLEST_VALIDATION)):
         shared = len(set(own.patients) & set(listing.select(rows).patients))
         notes = (f"{shared:,} patients are in both train and val: validation scores will flatter",) if shared else ()
-        kept = np.arange(len(own))
-        return Split(rows, kept, "val", _digest(listing.select(rows).names, own.names), notes)
+        _check_classes(source, listing.labels[rows], "training")
+        return Split(rows, np.arange(len(own)), "val", _digest(listing.select(rows).names, own.names), notes)
 
     chosen = take_patients(listing.select(rows), VALIDATION_FRACTION, seed)
     train, held = rows[~chosen], rows[chosen]
-    faults = []
-    for label, name in enumerate(source.classes):
-        for part, of in (("training", train), ("validation", held)):
-            if not np.any(listing.labels[of] == label):
-                faults.append(f"class {name} has too few patients to have any in {part}; add images or raise --limit")
-    if faults:
-        raise InputError(*faults)
+    _check_classes(source, listing.labels[train], "training")
+    _check_classes(source, listing.labels[held], "validation")
     notes = ()
     if own is not None and validation == "auto":
         notes = (
@@ -133,6 +128,17 @@ def together(*keys: Iterable[str]) -> list[int]:
             parent[newer] = older
     numbers: dict[int, int] = {}
     return [numbers.setdefault(root(row), len(numbers)) for row in range(len(parent))]
+
+
+def _check_classes(source: Source, labels: np.ndarray, part: str) -> None:
+    missing = [name for label, name in enumerate(source.classes) if label not in labels]
+    if missing:
+        raise InputError(
+            *(
+                f"class {name} has too few patients to have any in {part}; add images or raise --limit"
+                for name in missing
+            )
+        )
 
 
 def _digest(train: Iterable[str], validation: Iterable[str]) -> str:

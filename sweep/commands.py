@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from rich.table import Table
 
 from data import cache
 from data.decode import UnreadableImageError
+from data.faults import InputError
 from data.sources import SPLITS, Source, download, open_source
 from sweep import display
-from sweep.plan import disk_of, estimate, make_plan
+from sweep.plan import Plan, disk_of, estimate, make_plan
 from sweep.settings import Settings, check_folder
+
+if TYPE_CHECKING:
+    from sweep.conclusion import Outcome
+    from sweep.stores.tracking import Tracking
+
+LOCK = ".sweep.lock"  # one writer a directory: SQLite and MLflow's stores take no more
 
 
 def search(settings: Settings, *, as_json: bool) -> None:
@@ -29,7 +37,21 @@ def search(settings: Settings, *, as_json: bool) -> None:
     for size in sorted({planned.image_size for planned in plan.studies}):
         with terminal.counting(f"decoding images to {size} x {size}", images) as progress:
             cache.build(plan.source, size, progress)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{folder}: another sweep runs in this directory; wait for it, or use another one") from None
+    with lock:
+        outcomes, tracking = _run_studies(plan, folder, terminal)
+    terminal.show(display.next_commands(outcomes, plan, tracking.experiment_id))
+    if as_json:
+        display.print_json({"exit_code": 0, "studies": [display.outcome_json(outcome) for outcome in outcomes]})
 
+
+def _run_studies(plan: Plan, folder: Path, terminal: display.Terminal) -> tuple[list[Outcome], Tracking]:
+    """Opens engine and stores, and runs the studies."""
+    settings = plan.settings
     from sweep.engines.local import LocalEngine
 
     engine = LocalEngine(plan.workers, plan.device, plan.threads)  # its workers import torch while we open the stores
@@ -37,7 +59,7 @@ def search(settings: Settings, *, as_json: bool) -> None:
         from sweep.orchestrator import run_study
         from sweep.stores.tracking import open_tracking
 
-        tracking = open_tracking(settings.tracking_uri or f"sqlite:///{folder / 'mlflow.db'}", plan.experiment, folder)
+        tracking = open_tracking(settings.tracking_uri or f"sqlite:///{folder / 'mlflow.db'}", plan.experiment)
         storage = settings.storage or f"sqlite:///{folder / 'optuna.db'}"
         outcomes = []
         for planned in plan.studies:
@@ -52,9 +74,7 @@ def search(settings: Settings, *, as_json: bool) -> None:
             outcomes.append(outcome)
     finally:
         engine.close()
-    terminal.show(display.next_commands(outcomes, plan, tracking.experiment_id))
-    if as_json:
-        display.print_json({"exit_code": 0, "studies": [display.outcome_json(outcome) for outcome in outcomes]})
+    return outcomes, tracking
 
 
 def dry_run(settings: Settings, *, as_json: bool) -> None:

@@ -132,7 +132,8 @@ def run_study(
     loop = _Loop(mirror, engine, folder / "checkpoints" / study.name, view)
     loop.recover()
     if loop.missing() <= 0:
-        view.say(f"study {study.name} has its {settings.trials} trials already; nothing is left to train")
+        done = settings.trials - loop.missing()
+        view.say(f"study {study.name} has {done} of {settings.trials} trials; nothing is left to train")
     try:
         with deferred() as stopping:
             loop.run(stopping)

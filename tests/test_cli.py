@@ -200,3 +200,13 @@ def test_help_names_every_option_once(run):
     ):
         assert out.count(f"{option} ") >= 1
     assert np.all(np.array([len(line) for line in out.splitlines()]) <= 120)
+
+
+def test_a_second_sweep_in_the_same_directory_is_refused(run, pictures):
+    from filelock import FileLock
+
+    with FileLock(run.folder / ".sweep.lock"):
+        code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16")
+    assert code == 2
+    assert "another sweep runs in this directory" in err
+    assert [path.name for path in run.folder.iterdir()] == [".sweep.lock"]

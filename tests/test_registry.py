@@ -45,7 +45,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # also where artifacts go
-        yield open_tracking(f"sqlite:///{folder}/mlflow.db", NAME, folder)
+        yield open_tracking(f"sqlite:///{folder}/mlflow.db", NAME)
 
 
 @pytest.fixture(scope="module")

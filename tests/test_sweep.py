@@ -185,7 +185,7 @@ def test_the_best_is_registered_with_its_scores(study):
 def test_nothing_is_left_in_the_working_directory_but_the_stores(study):
     folder, _, _ = study
     assert {path.name for path in folder.iterdir()} - {"leaderboard.json"} == {
-        "mlflow.db", "mlruns", "optuna.db", ".mlflow.lock",
+        "mlflow.db", "mlruns", "optuna.db", ".sweep.lock",
     }  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def test_typed_again_it_does_nothing_and_says_so_and_then_goes_on(study, picture
     arguments = ("--arch", "cnn1", "--data", pictures, "--warmup", 1, *SMALL, "--json")
     again = sweep(folder, "--trials", 12, *arguments)
     assert again.returncode == 0, again.stderr
-    assert "has its 12 trials already" in again.stderr
+    assert "has 12 of 12 trials; nothing is left to train" in again.stderr
     assert json.loads(again.stdout)["studies"][0]["version"] == answer["studies"][0]["version"]
     client = client_of(folder)
     assert len(client.search_model_versions("name = 'blob-pictures'")) == 1

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -120,26 +119,24 @@ class Tracking:
         return [run.info.run_id for run in runs]
 
 
-def open_tracking(uri: str, experiment: str, folder: Path) -> Tracking:
+def open_tracking(uri: str, experiment: str) -> Tracking:
     """Opens MLflow's store and the experiment; makes what is missing.
 
-    A new SQLite store that several processes touch first is broken for good, so it is made under a file lock.
+    A new SQLite store that several processes touch first is broken for good: the caller must be the only one.
 
     Args:
         uri: MLflow's tracking URI.
         experiment: The experiment's name.
-        folder: The working directory; holds the lock.
 
     Raises:
         InputError: The store cannot be opened or reached.
     """
     try:
-        with FileLock(folder / ".mlflow.lock"):
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            found = client.get_experiment_by_name(experiment)
-            if found is not None and found.lifecycle_stage != "active":
-                raise InputError(f"experiment {experiment} is deleted; restore it with `mlflow experiments restore`")
-            identifier = found.experiment_id if found else client.create_experiment(experiment, tags=KIND)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is not None and found.lifecycle_stage != "active":
+            raise InputError(f"experiment {experiment} is deleted; restore it with `mlflow experiments restore`")
+        identifier = found.experiment_id if found else client.create_experiment(experiment, tags=KIND)
     except InputError:
         raise
     except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
