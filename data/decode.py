@@ -36,7 +36,10 @@ def decode(source: Path | bytes, size: int) -> np.ndarray:
     Raises:
         UnreadableImageError: It is no image, is damaged, or is larger than MAX_BYTES or MAX_PIXELS.
     """
-    length = len(source) if isinstance(source, bytes) else source.stat().st_size
+    try:
+        length = len(source) if isinstance(source, bytes) else source.stat().st_size
+    except OSError as error:
+        raise UnreadableImageError(str(error.strerror)) from error
     if length == 0:
         raise UnreadableImageError("the file is empty")
     if length > MAX_BYTES:
@@ -59,10 +62,15 @@ def decode(source: Path | bytes, size: int) -> np.ndarray:
 def gray(image: Image.Image) -> Image.Image:
     """Turns any image into 8-bit gray: 16-bit is scaled, not clipped, and transparency is laid on black."""
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N", "F"):
-        values = np.asarray(image, dtype=np.float64)
+        values = np.asarray(image)
+        low, high = values.min(initial=0), values.max(initial=0)
+        if not np.isfinite([low, high]).all():
+            raise UnreadableImageError("a pixel is not a finite number")
         # 16-bit files say their range; a float or 32-bit one does not, so its own largest value decides.
-        top = 65535.0 if image.mode != "F" and values.max(initial=0) <= 65535 else max(values.max(initial=0), 1.0)
-        return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8), mode="L")
+        top = 65535.0 if image.mode.startswith("I;16") else max(float(high), 1.0)
+        table = np.clip(values, 0, None).astype(np.float32)
+        table *= 255 / top
+        return Image.fromarray(np.rint(table, out=table).astype(np.uint8), mode="L")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

@@ -105,7 +105,8 @@ def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN
     Args:
         location: A folder with `train/` and `test/`, an `.npz` file in MedMNIST's layout, or None for the
             downloaded data set where there is one and the phantom where there is none.
-        patient_pattern: Regular expression; what it matches in a file's name is the patient.
+        patient_pattern: Regular expression; what it matches in a file's name, or its group if it has one, is the
+            patient.
 
     Raises:
         InputError: There is no usable data set; says every fault that was found.
@@ -231,6 +232,9 @@ def read_npz(path: Path) -> Source:
         faults.append(f"--data {path}: the name {name!r} belongs to the built-in phantom; rename the file")
     if faults:
         raise InputError(*faults)
+    empty = [split for split, listing in splits.items() if not len(listing)]
+    if empty:
+        raise InputError(*(f"--data {path}: {split}_images holds no image" for split in empty))
     labels_seen = np.unique(np.concatenate([listing.labels for listing in splits.values()]))
     classes = tuple(str(label) for label in range(int(labels_seen.max()) + 1))
     for split, listing in splits.items():
@@ -311,14 +315,21 @@ def slug(name: str) -> str:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+    )
 
 
 def _patient(path: Path, pattern: re.Pattern[str]) -> str:
     match = pattern.search(path.name)
-    return match[0] if match else f"{path.parent.name}/{path.name}"
+    return match[match.lastindex or 0] if match else f"{path.parent.name}/{path.name}"
 
 
 def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error

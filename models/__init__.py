@@ -57,7 +57,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "resnet50",
             "3.4",
             224,
-            32,
+            33,  # at 32 a last batch of one image leaves batch normalisation a single value
             0.0,
             1.0,
             Augmentation(

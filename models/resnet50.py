@@ -13,7 +13,6 @@ from torchvision.models import ResNet50_Weights, resnet50
 from data.faults import InputError
 from models.layers import ACTIVATIONS
 
-FINETUNE = ("all", "layer4", "head")
 HIDDEN = 256
 
 
@@ -127,6 +126,8 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     except Exception as error:  # both readers raise whatever the damage runs into
         raise InputError(f"--weights {path}: cannot be read as tensors ({error})") from error
     wanted = {name: tensor for name, tensor in backbone.state_dict().items() if not name.startswith("fc.")}
+    if not isinstance(state, dict):
+        raise InputError(f"--weights {path}: holds a {type(state).__name__}, not a dictionary of tensors")
     missing = [
         name
         for name, tensor in wanted.items()

@@ -159,7 +159,7 @@ def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -
             f"{remote}mlflow ui",
             f"look at it: http://127.0.0.1:5000/#/experiments/{experiment_id}/runs?workflowType=machine_learning",
         ),
-        (f"{remote}mlflow models serve -m models:/{last.model}@{last.arch} --env-manager local", "serve it"),
+        (f"{remote}mlflow models serve -m models:/{last.model}@{last.arch} --env-manager local -p 5001", "serve it"),
         ("optuna-dashboard sqlite:///optuna.db", "look at the search (pip install optuna-dashboard)")
         if plan.settings.storage is None
         else (f"optuna-dashboard {plan.settings.storage}", "look at the search (pip install optuna-dashboard)"),

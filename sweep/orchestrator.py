@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from data.cache import images_of
+from data.sources import slug
 from sweep.conclusion import Outcome, conclude
 from sweep.engines import Engine, EpochFinished, Event, Job, JobFailed
 from sweep.errors import StudyFailedError, StudyInterruptedError
@@ -129,7 +130,7 @@ def run_study(
         epochs=settings.epochs,
     )
     mirror = Mirror(plan, planned, study, tracking, images_of(plan.source, plan.split, planned.image_size))
-    loop = _Loop(mirror, engine, folder / "checkpoints" / study.name, view)
+    loop = _Loop(mirror, engine, folder / "checkpoints" / slug(study.name), view)
     loop.recover()
     if loop.missing() <= 0:
         done = settings.trials - loop.missing()
@@ -201,9 +202,8 @@ class _Loop:
     def clean(self) -> None:
         """Removes the checkpoints of trials that run; MLflow has those of the complete ones."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-        for folder in self.checkpoints.parents[:2]:  # those of the data set and of all, once they are empty
-            with suppress(OSError):
-                folder.rmdir()
+        with suppress(OSError):  # other studies may have theirs beside it
+            self.checkpoints.parent.rmdir()
 
     def abandon(self) -> None:
         """Stops the trials that run and queues their configurations again."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from data import phantom
+from data.faults import InputError
 from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES
@@ -95,6 +97,8 @@ def make_plan(settings: Settings, *, fetch: bool) -> Plan:
     source = open_source(settings.data, patient_pattern=settings.patient_pattern)
     split = split_source(source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
     check_data(settings, split)
+    if source.kind != "phantom" and settings.experiment == phantom.NAME:
+        raise InputError(f"--experiment {phantom.NAME}: that name belongs to the built-in phantom; use another")
     device = choose_device(settings.device)
     workers = choose_workers(settings.workers, device)
     options: dict[str, Any] = {}

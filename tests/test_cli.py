@@ -120,6 +120,12 @@ def test_a_read_only_directory_is_refused(run, monkeypatch, pictures):
     assert "/proc: the working directory cannot be written" in err
 
 
+def test_x_rays_cannot_take_the_phantoms_name(run, pictures):
+    code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16", "--experiment", "phantom")
+    assert code == 2
+    assert "belongs to the built-in phantom" in err
+
+
 def test_all_faults_come_at_once_and_as_json_too(run):
     code, out, err = run("--arch", "vgg", "--trials", "0", "--json")
     assert code == 2

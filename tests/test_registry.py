@@ -471,3 +471,27 @@ def post(url: str, payload: dict[str, Any]) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def test_a_doctored_network_is_refused_before_it_is_read(tmp_path):
+    import zipfile
+
+    from sweep.stores.serving_model import _refuse_pickles
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 2))
+    export_network(network, 16, tmp_path / "network.pt2")
+    _refuse_pickles(tmp_path / "network.pt2")
+    with zipfile.ZipFile(tmp_path / "network.pt2") as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    config = next(name for name in content if name.endswith("weights_config.json"))
+    assert b"use_pickle" in content[config]
+    doctored = {
+        "asks": {**content, config: content[config].replace(b"false", b"true")},
+        "holds": {**content, "network/data/sample_inputs/model.pt": b"anything"},
+    }
+    for name, entries in doctored.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.pt2", "w") as archive:
+            for entry, data in entries.items():
+                archive.writestr(entry, data)
+        with pytest.raises(MlflowException, match=f"{name}.pt2 {name} .*pickle"):
+            _refuse_pickles(tmp_path / f"{name}.pt2")

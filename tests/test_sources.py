@@ -158,3 +158,19 @@ def test_a_failed_download_says_how_to_do_it_by_hand(monkeypatch):
     monkeypatch.setattr(kagglehub, "dataset_download", refuse)
     with pytest.raises(InputError, match=r"no network.*by hand.*kaggle\.com"):
         sources.download()
+
+
+def test_a_group_in_the_patient_pattern_is_the_patient(pictures):
+    listing = open_source(pictures, patient_pattern=r"(?:person|IM-)(\d+)[_-].*").splits["train"]
+    assert {"1", "0000"} <= set(listing.patients)
+    assert len(set(listing.patients)) == 40
+
+
+def test_a_broken_link_is_named_and_a_folder_named_like_a_picture_is_none(pictures, tmp_path):
+    root = tmp_path / "links"
+    shutil.copytree(pictures, root)
+    (root / "train" / "NORMAL" / "folder.png").mkdir()
+    assert len(open_source(root).splits["train"]) == 160
+    (root / "train" / "NORMAL" / "broken.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"broken\.png: cannot be read"):
+        open_source(root)

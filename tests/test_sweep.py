@@ -74,7 +74,7 @@ def test_the_terminal_gets_plain_lines_and_stdout_one_object(study):
     assert "\x1b" not in done.stdout + done.stderr
     assert not re.search(r"Warning|Traceback|INFO|it/s", done.stderr), done.stderr
     assert len(re.findall(r"^cnn1-\d{3} +(?:complete|pruned)", done.stderr, re.M)) == 12
-    for following in ("mlflow ui", "mlflow models serve -m models:/blob-pictures@cnn1 --env-manager local"):
+    for following in ("mlflow ui", "mlflow models serve -m models:/blob-pictures@cnn1 --env-manager local -p 5001"):
         assert following in done.stderr
 
 
@@ -312,3 +312,16 @@ def test_trials_that_all_fail_stop_the_study_and_say_why(pictures, tmp_path):
         "non-finite loss" in run.data.tags["sweep.reason"] or "the study was stopped" in run.data.tags["sweep.reason"]
         for run in children.values()
     )
+
+
+def test_an_experiment_named_like_a_path_touches_nothing_there(pictures, tmp_path):
+    victim = tmp_path / "victim" / "cnn3"
+    victim.mkdir(parents=True)
+    (victim / "precious").write_text("x")
+    work = tmp_path / "work"
+    work.mkdir()
+    arguments = ("--data", pictures, *SMALL[:4], "--fix", "batch_size=32", "--experiment", tmp_path / "victim")
+    done = sweep(work, "--arch", "cnn3", "--trials", 1, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert (victim / "precious").exists()
+    assert not (work / "checkpoints").exists()

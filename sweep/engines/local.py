@@ -121,7 +121,9 @@ class _CloseRequestedError(Exception):
 
 
 def _work(connection: Connection, device: str, index: int, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the orchestrator decides
+    # Both may reach the whole process group; the orchestrator decides, and its end is the end of the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     from sweep.hardware import prepare_training_process
 
     prepare_training_process(device, threads)

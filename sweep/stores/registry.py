@@ -161,7 +161,8 @@ def decide(holder: Mapping[str, str] | None, candidate: Mapping[str, str]) -> De
     if holder is None:
         return Decision(True, "nobody held it")
     metric = candidate["sweep.metric"]
-    if holder.get("sweep.split_digest") == candidate["sweep.split_digest"] and metric in holder:
+    same = all(holder.get(digest) == candidate.get(digest) for digest in ("sweep.split_digest", "sweep.data_digest"))
+    if same and metric in holder:
         ours, theirs = float(candidate[metric]), float(holder[metric])
         better = ours < theirs if metric == "val/loss" else ours > theirs
         return Decision(better, f"{metric} {ours:.4f} against {theirs:.4f} on the same validation images")

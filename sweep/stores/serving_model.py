@@ -7,6 +7,7 @@ numpy and pandas, and nothing of the project that made it.
 
 import base64
 import json
+import zipfile
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -30,6 +31,7 @@ class ImageClassifier(PythonModel):
         """Reads the model's files."""
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.about: dict[str, Any] = json.loads(files["about"].read_text())
+        _refuse_pickles(files["network"])
         self.network = torch.export.load(files["network"]).module()
         self.decoder = _load(files["decode"])
 
@@ -106,6 +108,20 @@ def _load(path: Path) -> ModuleType:
     module = ModuleType(loader.name)
     loader.exec_module(module)
     return module
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Refuses an exported program with anything in it that torch would read as a pickle.
+
+    What torch writes for us is JSON and raw tensors; a file that asks for more is not what was registered.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            name = entry.filename
+            if name.endswith((".pkl", ".pt", ".pth")) and entry.file_size:  # torch leaves an empty place for examples
+                raise MlflowException(f"{path.name} holds a pickle: {name}")
+            if name.endswith("_config.json") and b'"use_pickle":true' in archive.read(name).replace(b" ", b""):
+                raise MlflowException(f"{path.name} asks for a pickle: {name}")
 
 
 def _invalid(sentence: str) -> MlflowException:

@@ -114,7 +114,9 @@ class Study:
     def retry(self, number: int) -> None:
         """Puts a trial into the queue again: same hyperparameters, same seed."""
         trial = self._study.get_trials(deepcopy=False)[number]
-        self._study.enqueue_trial(trial.params, user_attrs={"retry_of": number, "seed": trial.user_attrs["seed"]})
+        # A queued trial that ended before its parameters were suggested has them only here.
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        self._study.enqueue_trial(params, user_attrs={"retry_of": number, "seed": trial.user_attrs["seed"]})
 
     def trials(self) -> list[Recorded]:
         """All trials, by number."""
@@ -191,9 +193,10 @@ def open_study(
     Raises:
         InputError: The storage cannot be opened, or the study was begun with another fingerprint; says what differs.
     """
+    # Epochs count from 1, and a pruner may act at its warm-up step itself.
     pruners: dict[str, optuna.pruners.BasePruner] = {
-        "median": optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warmup),
-        "hyperband": optuna.pruners.HyperbandPruner(min_resource=max(1, warmup), max_resource=max(epochs, warmup, 1)),
+        "median": optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warmup + 1),
+        "hyperband": optuna.pruners.HyperbandPruner(min_resource=warmup + 1, max_resource=max(epochs, warmup + 1)),
         "none": optuna.pruners.NopPruner(),
     }
     try:

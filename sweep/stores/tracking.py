@@ -46,12 +46,13 @@ class Tracking:
         return run.info.run_id
 
     def exists(self, run_id: str) -> bool:
-        """Whether there is such a run."""
+        """Whether there is such a run, not deleted."""
         try:
-            self.client.get_run(run_id)
-        except MlflowException:
+            return self.client.get_run(run_id).info.lifecycle_stage == "active"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             return False
-        return True
 
     def log(
         self, run_id: str, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, Any] | None = None
