@@ -50,26 +50,25 @@ def search(settings: Settings, *, as_json: bool) -> None:
 
 
 def _run_studies(plan: Plan, folder: Path, terminal: display.Terminal) -> tuple[list[Outcome], Tracking]:
-    """Opens engine and stores, and runs the studies."""
+    """Opens stores and engine, and runs the studies."""
     settings = plan.settings
     from sweep.engines.local import LocalEngine
+    from sweep.orchestrator import open_studies, run_study
+    from sweep.stores.tracking import open_tracking
 
-    engine = LocalEngine(plan.workers, plan.device, plan.threads)  # its workers import torch while we open the stores
+    studies = open_studies(plan, settings.storage or f"sqlite:///{folder / 'optuna.db'}")
+    engine = LocalEngine(plan.workers, plan.device, plan.threads)  # its workers import torch while MLflow opens
     try:
-        from sweep.orchestrator import run_study
-        from sweep.stores.tracking import open_tracking
-
         tracking = open_tracking(settings.tracking_uri or f"sqlite:///{folder / 'mlflow.db'}", plan.experiment)
-        storage = settings.storage or f"sqlite:///{folder / 'optuna.db'}"
         outcomes = []
-        for planned in plan.studies:
+        for planned, study in zip(plan.studies, studies, strict=True):
             terminal.say(
                 f"study {plan.full_name(planned)}: {settings.trials} trials, "
                 f"{planned.image_size} x {planned.image_size} pixels, "
                 f"{plan.workers} at once on {plan.device} in {plan.precision}"
             )
             with terminal.live():
-                outcome = run_study(plan, planned, engine, tracking, storage, folder, terminal)
+                outcome = run_study(plan, planned, study, engine, tracking, folder, terminal)
             terminal.show(display.outcome_view(outcome, plan))
             outcomes.append(outcome)
     finally:

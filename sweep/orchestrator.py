@@ -26,7 +26,7 @@ from sweep.mirror import Mirror
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.metrics import probabilities, scores
 from sweep.settings import METRICS
-from sweep.stores.study import Asked, Recorded, open_study
+from sweep.stores.study import Asked, Recorded, Study, open_study
 from sweep.stores.tracking import Tracking
 from sweep.training import BEST, EpochResult, TrainingConfig
 
@@ -98,37 +98,52 @@ class View(Protocol):
         ...
 
 
+def open_studies(plan: Plan, storage: str) -> list[Study]:
+    """Opens every study of a sweep, so that none is refused after another has run for hours.
+
+    Args:
+        plan: The sweep.
+        storage: Optuna's storage URL.
+
+    Raises:
+        InputError: The storage cannot be opened, or a study was begun with other data, split, size or space.
+    """
+    settings = plan.settings
+    return [
+        open_study(
+            storage,
+            plan.full_name(planned),
+            planned.space,
+            direction=METRICS[settings.metric],
+            fingerprint=_fingerprint(plan, planned),
+            seed=_seed(settings.seed, planned.arch),
+            pruner=settings.pruner,
+            warmup=settings.warmup,
+            epochs=settings.epochs,
+        )
+        for planned in plan.studies
+    ]
+
+
 def run_study(
-    plan: Plan, planned: PlannedStudy, engine: Engine, tracking: Tracking, storage: str, folder: Path, view: View
+    plan: Plan, planned: PlannedStudy, study: Study, engine: Engine, tracking: Tracking, folder: Path, view: View
 ) -> Outcome:
     """Runs a study until it has the trials that it is to have, and registers its best.
 
     Args:
         plan: The sweep.
         planned: The study of it to run.
+        study: The same in Optuna.
         engine: Where trials run.
         tracking: The MLflow experiment.
-        storage: Optuna's storage URL.
         folder: The working directory; checkpoints of running trials go to `checkpoints/` in it.
         view: Who wants to know.
 
     Raises:
-        InputError: The study was begun with other data, split, size or space.
         StudyFailedError: Trials fail and none ends well.
         StudyInterruptedError: Ctrl-C or SIGTERM.
     """
     settings = plan.settings
-    study = open_study(
-        storage,
-        plan.full_name(planned),
-        planned.space,
-        direction=METRICS[settings.metric],
-        fingerprint=_fingerprint(plan, planned),
-        seed=_seed(settings.seed, planned.arch),
-        pruner=settings.pruner,
-        warmup=settings.warmup,
-        epochs=settings.epochs,
-    )
     mirror = Mirror(plan, planned, study, tracking, images_of(plan.source, plan.split, planned.image_size))
     loop = _Loop(mirror, engine, folder / "checkpoints" / slug(study.name), view)
     loop.recover()

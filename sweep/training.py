@@ -164,6 +164,7 @@ def train(
         draws = _seed_torch(config.seed, epoch)
         network.train()
         total_loss = torch.zeros((), device=device)
+        total_weight = torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         for images, labels in augmented_batches(
             train_pixels, train_rows, train_labels, config.batch_size, architecture.augmentation, draws
@@ -177,9 +178,11 @@ def train(
             loss.backward()
             optimizer.step()
             # Sums stay on the device: reading a number here would wait for it at every step.
-            total_loss += loss.detach() * len(labels)
+            weight = class_weights[labels].sum()
+            total_loss += loss.detach() * weight
+            total_weight += weight
             correct += (logits.detach().argmax(1) == labels).sum()
-        train_loss = total_loss.item() / len(training)
+        train_loss = (total_loss / total_weight).item()
         trained = time.perf_counter()
 
         validation_logits = _logits(network, validation_pixels, validation_rows, validation_labels, config)

@@ -120,6 +120,14 @@ def test_a_read_only_directory_is_refused(run, monkeypatch, pictures):
     assert "/proc: the working directory cannot be written" in err
 
 
+def test_a_store_of_trials_that_cannot_be_opened_is_refused_before_mlflows_is_made(run, pictures):
+    arguments = ("--data", pictures, "--fix", "batch_size=16", "--image-size", 16)
+    code, _, err = run("--arch", "cnn1", *arguments, "--storage", "bogus://x")
+    assert code == 2
+    assert "--storage bogus://x: cannot be opened" in err
+    assert [path.name for path in run.folder.iterdir()] == [".sweep.lock"]
+
+
 def test_x_rays_cannot_take_the_phantoms_name(run, pictures):
     code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16", "--experiment", "phantom")
     assert code == 2
