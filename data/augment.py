@@ -124,22 +124,19 @@ def augment(pixels: torch.Tensor, augmentation: Augmentation, drawn: Draw) -> to
     return images
 
 
-def batches(
-    pixels: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor, batch_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(pixels: torch.Tensor, rows: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
     """Yields batches in order, as they are.
 
     Args:
         pixels: uint8 [M, size, size].
         rows: int64 [N], which of the M; on the same device.
-        labels: int64 [N], on the same device.
         batch_size: Images a batch; the last may be smaller.
 
     Yields:
-        float32 [n, 1, size, size] from 0 to 1, and int64 [n].
+        float32 [n, 1, size, size] from 0 to 1.
     """
-    for chosen, label in zip(rows.split(batch_size), labels.split(batch_size), strict=True):
-        yield pixels[chosen].unsqueeze(1).float().div_(255), label
+    for chosen in rows.split(batch_size):
+        yield pixels[chosen].unsqueeze(1).float().div_(255)
 
 
 def augmented_batches(
@@ -150,7 +147,7 @@ def augmented_batches(
     augmentation: Augmentation,
     generator: torch.Generator,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields one epoch of shuffled, augmented batches; arguments and batches as in `batches`.
+    """Yields one epoch of shuffled, augmented batches, with their labels; arguments as in `batches`.
 
     All draws of the epoch are made first and sent to the device together, so nothing waits for the host in between.
     """

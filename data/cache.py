@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,23 @@ def build(source: Source, size: int, progress: Callable[[int], None] = lambda do
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
+
+
+def remove_left_behind(older_than: float = 3600.0) -> list[Path]:
+    """Removes caches that a process began and did not live to finish.
+
+    Args:
+        older_than: Seconds since the last change; a younger one may be in the making.
+
+    Returns:
+        The folders removed.
+    """
+    now, removed = time.time(), []
+    for folder in user_cache_path("sweep").glob(".*-*"):
+        if now - folder.stat().st_mtime > older_than:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
+    return removed
 
 
 def images_of(source: Source, split: Split, size: int) -> dict[str, Images]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-_KEY = "sweep"
+_KEY, _SUM = "sweep", "crc32"
 
 
 def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """Writes a checkpoint: to a temporary file, then fsync, then rename.
 
-    The JSON travels in the file's header, so tensors and metadata can never belong to different moments.
+    The JSON travels in the file's header, so tensors and metadata can never belong to different moments, and a
+    checksum of both beside it, since safetensors itself would read flipped bits as weights.
 
     Args:
         path: The file; its folder is made if it is missing.
@@ -30,10 +32,9 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
         OSError: The disk is full or cannot be written; an older file at `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        {_KEY: json.dumps(metadata, allow_nan=False)},
-    )
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(metadata, allow_nan=False)
+    content = save(plain, {_KEY: text, _SUM: str(_checksum(plain, text))})
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -59,13 +60,26 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: The file is not one of `write`'s.
+        ValueError: The file is not one of `write`'s, or was damaged since.
     """
     if not path.is_file():
         raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()[_KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - it is no dict
+            header = file.metadata()
+            text, checksum = header[_KEY], header[_SUM]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        metadata = json.loads(text)
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a checkpoint of this project: {error}") from error
+    if str(_checksum(tensors, text)) != checksum:
+        raise ValueError(f"{path} is damaged: its checksum does not match")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> int:
+    total = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        total = zlib.crc32(name.encode(), total)
+        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, total)
+    return total

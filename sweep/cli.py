@@ -13,7 +13,7 @@ from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from models import ARCHITECTURES
 from sweep.errors import StudyFailedError, StudyInterruptedError
-from sweep.settings import FINETUNE, METRICS, PRUNERS, VALIDATIONS, Settings
+from sweep.settings import FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings, seconds_of
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -38,6 +38,12 @@ DataOption = Annotated[
 ]
 PatientOption = Annotated[
     str, typer.Option("--patient-pattern", help="Regular expression that finds the patient in a file's name.")
+]
+TrackingOption = Annotated[
+    str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's store. Default: sqlite:///mlflow.db here.")
+]
+StorageOption = Annotated[
+    str | None, typer.Option(envvar="OPTUNA_STORAGE", help="Optuna's store. Default: sqlite:///optuna.db here.")
 ]
 
 
@@ -94,22 +100,26 @@ def search(
     split_seed: Annotated[
         int, typer.Option(help="Decides which patients validate; studies compare only on the same split.")
     ] = 0,
+    retries: Annotated[
+        int, typer.Option(help="Further attempts at a configuration that lost its worker or ran out of memory.")
+    ] = 2,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Train no longer than this: 45m, 2h, 1h30m. Default: no end.")
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(help=f"Whose checkpoints stay in MLflow: {', '.join(KEEP)} (of the study).")
+    ] = "all",
     workers: Annotated[
         int | None, typer.Option(help="Trials to train at once. Default: one a GPU, or one a core.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16 (training steps only).")] = "auto",
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's store. Default: sqlite:///mlflow.db here."),
-    ] = None,
+    tracking_uri: TrackingOption = None,
     experiment: Annotated[
         str | None,
         typer.Option(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name."),
     ] = None,
-    storage: Annotated[
-        str | None, typer.Option(envvar="OPTUNA_STORAGE", help="Optuna's store. Default: sqlite:///optuna.db here.")
-    ] = None,
+    storage: StorageOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print space, data, split, estimated time and disk; touch nothing.")
     ] = False,
@@ -138,6 +148,9 @@ def search(
         search=tuple(search),
         weights=weights,
         finetune=finetune,
+        retries=retries,
+        budget=None if budget is None else seconds_of(budget),
+        keep=keep,
         workers=workers,
         device=device,
         precision=precision,
@@ -149,6 +162,36 @@ def search(
     from sweep.commands import search as run_search
 
     (show_plan if dry_run else run_search)(settings, as_json=json)
+
+
+@app.command()
+def doctor(
+    storage: StorageOption = None,
+    tracking_uri: TrackingOption = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Write all runs of a study again where MLflow has none of them.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Bring Optuna, MLflow and the checkpoints on disk to one truth; say what was mended."""
+    from sweep.commands import doctor as run_doctor
+
+    run_doctor(storage, tracking_uri, rebuild=rebuild, as_json=json)
+
+
+@app.command()
+def replay(
+    run_id: Annotated[str, typer.Argument(help="The MLflow run of a trial.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Where the run's images are now. Default: where they were.")
+    ] = None,
+    tracking_uri: TrackingOption = None,
+    json: Json = False,
+) -> None:
+    """Train a run again from what MLflow knows of it, compare every epoch; exit 1 if a number differs."""
+    from sweep.commands import replay as run_replay
+
+    run_replay(run_id, data, tracking_uri, as_json=json)
 
 
 @data_app.command("info")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
+import time
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +19,10 @@ from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import SPLITS, Source, download, open_source
 from sweep import display
+from sweep.errors import StudyInterruptedError
+from sweep.hardware import choose_device
+from sweep.interrupt import deferred
+from sweep.owner import describe_owner, myself
 from sweep.plan import Plan, disk_of, estimate, make_plan
 from sweep.settings import Settings, check_folder
 
@@ -25,55 +34,191 @@ LOCK = ".sweep.lock"  # one writer a directory: SQLite and MLflow's stores take 
 
 
 def search(settings: Settings, *, as_json: bool) -> None:
-    """Runs the studies of a sweep, one after the other."""
-    plan = make_plan(settings, fetch=True)
+    """Runs the studies of a sweep, one after the other.
+
+    Raises:
+        StudyInterruptedError: Somebody stopped it.
+    """
     terminal = display.Terminal(to_stderr=as_json)
-    terminal.say(display.data_line(plan))
-    for note in (*plan.source.notes, *plan.split.notes):
-        terminal.say(f"note: {note}")
-    folder = Path.cwd()
-    check_folder(folder, sum(disk_of(plan, planned) for planned in plan.studies))
-    images = sum(len(listing) for listing in plan.source.splits.values())
-    for size in sorted({planned.image_size for planned in plan.studies}):
-        with terminal.counting(f"decoding images to {size} x {size}", images) as progress:
-            cache.build(plan.source, size, progress)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"{folder}: another sweep runs in this directory; wait for it, or use another one") from None
-    with lock:
-        outcomes, tracking = _run_studies(plan, folder, terminal)
+    with _stoppable() as stopping:
+        plan = make_plan(settings, fetch=True)
+        terminal.say(display.data_line(plan))
+        for note in (*plan.source.notes, *plan.split.notes):
+            terminal.say(f"note: {note}")
+        folder = Path.cwd()
+        check_folder(folder, sum(disk_of(plan, planned) for planned in plan.studies))
+        images = sum(len(listing) for listing in plan.source.splits.values())
+        for size in sorted({planned.image_size for planned in plan.studies}):
+            with terminal.counting(f"decoding images to {size} x {size}", images) as progress:
+                cache.build(plan.source, size, _unless(stopping, progress))
+        with _alone(folder):
+            outcomes, tracking = _run_studies(plan, folder, terminal, stopping)
     terminal.show(display.next_commands(outcomes, plan, tracking.experiment_id))
     if as_json:
         display.print_json({"exit_code": 0, "studies": [display.outcome_json(outcome) for outcome in outcomes]})
 
 
-def _run_studies(plan: Plan, folder: Path, terminal: display.Terminal) -> tuple[list[Outcome], Tracking]:
+def _run_studies(
+    plan: Plan, folder: Path, terminal: display.Terminal, stopping: Callable[[], bool]
+) -> tuple[list[Outcome], Tracking]:
     """Opens stores and engine, and runs the studies."""
     settings = plan.settings
     from sweep.engines.local import LocalEngine
     from sweep.orchestrator import open_studies, run_study
     from sweep.stores.tracking import open_tracking
 
-    studies = open_studies(plan, settings.storage or f"sqlite:///{folder / 'optuna.db'}")
+    studies = open_studies(plan, settings.storage or optuna_in(folder))
     engine = LocalEngine(plan.workers, plan.device, plan.threads)  # its workers import torch while MLflow opens
+    end = math.inf if settings.budget is None else time.monotonic() + settings.budget
     try:
-        tracking = open_tracking(settings.tracking_uri or f"sqlite:///{folder / 'mlflow.db'}", plan.experiment)
+        tracking = open_tracking(settings.tracking_uri or mlflow_in(folder), plan.experiment)
         outcomes = []
-        for planned, study in zip(plan.studies, studies, strict=True):
+        for left, planned, study in zip(range(len(studies), 0, -1), plan.studies, studies, strict=True):
+            if stopping():
+                raise KeyboardInterrupt
             terminal.say(
                 f"study {plan.full_name(planned)}: {settings.trials} trials, "
                 f"{planned.image_size} x {planned.image_size} pixels, "
                 f"{plan.workers} at once on {plan.device} in {plan.precision}"
             )
+            now = time.monotonic()
+            deadline = now + (end - now) / left  # what one study does not use, the others have
             with terminal.live():
-                outcome = run_study(plan, planned, study, engine, tracking, folder, terminal)
+                outcome = run_study(plan, planned, study, engine, tracking, folder, terminal, stopping, deadline)
             terminal.show(display.outcome_view(outcome, plan))
             outcomes.append(outcome)
     finally:
         engine.close()
+        for study in studies:
+            study.release()
     return outcomes, tracking
+
+
+def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_json: bool) -> None:
+    """Brings Optuna, MLflow and the checkpoints on disk to one truth, and says what was mended.
+
+    Raises:
+        SystemExit: With 1, where the runs of a study are missing and were not to be written again.
+    """
+    from sweep.mirror import Mirror
+    from sweep.orchestrator import checkpoints_of, requeue
+    from sweep.stores.study import stored_studies
+    from sweep.stores.tracking import TrackingAwayError, open_tracking
+
+    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
+    if storage is None and not (folder / "optuna.db").exists():
+        raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
+    mended, missing = [], []
+    with _stoppable(), _alone(folder):
+        studies = stored_studies(storage or optuna_in(folder))
+        for study in studies:
+            study.claim(confirm_seconds=0.0 if storage is None else 0.5)
+            try:
+                found = requeue(study, "the process that trained it ended")
+                mirror = Mirror(
+                    study,
+                    open_tracking(tracking_uri or mlflow_in(folder), study.experiment),
+                    checkpoints_of(folder, study),
+                    terminal.say,
+                )
+                if rebuild or mirror.exists():
+                    found += [*mirror.open(reopen=False), *mirror.end_left_open()]
+                else:
+                    missing.append(study.name)
+            except TrackingAwayError as error:
+                raise InputError(f"--tracking-uri {tracking_uri}: {error}") from error
+            finally:
+                study.release()
+            mended += found
+        mended += [f"{path}: an unfinished image cache; removed" for path in cache.remove_left_behind()]
+    for sentence in mended:
+        terminal.say(f"mended: {sentence}")
+    for name in missing:
+        terminal.say(f"missing: MLflow has no run of study {name}; `sweep doctor --rebuild` writes all of them again")
+    terminal.say(f"{len(studies):,} studies looked at, {len(mended):,} things mended")
+    if as_json:
+        code = 1 if missing else 0
+        names = [study.name for study in studies]
+        display.print_json({"exit_code": code, "studies": names, "mended": mended, "missing": missing})
+    if missing:
+        raise SystemExit(1)
+
+
+def replay(run_id: str, data: Path | None, tracking_uri: str | None, *, as_json: bool) -> None:
+    """Trains a run again from what MLflow knows of it, and compares every epoch.
+
+    Raises:
+        SystemExit: With 1, where a number differs.
+    """
+    from sweep.engines.local import LocalEngine
+    from sweep.replay import data_of
+    from sweep.replay import replay as train_again
+    from sweep.stores.tracking import read_run
+
+    terminal = display.Terminal(to_stderr=as_json)
+    past = read_run(tracking_uri or mlflow_in(Path.cwd()), run_id)
+    source, split = data_of(past, data)
+    device, threads = choose_device(past.params["device"]), int(past.params["threads"])
+    terminal.say(f"{past.name}: {len(past.epochs)} epochs on {source.location}, seed {past.params['seed']}")
+    with _stoppable() as stopping:
+        engine = LocalEngine(1, device, threads)
+        try:
+            result = train_again(past, source, split, engine, stopping, terminal.say)
+        finally:
+            engine.close()
+    terminal.show(display.replay_view(past.name, result))
+    if as_json:
+        display.print_json({"exit_code": 0 if result.equal else 1, "run_id": run_id, **display.replay_json(result)})
+    if not result.equal:
+        raise SystemExit(1)
+
+
+def optuna_in(folder: Path) -> str:
+    """Optuna's store of a working directory."""
+    return f"sqlite:///{folder / 'optuna.db'}"
+
+
+def mlflow_in(folder: Path) -> str:
+    """MLflow's store of a working directory, the one that plain `mlflow ui` opens."""
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Lets Ctrl-C and SIGTERM end a command where it is safe, and says so."""
+    try:
+        with deferred() as stopping:
+            yield stopping
+    except KeyboardInterrupt as error:
+        raise StudyInterruptedError("stopped; the same command goes on from here") from error
+
+
+def _unless(stopping: Callable[[], bool], progress: Callable[[int], None]) -> Callable[[int], None]:
+    def go_on(done: int) -> None:
+        if stopping():
+            raise KeyboardInterrupt
+        progress(done)
+
+    return go_on
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other sweeps out of a directory; the kernel lets go of the lock however this process ends."""
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        try:
+            owner = describe_owner(json.loads((folder / LOCK).read_text()))
+        except ValueError:  # it has the lock and has not said yet who it is
+            owner = "another process"
+        raise InputError(
+            f"{folder}: {owner} runs a sweep in this directory; wait for it, stop it, or use another directory"
+        ) from None
+    with lock:
+        (folder / LOCK).write_text(json.dumps(myself()))
+        yield
 
 
 def dry_run(settings: Settings, *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sweep.conclusion import Outcome
     from sweep.orchestrator import Progress
     from sweep.plan import Estimate, Plan
+    from sweep.replay import Replay
 
 _SHORT = {"learning_rate": "rate", "batch_size": "batch"}
 
@@ -149,6 +151,30 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     return Group(*lines)
 
 
+def replay_view(name: str, replay: Replay) -> Group:
+    """What a replay came to, and what may explain it where numbers differ."""
+    if replay.equal:
+        return Group(Text(f"{name}: {replay.epochs} epochs, {replay.metrics} metrics, every one equal", style="bold"))
+    lines: list[Any] = [Text(f"{name} came out otherwise", style="bold")]
+    if replay.differences:
+        lines.append(Text(f"{len(replay.differences)} of {replay.metrics} metrics differ"))
+    if replay.ending:
+        lines.append(Text(replay.ending))
+    if replay.surroundings:
+        table = Table("what differs around it", "then", "now")
+        for tag, (then, now) in replay.surroundings.items():
+            table.add_row(tag.removeprefix("sweep.").removeprefix("mlflow.source."), then, now)
+        lines.append(table)
+    else:
+        lines.append(Text("machine, versions and commit are the same"))
+    return Group(*lines)
+
+
+def replay_json(replay: Replay) -> dict[str, Any]:
+    """A replay as plain data."""
+    return {**dataclasses.asdict(replay), "equal": replay.equal}
+
+
 def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -> Group:
     """The three commands to type next."""
     uri = plan.settings.tracking_uri or ""
@@ -186,7 +212,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
             "trial": best.number,
             "params": best.params,
             "value": best.value,
-            "epoch": best.attributes["best_epoch"],
+            "epoch": best.best_epoch,
         },
     }
 
@@ -206,6 +232,8 @@ def duration(seconds: float) -> str:
 
 def _study(progress: Progress) -> Group:
     left = "" if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
+    if progress.budget_left is not None and not (progress.seconds_left or math.inf) < progress.budget_left:
+        left = f", {duration(progress.budget_left)} of the budget left"
     failed = f", {progress.failed} failed" if progress.failed else ""
     head = Text(
         f"study {progress.study}: {progress.done}/{progress.wanted} trials ({progress.pruned} pruned{failed}){left}",
@@ -228,7 +256,7 @@ def _study(progress: Progress) -> Group:
         best = progress.best
         table.add_row(
             f"best {best.number}",
-            f"{best.attributes['best_epoch']}",
+            str(best.best_epoch),
             f"{best.value:.4f}",
             "",
             *_params(best.params),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from data.faults import InputError
 
 # mallopt's names in glibc's <malloc.h>
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def choose_device(choice: str) -> str:
@@ -85,6 +88,18 @@ def prepare_training_process(device: str, threads: int) -> None:
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process as soon as its parent is gone, where the kernel can (Linux).
+
+    An orphan would otherwise train on until its next message, beside the worker that takes its place.
+    """
+    if sys.platform == "linux":
+        parent = multiprocessing.parent_process()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent is not None and os.getppid() != parent.pid:  # it went in the meantime
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def describe() -> dict[str, str]:

@@ -1,226 +1,386 @@
-"""A study as MLflow shows it: what is written on the study's run and on each trial's. Optuna knows it all already."""
+"""A study as MLflow shows it. All of it can be written again, from the study and the checkpoints on disk.
+
+Optuna is told first, always. Where MLflow cannot be told, because its server is away or this process dies, the next
+`reconcile` finds what is missing and writes it. A trial's files wait in `<its checkpoints>/artifacts` until they are
+in its run: such a folder is the sign that they are not.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data.cache import Images
-from sweep import provenance
-from sweep.plan import Plan, PlannedStudy
 from sweep.results import figures
-from sweep.results.metrics import probabilities
 from sweep.settings import METRICS
-from sweep.stores.study import Asked, Recorded, Study
-from sweep.stores.tracking import FAILED, FINISHED, STATUS, Tracking
-from sweep.training import BEST, TrainingConfig, restore
+from sweep.stores.study import ABOUT, Recorded, Study
+from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, TrackingAwayError, write_files
+from sweep.training import BEST
 
 SHOWN_IN_NOTE = 10
+AGAIN_SECONDS = 10.0  # between two looks whether a server is back
+ARTIFACTS = "artifacts"
+CHECKPOINT = f"checkpoint/{BEST}"
+LEFT_BEHIND = "left behind by a process that ended"
+TEST, CONCLUSION = "test", "sweep.conclusion"
 
 
 class Mirror:
     """The MLflow runs of one study."""
 
-    def __init__(
-        self, plan: Plan, planned: PlannedStudy, study: Study, tracking: Tracking, images: Mapping[str, Images]
-    ) -> None:
-        """Finds the study's run, or starts it.
+    def __init__(self, study: Study, tracking: Tracking, checkpoints: Path, say: Callable[[str], None]) -> None:
+        """Makes the mirror; `open` or `reconcile` looks at the runs.
 
         Args:
-            plan: The sweep.
-            planned: The study.
-            study: The same in Optuna; remembers the run's id.
+            study: The study; its attribute ABOUT says what its own run is to show.
             tracking: The MLflow experiment.
-            images: `train`, `validation` and `test`.
+            checkpoints: Where the folders of the study's trials are.
+            say: Says a sentence to whoever watches.
         """
-        self.plan, self.planned, self.study, self.tracking, self.images = plan, planned, study, tracking, images
-        known = study.noted("run_id")
-        if known and tracking.exists(known):
-            self.parent: str = known
-            tracking.reopen(known)
-        else:
-            self.parent = self._start_study()
-            study.note("run_id", self.parent)
+        self.study, self.tracking, self.checkpoints, self.say = study, tracking, checkpoints, say
+        self.about: dict[str, Any] = study.noted(ABOUT)
+        self.parent: str = study.noted("run_id") or ""
+        self.runs: dict[int, str] = {}
+        self._epochs: dict[int, list[dict[str, float]]] = {}  # of trials that have not ended
+        self._thinned: set[int] = set()
+        self._tested: dict[str, Any] = {}  # what the study notes of its test scores
+        self._away_since: float | None = None
+        self._looked = 0.0
 
     def run_name(self, number: int) -> str:
         """What the run of a trial is called."""
-        return f"{self.planned.name}-{number:03d}"
+        return f"{self.about['name']}-{number:03d}"
 
-    def tags(self) -> dict[str, str]:
-        """Tags that every run and version of the study has."""
-        return {
-            "sweep.study": self.study.name,
-            "sweep.arch": self.planned.arch,
-            "sweep.data": self.plan.source.name,
-            "sweep.data_digest": self.plan.source.digest,
-            "sweep.split_digest": self.plan.split.digest,
-            **provenance.tags(),
-        }
+    def folder(self, trial: Recorded | int) -> Path:
+        """Where the checkpoints of a configuration are, whichever attempt at it trains."""
+        return self.checkpoints / f"{trial if isinstance(trial, int) else trial.origin:03d}"
 
-    def start_trial(self, asked: Asked, config: TrainingConfig) -> str:
-        """Starts the run of a trial and returns its id."""
-        retry = {} if asked.retry_of is None else {"sweep.retry_of": self.run_name(asked.retry_of)}
-        run_id = self.tracking.start(
-            self.run_name(asked.number),
-            {**self.tags(), "sweep.trial": asked.number, "sweep.state": "RUNNING", **retry},
-            {**asked.params, "arch": config.arch, "seed": config.seed, **self._fixed_params()},
-            parent=self.parent,
-        )
-        self._log_data(run_id)
-        return run_id
+    def exists(self) -> bool:
+        """Whether MLflow has the study's run."""
+        return bool(self.parent) and self.tracking.get(self.parent) is not None
 
-    def epoch(self, run_id: str, row: Mapping[str, float]) -> None:
+    def open(self, *, reopen: bool = True) -> list[str]:
+        """Finds the study's run or starts it, brings everything to what the study knows, and says what was mended.
+
+        Args:
+            reopen: Whether the study goes on, so that its run is to say that it runs.
+
+        Raises:
+            TrackingAwayError: The server does not answer.
+        """
+        if not self.exists():
+            new = not self.parent
+            self.parent = self._start_study()
+            self.study.note("run_id", self.parent)
+            mended = [] if new else [f"study {self.study.name}: its run was missing; started again"]
+        else:
+            mended = []
+            if reopen:
+                self.tracking.reopen(self.parent)
+        return mended + self.reconcile()
+
+    def reconcile(self) -> list[str]:
+        """Brings the trials' runs and the files on disk to what the study knows; doing it again mends nothing more.
+
+        Returns:
+            A sentence for each thing mended.
+
+        Raises:
+            TrackingAwayError: The server does not answer.
+        """
+        trials = {trial.number: trial for trial in self.study.trials() if trial.state != "WAITING"}
+        mended, self.runs, self._tested = [], {}, self.study.noted(TEST) or {}
+        for run in self.tracking.children(self.parent):
+            number = int(run.tags.get("sweep.trial", -1))
+            if number in trials and number not in self.runs:
+                self.runs[number] = run.run_id
+                mended += self._bring(trials[number], run)
+            elif run.status == "RUNNING":
+                self._end_run(run.run_id, "FAIL", {"reason": LEFT_BEHIND})
+                mended.append(f"{run.name}: the study has no trial for its run; ended as failed")
+        for number, trial in trials.items():
+            if number not in self.runs:
+                self._write_again(trial)
+                mended.append(f"{self.run_name(number)}: its run was missing; written again from the study")
+        return mended + self._tidy_disk(trials)
+
+    def follow(self, write: Callable[[], object]) -> None:
+        """Does a write to MLflow, unless its server is away; what is left out then comes with `catch_up`."""
+        if self._away_since is not None:
+            return
+        try:
+            write()
+        except TrackingAwayError as error:
+            self._away_since = self._looked = time.monotonic()
+            self.say(f"{error}; training goes on, and the runs are completed once it is back")
+
+    def trial_started(self, number: int, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+        """Starts the run of a trial, and notes on the trial what its run is to show."""
+        run: Run | None = None
+
+        def start() -> None:
+            nonlocal run
+            run = self._start_trial(number, params, tags)
+
+        self._epochs[number] = []
+        self.follow(start)
+        place = {"artifacts": run.artifacts} if run else {}
+        self.study.note_trial(number, run={"params": dict(params), "tags": dict(tags), **place})
+
+    def epoch_ended(self, number: int, row: dict[str, float]) -> None:
         """Logs an epoch's metrics, in one request."""
-        self.tracking.log(
-            run_id, {name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"])
-        )
+        self._epochs[number].append(row)
+        self.follow(lambda: self.tracking.log_epochs(self.runs[number], [row]))
 
-    def log_trial_files(
-        self, number: int, run_id: str, history: list[dict[str, float]], best_epoch: int | None, checkpoint: Path | None
-    ) -> None:
-        """Logs a trial's figures, predictions and checkpoint; doing it again replaces them.
+    def keep_files(self, number: int, files: Mapping[str, bytes | str], best: Path | None = None) -> None:
+        """Puts a trial's files on disk for `trial_ended` to log, before Optuna is told of its end.
+
+        Args:
+            number: The first trial of the configuration.
+            files: By their path in the run.
+            best: Its `best.safetensors`, which is moved.
+        """
+        folder = self.folder(number) / ARTIFACTS
+        shutil.rmtree(folder, ignore_errors=True)
+        write_files(folder, files)
+        if best is not None:
+            (folder / CHECKPOINT).parent.mkdir(parents=True)
+            best.rename(folder / CHECKPOINT)
+
+    def trial_ended(self, number: int, details: str = "") -> None:
+        """Ends the run of a trial as Optuna ended the trial; its files are logged and leave the disk.
 
         Args:
             number: The trial.
-            run_id: Its run.
-            history: A row an epoch.
-            best_epoch: From 1, if there is one.
-            checkpoint: Its `best.safetensors`; None for a pruned trial.
+            details: A traceback, if one led to its end.
         """
-        title = self.run_name(number)
-        curves = figures.learning_curves(pd.DataFrame(history), best_epoch or 0, title)
-        files: dict[str, bytes | Path | str] = {"figures/learning_curves.png": figures.png(curves)}
-        if checkpoint is not None:
-            likely = probabilities(restore(checkpoint).validation_logits)
-            files |= {f"checkpoint/{BEST}": checkpoint, **self._prediction_files("validation", title, likely)}
-        self.tracking.log_files(run_id, files)
+        trial = self.study.trials()[number]
+        self._epochs.pop(number, None)
 
-    def end_trial(self, trial: Recorded) -> None:
-        """Ends the run of a trial as Optuna ended the trial."""
-        run_id, best_epoch = trial.attributes["run_id"], trial.attributes["best_epoch"]
-        summary = {"objective": trial.value, "best_epoch": best_epoch} if trial.state == "COMPLETE" else {}
-        self.tracking.log(run_id, summary, step=best_epoch or 0, tags={"sweep.state": trial.state})
-        self.tracking.finish(run_id, STATUS[trial.state])
+        def end() -> None:
+            if details:
+                self.tracking.log_files(self.runs[number], {"traceback.txt": details})
+            self._end_trial(trial, self.runs[number])
+            self._ship(trial)
 
-    def fail_trial(self, run_id: str, reason: str, details: str = "") -> None:
-        """Ends the run of a trial that came to nothing, with the reason as a tag."""
-        if not self.tracking.exists(run_id):
+        self.follow(end)
+
+    def catch_up(self, *, now: bool = False) -> None:
+        """Writes what could not be written while the server was away, if it is back; called often.
+
+        Args:
+            now: Try at once, and say if it is not back.
+
+        Raises:
+            TrackingAwayError: It is not back; only with `now`.
+        """
+        if self._away_since is None or (not now and time.monotonic() - self._looked < AGAIN_SECONDS):
             return
-        if details:
-            self.tracking.log_files(run_id, {"traceback.txt": details})
-        self.tracking.log(run_id, {}, tags={"sweep.state": "FAIL", "sweep.reason": reason[:1000]})
-        self.tracking.finish(run_id, FAILED)
+        self._looked = time.monotonic()
+        try:
+            self.reconcile()
+        except TrackingAwayError:
+            if now:
+                raise
+            return
+        self.say(f"MLflow answers again after {time.monotonic() - self._away_since:.0f} s; nothing is missing")
+        self._away_since = None
 
-    def end_left_behind(self) -> None:
-        """Ends child runs that an earlier process left running, as Optuna knows their trials."""
-        ended = {trial.attributes.get("run_id"): trial for trial in self.study.trials() if trial.state in STATUS}
-        for run_id in self.tracking.running_children(self.parent):
-            trial = ended.get(run_id)
-            if trial is None or trial.state == "FAIL":
-                self.fail_trial(run_id, "left behind by a process that ended")
-            else:
-                self.end_trial(trial)
+    def fetch_checkpoint(self, number: int, folder: Path) -> Path | None:
+        """Downloads the best checkpoint of a complete trial; None where it is gone."""
+        return self.tracking.fetch(self.runs[number], CHECKPOINT, folder)
 
-    def fetch_checkpoint(self, run_id: str, folder: Path) -> Path:
-        """Downloads the best checkpoint of a complete trial."""
-        return self.tracking.fetch(run_id, f"checkpoint/{BEST}", folder)
+    def put_checkpoint(self, number: int, checkpoint: Path) -> None:
+        """Logs the best checkpoint of a complete trial again."""
+        self.tracking.log_files(self.runs[number], {CHECKPOINT: checkpoint.read_bytes()})
 
-    def test_opened(
-        self,
-        trial: Recorded,
-        likely: np.ndarray,
-        scores: Mapping[str, float],
-        tags: Mapping[str, Any],
-        threshold: float,
-    ) -> None:
-        """Logs what the test set said of the chosen trial, on its run."""
-        self.tracking.log(trial.attributes["run_id"], scores, step=trial.attributes["best_epoch"], tags=tags)
-        files = self._prediction_files("test", self.run_name(trial.number), likely, threshold)
-        self.tracking.log_files(trial.attributes["run_id"], files)
+    def thin(self, best: int) -> list[str]:
+        """Removes the checkpoints of all complete trials but the best one and those that are registered.
 
-    def complete(self, best: Recorded, scores: Mapping[str, float], description: str) -> None:
+        Args:
+            best: The best trial.
+
+        Returns:
+            The names of the runs that lost theirs.
+        """
+        thinned = []
+        for trial in self.study.trials():
+            if trial.state != "COMPLETE" or trial.number == best or trial.number in self._thinned:
+                continue
+            run_id = self.runs[trial.number]
+            if not self.tracking.registered(run_id):
+                if self.tracking.remove(run_id, str(Path(CHECKPOINT).parent)):
+                    thinned.append(self.run_name(trial.number))
+                self._thinned.add(trial.number)
+        return thinned
+
+    def show_test(self, number: int) -> None:
+        """Shows on a trial's run what the study notes of its test scores."""
+        self._tested = self.study.noted(TEST)
+        self._log_test(number, self.runs[number])
+
+    def show_conclusion(self) -> None:
         """Completes the study's run: the search's plots, the leaderboard, the chosen trial's scores."""
-        metric = self.plan.settings.metric
+        noted, metric = self.study.noted(CONCLUSION), self.about["metric"]
         table = leaderboard(self.study.trials(), metric, self.run_name)
+        best = self.run_name(noted["best"])
         note = (
-            f"**{self.run_name(best.number)}** is the best of {len(table)} trials by {metric}.\n\n{description}\n\n"
+            f"**{best}** is the best of {len(table)} trials by {metric}.\n\n{noted['description']}\n\n"
             f"{_markdown(table.head(SHOWN_IN_NOTE))}"
         )
         plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}
         self.tracking.log_files(self.parent, plots)
         self.tracking.log_table(self.parent, table, "leaderboard.json")
-        tags = {"mlflow.note.content": note, "sweep.best": self.run_name(best.number), "sweep.state": "COMPLETE"}
-        self.tracking.log(self.parent, scores, tags=tags)
+        tags = {"mlflow.note.content": note, "sweep.best": best, "sweep.state": "COMPLETE"}
+        self.tracking.log(self.parent, noted["scores"], tags=tags)
         self.tracking.finish(self.parent, FINISHED)
 
-    def fail(self) -> None:
-        """Ends the study's run as failed; the next start opens it again."""
-        self.tracking.finish(self.parent, FAILED)
+    def close(self, reason: str, *, failed: bool) -> None:
+        """Ends the study's run before its time; the next start opens it again."""
+        tags = {"sweep.state": "FAIL" if failed else "STOPPED", "sweep.reason": reason[:1000]}
+
+        def end() -> None:
+            self.tracking.log(self.parent, {}, tags=tags)
+            self.tracking.finish(self.parent, FAILED if failed else KILLED)
+
+        self.follow(end)
+
+    def end_left_open(self) -> list[str]:
+        """Ends the study's run where no process is at it, and says so."""
+        run = self.tracking.get(self.parent)
+        if run is None or run.status != "RUNNING":
+            return []
+        if self.study.noted(CONCLUSION):
+            self.show_conclusion()
+        else:
+            self.close(LEFT_BEHIND, failed=False)
+        return [f"study {self.study.name}: its run had not ended; ended"]
+
+    def _bring(self, trial: Recorded, run: Run) -> list[str]:
+        """Brings one run to what the study knows of its trial."""
+        mended, name = [], self.run_name(trial.number)
+        params = self._params(trial)
+        if not params.keys() <= run.params.keys():
+            self.tracking.log_params(run.run_id, params)
+            mended.append(f"{name}: params were missing; logged")
+        rows = self._epochs.get(trial.number) or trial.history
+        if rows and any(run.metrics.get(key) != value for key, value in rows[-1].items() if "/" in key):
+            self.tracking.log_epochs(run.run_id, rows)
+            mended.append(f"{name}: epochs were missing; logged")
+        tested = self._tested.get(str(trial.number))
+        if tested and not tested["scores"].keys() <= run.metrics.keys():
+            self._log_test(trial.number, run.run_id)
+            mended.append(f"{name}: test scores were missing; logged")
+        if trial.state in STATUS and (run.status, run.tags.get("sweep.state")) != (STATUS[trial.state], trial.state):
+            self._end_trial(trial, run.run_id)
+            mended.append(f"{name}: its run was {run.status}; ended as {trial.state}")
+        return mended
+
+    def _write_again(self, trial: Recorded) -> None:
+        """Writes a run from nothing but the study, and the files of the old one where they are still on this disk."""
+        noted = trial.attributes.get("run", {})
+        run = self._start_trial(trial.number, self._params(trial), noted.get("tags", self.about["tags"]), trial.started)
+        rows = self._epochs.get(trial.number) or trial.history
+        metric = self.about["metric"]
+        if rows:
+            self.tracking.log_epochs(run.run_id, rows)
+            curves = figures.learning_curves(pd.DataFrame(rows), trial.best_epoch or 0, self.run_name(trial.number))
+            self.tracking.log_files(run.run_id, {"figures/learning_curves.png": figures.png(curves)})
+        else:
+            at = trial.ended or time.time()
+            reported = [{"epoch": epoch, "time": at, metric: value} for epoch, value in trial.reports.items()]
+            self.tracking.log_epochs(run.run_id, reported)
+        old = Path(noted.get("artifacts", "").removeprefix("file://") or "/nowhere")
+        if old.is_absolute() and old.is_dir() and any(old.iterdir()):
+            self.tracking.log_folder(run.run_id, old)
+        if str(trial.number) in self._tested:
+            self._log_test(trial.number, run.run_id)
+        if trial.state in STATUS:
+            self._end_trial(trial, run.run_id)
+
+    def _tidy_disk(self, trials: Mapping[int, Recorded]) -> list[str]:
+        """Logs files that wait on disk, and removes the checkpoints of configurations that are done with."""
+        mended: list[str] = []
+        latest = {trial.origin: trial for trial in self.study.trials()}  # by number, so the last attempt wins
+        for folder in sorted(self.checkpoints.iterdir()) if self.checkpoints.is_dir() else []:
+            trial = latest.get(int(folder.name)) if folder.name.isdigit() else None
+            if trial is not None and trial.state in ("WAITING", "RUNNING"):
+                for torn in folder.glob(".*-*"):  # by a process killed while it wrote; see sweep/checkpoint.py
+                    if trial.state == "WAITING":
+                        torn.unlink()
+                        mended.append(f"{torn}: an unfinished file; removed")
+            elif trial is not None and trial.state in ("COMPLETE", "PRUNED") and (folder / ARTIFACTS).is_dir():
+                self._ship(trial)
+                mended.append(f"{self.run_name(trial.number)}: files were still on disk; logged")
+            else:
+                shutil.rmtree(folder)
+                mended.append(f"{folder}: checkpoints that no trial needs; removed")
+        self._remove_if_empty()
+        return mended
+
+    def _ship(self, trial: Recorded) -> None:
+        """Logs the files of a trial that wait on disk; then its folder can go."""
+        folder = self.folder(trial)
+        if trial.state not in ("COMPLETE", "PRUNED"):
+            return  # the next attempt goes on from it
+        if (folder / ARTIFACTS).is_dir():
+            self.tracking.log_folder(self.runs[trial.number], folder / ARTIFACTS)
+        shutil.rmtree(folder, ignore_errors=True)
+        self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        for folder in (self.checkpoints, self.checkpoints.parent):
+            with suppress(OSError):  # it is not empty, or not there
+                folder.rmdir()
+
+    def _start_trial(
+        self, number: int, params: Mapping[str, Any], tags: Mapping[str, Any], started: float | None = None
+    ) -> Run:
+        retry_of = self.study.trials()[number].attributes.get("retry_of")
+        retry = {} if retry_of is None else {"sweep.retry_of": self.run_name(retry_of)}
+        run = self.tracking.start(
+            self.run_name(number),
+            {**tags, "sweep.trial": number, "sweep.state": "RUNNING", **retry},
+            params,
+            parent=self.parent,
+            started=started,
+        )
+        self.runs[number] = run.run_id
+        self.tracking.log_data(run.run_id, **self.about["data"])
+        return run
+
+    def _end_trial(self, trial: Recorded, run_id: str) -> None:
+        best_epoch = trial.best_epoch
+        metrics = {"objective": trial.value, "best_epoch": best_epoch} if trial.state == "COMPLETE" else {}
+        self.tracking.log(run_id, metrics, step=best_epoch or 0)
+        resumed = trial.attributes.get("result", {}).get("resumed_after")
+        tags = {"resumed_after": resumed} if resumed else {}
+        self._end_run(run_id, trial.state, {**tags, **trial.attributes.get("failure", {})}, trial.ended)
+
+    def _end_run(self, run_id: str, state: str, tags: Mapping[str, Any], ended: float | None = None) -> None:
+        named = {f"sweep.{key}": str(value)[:1000] for key, value in tags.items()}
+        self.tracking.log(run_id, {}, tags={"sweep.state": state, **named})
+        self.tracking.finish(run_id, STATUS[state], ended)
+
+    def _log_test(self, number: int, run_id: str) -> None:
+        tested = self._tested[str(number)]
+        self.tracking.log(run_id, tested["scores"], step=tested["epoch"], tags=tested["tags"])
+
+    def _params(self, trial: Recorded) -> dict[str, Any]:
+        return trial.attributes.get("run", {}).get("params", trial.params)
 
     def _start_study(self) -> str:
-        settings = self.plan.settings
-        params = {
-            "arch": self.planned.arch,
-            "metric": settings.metric,
-            "pruner": settings.pruner,
-            "warmup": settings.warmup,
-            "study_seed": settings.seed,
-            **self._fixed_params(),
-            **{f"space/{name}": domain for name, domain in self.planned.space.items()},
-        }
-        run_id = self.tracking.start(self.planned.name, self.tags(), params)
-        self._log_data(run_id)
-        classes = self.plan.source.classes
-        counts = {
-            part: dict(zip(classes, np.bincount(images.labels).tolist(), strict=True))
-            for part, images in self.images.items()
-        }
-        chart = figures.class_balance(counts, f"{self.plan.source.name}: images by class")
-        self.tracking.log_files(run_id, {"figures/class_balance.png": figures.png(chart)})
-        return run_id
-
-    def _fixed_params(self) -> dict[str, Any]:
-        settings = self.plan.settings
-        options = {name: getattr(settings, name) for name in self.planned.options}
-        return {
-            "epochs": settings.epochs,
-            "patience": settings.patience,
-            "image_size": self.planned.image_size,
-            "precision": self.plan.precision,
-            "device": self.plan.device,
-            "train_images": len(self.plan.split.train),
-            "validation_images": len(self.plan.split.validation),
-            **({} if settings.limit is None else {"limit": settings.limit}),
-            **options,
-        }
-
-    def _log_data(self, run_id: str) -> None:
-        source, split = self.plan.source, self.plan.split
-        profile = json.dumps({"train": len(split.train), "validation": len(split.validation)})
-        digests = {"train": source.digest, "validation": split.digest}
-        self.tracking.log_data(run_id, source.name, source.location, digests, profile)
-
-    def _prediction_files(
-        self, part: str, title: str, likely: np.ndarray, threshold: float = 0.5
-    ) -> dict[str, bytes | Path | str]:
-        """Confusion matrix, ROC curve and a table of every prediction on `validation` or `test`."""
-        images, classes = self.images[part], self.plan.source.classes
-        predicted = (likely[:, 1] >= threshold).astype(int) if len(classes) == 2 else likely.argmax(axis=1)
-        table = pd.DataFrame({"image": images.names, "class": [classes[label] for label in images.labels]})
-        table[[f"probability_{name}" for name in classes]] = likely.round(6)
-        confusion = figures.confusion_matrix(images.labels, predicted, classes, f"{title}, {part}")
-        roc = figures.roc_curve(images.labels, likely, classes, f"{title}, {part}", threshold)
-        before = "" if part == "validation" else f"{part}_"
-        return {
-            f"figures/{before}confusion_matrix.png": figures.png(confusion),
-            f"figures/{before}roc.png": figures.png(roc),
-            f"predictions/{part}.csv": table.to_csv(index=False),
-        }
+        run = self.tracking.start(self.about["name"], self.about["tags"], self.about["params"])
+        self.tracking.log_data(run.run_id, **self.about["data"])
+        chart = figures.class_balance(self.about["counts"], f"{self.about['data']['name']}: images by class")
+        self.tracking.log_files(run.run_id, {"figures/class_balance.png": figures.png(chart)})
+        return run.run_id
 
 
 def leaderboard(trials: list[Recorded], metric: str, name: Any) -> pd.DataFrame:
@@ -233,10 +393,10 @@ def leaderboard(trials: list[Recorded], metric: str, name: Any) -> pd.DataFrame:
     """
     rows = []
     for trial in trials:
-        history = trial.attributes.get("history")
+        history = trial.history
         if trial.state not in ("COMPLETE", "PRUNED") or not history:
             continue
-        at = history[(trial.attributes["best_epoch"] or len(history)) - 1]
+        at = history[(trial.best_epoch or len(history)) - 1]
         params = {
             key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in trial.params.items()
         }

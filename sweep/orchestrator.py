@@ -1,37 +1,48 @@
 """The loop: ask Optuna for a trial, have an engine train it, report each epoch, prune, tell, mirror it to MLflow.
 
 This process is the only one that writes to Optuna and MLflow. Optuna is told first; MLflow shows what Optuna knows.
+A trial that ends before its time is failed, and its configuration queued again where that may help: the next attempt
+is a trial and a run of its own, and goes on from the last checkpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import pandas as pd
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from data.cache import images_of
 from data.sources import slug
+from sweep import provenance
 from sweep.conclusion import Outcome, conclude
-from sweep.engines import Engine, EpochFinished, Event, Job, JobFailed
-from sweep.errors import StudyFailedError, StudyInterruptedError
-from sweep.interrupt import deferred
+from sweep.engines import Engine, EpochFinished, Event, Job, JobFailed, JobFinished
+from sweep.errors import StudyFailedError, StudyInterruptedError, disk_full
 from sweep.mirror import Mirror
 from sweep.plan import Plan, PlannedStudy
+from sweep.record import about, config_of, fingerprint, fixed_params
+from sweep.results import figures
 from sweep.results.metrics import probabilities, scores
 from sweep.settings import METRICS
-from sweep.stores.study import Asked, Recorded, Study, open_study
-from sweep.stores.tracking import Tracking
-from sweep.training import BEST, EpochResult, TrainingConfig
+from sweep.stores.study import ABOUT, Asked, Recorded, Study, open_study
+from sweep.stores.tracking import Tracking, TrackingAwayError
+from sweep.training import BEST, EpochResult, TrainingConfig, restore
 
-# So many trials that fail in a row are no accident.
-FAILURES_IN_A_ROW = 5
+# So many configurations in a row that come to nothing are no accident; the first ones of a study still less.
+FAILURES_IN_A_ROW, FAILURES_AT_FIRST = 5, 3
+# Somebody who stops a study waits so long for epochs to end, and then for the step that is being computed.
+EPOCH_SECONDS, STEP_SECONDS = 15.0, 5.0
+# At the end of a study there is nothing left to do but to wait for a server that is away.
+AWAY_SECONDS, AGAIN_SECONDS = 600.0, 5.0
 
 
 @dataclass
@@ -40,21 +51,25 @@ class Running:
 
     Attributes:
         asked: What Optuna asked for.
-        run_id: Its MLflow run.
+        config: What the engine trains.
         folder: Its checkpoints.
         started: On the monotonic clock, in seconds.
         history: A row of metrics an epoch.
         best: The row of the epoch with the lowest validation loss.
+        repeated: Epochs that came from the checkpoint of an earlier attempt.
         pruned: Whether it has been told to stop, and counts as ended.
+        stopped: Why it has been told to stop for now; the next start goes on with it.
     """
 
     asked: Asked
-    run_id: str
+    config: TrainingConfig
     folder: Path
     started: float
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] | None = None
+    repeated: int = 0
     pruned: bool = False
+    stopped: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,7 @@ class Progress:
         metric: What the study chooses by.
         epochs: Epochs of a trial at most.
         seconds_left: Estimated time to the end; None before there is anything to go by.
+        budget_left: Seconds of the budget that are left; None without one.
     """
 
     study: str
@@ -84,6 +100,7 @@ class Progress:
     metric: str
     epochs: int
     seconds_left: float | None
+    budget_left: float | None
 
 
 class View(Protocol):
@@ -106,16 +123,17 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
         storage: Optuna's storage URL.
 
     Raises:
-        InputError: The storage cannot be opened, or a study was begun with other data, split, size or space.
+        InputError: The storage cannot be opened, a study was begun with other data, split, size or space, or another
+            process runs it.
     """
     settings = plan.settings
-    return [
+    studies = [
         open_study(
             storage,
             plan.full_name(planned),
             planned.space,
             direction=METRICS[settings.metric],
-            fingerprint=_fingerprint(plan, planned),
+            fingerprint=fingerprint(plan, planned),
             seed=_seed(settings.seed, planned.arch),
             pruner=settings.pruner,
             warmup=settings.warmup,
@@ -123,12 +141,26 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
         )
         for planned in plan.studies
     ]
+    for planned, study in zip(plan.studies, studies, strict=True):
+        # The lock on the working directory keeps others from a store in it; one elsewhere may be shared.
+        study.claim(confirm_seconds=0.0 if settings.storage is None else 0.5)
+        if study.noted(ABOUT) is None:
+            study.note(ABOUT, about(plan, planned, study.name))
+    return studies
 
 
 def run_study(
-    plan: Plan, planned: PlannedStudy, study: Study, engine: Engine, tracking: Tracking, folder: Path, view: View
+    plan: Plan,
+    planned: PlannedStudy,
+    study: Study,
+    engine: Engine,
+    tracking: Tracking,
+    folder: Path,
+    view: View,
+    stopping: Callable[[], bool],
+    deadline: float = math.inf,
 ) -> Outcome:
-    """Runs a study until it has the trials that it is to have, and registers its best.
+    """Runs a study until it has the trials that it is to have, or its time is over, and registers its best.
 
     Args:
         plan: The sweep.
@@ -138,94 +170,149 @@ def run_study(
         tracking: The MLflow experiment.
         folder: The working directory; checkpoints of running trials go to `checkpoints/` in it.
         view: Who wants to know.
+        stopping: Says whether somebody wants the study to end now.
+        deadline: When its time is over, on the monotonic clock in seconds.
 
     Raises:
-        StudyFailedError: Trials fail and none ends well.
+        StudyFailedError: Trials fail and none ends well, a disk is full, or MLflow's server stays away.
         StudyInterruptedError: Ctrl-C or SIGTERM.
     """
-    settings = plan.settings
-    mirror = Mirror(plan, planned, study, tracking, images_of(plan.source, plan.split, planned.image_size))
-    loop = _Loop(mirror, engine, folder / "checkpoints" / slug(study.name), view)
-    loop.recover()
-    if loop.missing() <= 0:
-        done = settings.trials - loop.missing()
-        view.say(f"study {study.name} has {done} of {settings.trials} trials; nothing is left to train")
+    mirror = Mirror(study, tracking, checkpoints_of(folder, study), view.say)
+    loop = _Loop(plan, planned, study, engine, mirror, view, stopping, deadline)
     try:
-        with deferred() as stopping:
-            loop.run(stopping)
-    except BaseException as error:
-        # Whatever ended the loop, no trial is left running for ever: they wait in the queue for the next start.
-        loop.abandon()
-        if isinstance(error, KeyboardInterrupt):
-            raise StudyInterruptedError(
-                f"study {study.name} was stopped; the same command goes on from here"
-            ) from error
+        loop.recover()
+        loop.run()
+        return loop.conclude()
+    except KeyboardInterrupt as error:
+        loop.abandon("the study was stopped", failed=False)
+        raise StudyInterruptedError(f"study {study.name} was stopped; the same command goes on from here") from error
+    except Exception as error:
+        sentence = str(error)
+        if disk_full(error):
+            sentence = f"study {study.name}: a disk is full; make room, and the same command goes on from here"
+        with suppress(Exception):  # what cannot be written now is mended by the next start; the first error counts
+            loop.abandon(sentence, failed=True)
+        if disk_full(error):
+            raise StudyFailedError(sentence) from error
         raise
-    finally:
-        loop.clean()
-    return conclude(mirror)
+
+
+def checkpoints_of(folder: Path, study: Study) -> Path:
+    """Where the checkpoints of a study's trials are in a working directory."""
+    return folder / "checkpoints" / slug(study.name)
 
 
 class _Loop:
     """One study on its way; see `run_study`."""
 
-    def __init__(self, mirror: Mirror, engine: Engine, checkpoints: Path, view: View) -> None:
-        self.mirror, self.engine, self.checkpoints, self.view = mirror, engine, checkpoints, view
-        self.plan, self.planned, self.study = mirror.plan, mirror.planned, mirror.study
-        self.settings = mirror.plan.settings
+    def __init__(
+        self,
+        plan: Plan,
+        planned: PlannedStudy,
+        study: Study,
+        engine: Engine,
+        mirror: Mirror,
+        view: View,
+        stopping: Callable[[], bool],
+        deadline: float,
+    ) -> None:
+        self.plan, self.planned, self.study = plan, planned, study
+        self.engine, self.mirror, self.view = engine, mirror, view
+        self.stopping, self.deadline = stopping, deadline
+        self.settings = plan.settings
+        self.images = images_of(plan.source, plan.split, planned.image_size)
         self.running: dict[int, Running] = {}
-        self.failures_in_a_row = 0
+        self.failures: list[str] = []  # causes since the last trial that ended well
 
     def recover(self) -> None:
-        """Ends the trials that an earlier process left running, and queues their configurations again."""
-        left = self._requeue("the process that trained it ended")
-        self.mirror.end_left_behind()
-        self.clean()
-        if left:
-            names = ", ".join(self.mirror.run_name(trial.number) for trial in left)
-            self.view.say(f"{names} had not ended; queued again")
+        """Queues again what an earlier process left running, and brings runs and disk to what the study knows."""
+        mended = requeue(self.study, "the process that trained it ended")
+        try:
+            mended += self.mirror.open()
+        except TrackingAwayError as error:
+            raise StudyFailedError(f"{error}; start it, and the same command goes on from here") from error
+        for sentence in mended:
+            self.view.say(f"mended: {sentence}")
+
+    def run(self) -> None:
+        """Asks, submits and watches until the study has its trials or its time is over.
+
+        Raises:
+            KeyboardInterrupt: Somebody wants it to end.
+        """
+        wanted, missing = self.settings.trials, self.missing()
+        if missing <= 0:
+            self.view.say(
+                f"study {self.study.name} has {wanted - missing} of {wanted} trials; nothing is left to train"
+            )
+            return
+        short = {"learning_rate": "rate", "batch_size": "batch"}
+        names = [short.get(name, name) for name in self.planned.space]
+        self.view.say(_columns("trial", "state", self.settings.metric.removeprefix("val/"), "epoch", "img/s", *names))
+        while True:
+            if self.stopping():
+                self._wind_down()
+                raise KeyboardInterrupt
+            while self.engine.free and self.missing() > len(self._training()) and self._time_for_an_epoch():
+                self._submit(self.study.ask())
+            if not self.running:
+                break
+            if time.monotonic() > self.deadline:
+                self._stop_all("its budget ended")
+            self._tick(0.5)
+        if self.missing() > 0:
+            done = wanted - self.missing()
+            self.view.say(f"the budget is used up after {done} of {wanted} trials; the same command goes on with them")
+
+    def conclude(self) -> Outcome:
+        """Chooses, tests and registers; waits for MLflow's server if it is away, since nothing else is left to do."""
+
+        def say(state: RetryCallState) -> None:
+            if state.attempt_number == 1 and state.outcome is not None:
+                self.view.say(f"{state.outcome.exception()}; waiting for it, since the study ends there")
+
+        def stop(state: RetryCallState) -> bool:
+            self.study.renew()
+            if self.stopping():
+                raise KeyboardInterrupt
+            return stop_after_delay(AWAY_SECONDS)(state)
+
+        def once() -> Outcome:
+            self.mirror.catch_up(now=True)
+            if self.stopping():
+                raise KeyboardInterrupt
+            if self.settings.keep == "best" and (best := self.study.best()):
+                self.mirror.thin(best.number)
+            with self.mirror.tracking.reaching():
+                return conclude(self.plan, self.planned, self.study, self.mirror, self.images, self._train_again)
+
+        retry, wait = retry_if_exception_type(TrackingAwayError), wait_fixed(AGAIN_SECONDS)
+        try:
+            return Retrying(retry=retry, wait=wait, stop=stop, before_sleep=say)(once)
+        except RetryError as error:
+            why = error.last_attempt.exception()
+            raise StudyFailedError(f"{why}; the trials are safe, and the same command goes on from here") from error
 
     def missing(self) -> int:
         """How many trials the study still lacks."""
         return self.settings.trials - sum(trial.state in ("COMPLETE", "PRUNED") for trial in self.study.trials())
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Asks, submits and watches until the study has its trials.
+    def abandon(self, reason: str, *, failed: bool) -> None:
+        """Stops the trials that run and queues their configurations again; they go on from their last checkpoints.
 
         Args:
-            stopping: Says whether somebody wants it to end now.
-
-        Raises:
-            KeyboardInterrupt: Somebody does.
+            reason: Why.
+            failed: Whether the study failed, or was only stopped.
         """
-        if self.missing() > 0:
-            short = {"learning_rate": "rate", "batch_size": "batch"}
-            names = [short.get(name, name) for name in self.planned.space]
-            metric = self.settings.metric.removeprefix("val/")
-            self.view.say(_columns("trial", "state", metric, "epoch", "img/s", *names))
-        while True:
-            if stopping():
-                raise KeyboardInterrupt
-            while self.engine.free and self.missing() > len(self._training()):
-                self._submit(self.study.ask())
-            if not self.running:
-                return
-            for event in self.engine.events(timeout=0.5):
-                self._handle(event)
-            self.view.update(self.progress())
-
-    def clean(self) -> None:
-        """Removes the checkpoints of trials that run; MLflow has those of the complete ones."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
-        with suppress(OSError):  # other studies may have theirs beside it
-            self.checkpoints.parent.rmdir()
-
-    def abandon(self) -> None:
-        """Stops the trials that run and queues their configurations again."""
-        for number in self.running:
+        for number, running in list(self.running.items()):
             self.engine.stop(number)
-        self._requeue("the study was stopped")
-        self.mirror.fail()
+            if running.pruned:
+                self.mirror.trial_ended(number)
+            else:
+                self._interrupted(running, reason)
+        requeue(self.study, reason)
+        self.mirror.close(reason, failed=failed)
+        self.study.release()
 
     def progress(self) -> Progress:
         """The study at the moment."""
@@ -242,14 +329,21 @@ class _Loop:
             self.settings.metric,
             self.settings.epochs,
             self._seconds_left(trials),
+            None if math.isinf(self.deadline) else max(0.0, self.deadline - time.monotonic()),
         )
 
+    def _tick(self, timeout: float) -> None:
+        for event in self.engine.events(timeout):
+            self._handle(event)
+        self.study.renew()
+        self.mirror.catch_up()
+        self.view.update(self.progress())
+
     def _submit(self, asked: Asked) -> None:
-        seed = _seed(self.settings.seed, self.planned.arch, asked.number) if asked.seed is None else asked.seed
         config = TrainingConfig(
             arch=self.planned.arch,
             **asked.params,
-            seed=seed,
+            seed=_seed(self.settings.seed, self.planned.arch, asked.origin) if asked.seed is None else asked.seed,
             epochs=self.settings.epochs,
             patience=self.settings.patience,
             image_size=self.planned.image_size,
@@ -257,13 +351,19 @@ class _Loop:
             precision=self.plan.precision,
             device=self.plan.device,
             options=self.planned.options,
+            micro_batch=asked.micro_batch,
         )
-        self.study.note_trial(asked.number, seed=seed)
-        run_id = self.mirror.start_trial(asked, config)
-        self.study.note_trial(asked.number, run_id=run_id)
-        folder, images = self.checkpoints / f"{asked.number:03d}", self.mirror.images
-        self.running[asked.number] = Running(asked, run_id, folder, time.monotonic())
-        self.engine.submit(Job(asked.number, config, images["train"], images["validation"], folder))
+        parts = {} if asked.micro_batch is None else {"micro_batch": asked.micro_batch}
+        params = {**asked.params, "seed": config.seed, **fixed_params(self.plan, self.planned), **parts}
+        self.mirror.trial_started(asked.number, params, {**self.mirror.about["tags"], **provenance.tags()})
+        folder = self.mirror.folder(asked.origin)
+        self.running[asked.number] = Running(asked, config, folder, time.monotonic())
+        self._send(asked.number, config, folder)
+
+    def _send(self, number: int, config: TrainingConfig, folder: Path) -> None:
+        # Names are for tables; thousands of them would travel with every job.
+        parts = (replace(self.images[name], names=()) for name in ("train", "validation"))
+        self.engine.submit(Job(number, config, *parts, folder=folder))
 
     def _handle(self, event: Event) -> None:
         running = self.running[event.number]
@@ -272,18 +372,20 @@ class _Loop:
                 self._epoch(running, event.result)
             return
         del self.running[event.number]
-        if not running.pruned:
-            if isinstance(event, JobFailed):
-                self._failed(running, event)
-            else:
-                self._end(running, "COMPLETE")
-        shutil.rmtree(running.folder, ignore_errors=True)
+        if running.pruned:
+            self.mirror.trial_ended(event.number)
+        elif isinstance(event, JobFailed):
+            self._failed(running, event)
+        elif event.stopped:
+            self._interrupted(running, running.stopped)
+        else:
+            self._end(running, "COMPLETE")
 
     def _epoch(self, running: Running, result: EpochResult) -> None:
-        labels = self.mirror.images["validation"].labels
-        score = scores(labels, probabilities(result.validation_logits))
+        score = scores(self.images["validation"].labels, probabilities(result.validation_logits))
         row = {
             "epoch": result.epoch,
+            "time": result.ended,
             "train/loss": result.train_loss,
             "train/accuracy": result.train_accuracy,
             "val/loss": result.validation_loss,
@@ -291,70 +393,166 @@ class _Loop:
             "images_per_second": result.images_per_second,
             "epoch_seconds": result.seconds,
         }
+        number, last = running.asked.number, result.epoch == self.settings.epochs
         running.history.append(row)
+        running.repeated += result.repeated
         if result.improved:
             running.best = row
-        prune = self.study.report(running.asked.number, result.epoch, row[self.settings.metric])
-        self.mirror.epoch(running.run_id, row)
-        if prune and result.epoch < self.settings.epochs:  # nothing is saved by pruning a trial that has just ended
+        self.study.report(number, result.epoch, row[self.settings.metric])
+        self.mirror.epoch_ended(number, row)
+        # Nothing is saved by stopping a trial that has just ended, and one from a checkpoint was let past before.
+        if last or result.repeated or running.stopped:
+            return
+        if self.study.should_prune(number):
             running.pruned = True
-            self.engine.stop(running.asked.number)
+            self.engine.stop(number)
             self._end(running, "PRUNED")
+        elif time.monotonic() + result.seconds > self.deadline:
+            self._stop(running, "its budget ended", after_epoch=False)
 
     def _end(self, running: Running, state: Literal["COMPLETE", "PRUNED"]) -> None:
-        """Ends a trial: its files first, then Optuna, then its run's status.
-
-        Killed before Optuna is told, the trial is trained again; killed after, the next start ends the run.
-        """
+        """Ends a trial: its files go to a safe place on disk, then Optuna is told, then MLflow."""
         number, best = running.asked.number, running.best
-        if state == "COMPLETE" and best is None:
-            raise StudyFailedError(f"{self.mirror.run_name(number)} ended well without a single epoch")
-        best_epoch = int(best["epoch"]) if best else None
+        if best is None:
+            raise StudyFailedError(f"{self.mirror.run_name(number)} ended without a single epoch")
         checkpoint = running.folder / BEST if state == "COMPLETE" else None
-        self.mirror.log_trial_files(number, running.run_id, running.history, best_epoch, checkpoint)
-        self.study.note_trial(number, best_epoch=best_epoch, history=running.history)
-        if best is not None and state == "COMPLETE":
+        self.mirror.keep_files(running.asked.origin, self._files(running, checkpoint), checkpoint)
+        self.study.note_trial(number, result=_result(running))
+        if state == "COMPLETE":
             self.study.complete(number, best[self.settings.metric])
+            self.mirror.trial_ended(number)
+            if self.settings.keep == "best" and (leader := self.study.best()):
+                self.mirror.follow(lambda: self.mirror.thin(leader.number))
         else:
-            self.study.prune(number)
-        self.failures_in_a_row = 0
-        self.mirror.end_trial(self.study.trials()[number])
-        at = best or running.history[-1]
+            self.study.prune(number)  # its run ends with its job, which may still be writing a checkpoint
+        self.failures.clear()
         rate = np.mean([row["images_per_second"] for row in running.history])
         params = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in running.asked.params.values()]
-        name = self.mirror.run_name(number)
-        figures = (f"{at[self.settings.metric]:.4f}", str(len(running.history)), f"{rate:,.0f}")
-        self.view.say(_columns(name, state.lower(), *figures, *params))
+        shown = (f"{best[self.settings.metric]:.4f}", str(len(running.history)), f"{rate:,.0f}")
+        self.view.say(_columns(self.mirror.run_name(number), state.lower(), *shown, *params))
+
+    def _files(self, running: Running, checkpoint: Path | None) -> dict[str, bytes | str]:
+        title, best_epoch = (
+            self.mirror.run_name(running.asked.number),
+            int(running.best["epoch"] if running.best else 0),
+        )
+        curves = figures.learning_curves(pd.DataFrame(running.history).drop(columns="time"), best_epoch, title)
+        files: dict[str, bytes | str] = {"figures/learning_curves.png": figures.png(curves)}
+        if checkpoint is not None:
+            images, likely = self.images["validation"], probabilities(restore(checkpoint).validation_logits)
+            files |= figures.predictions(
+                images.names, images.labels, likely, self.plan.source.classes, "validation", title
+            )
+        return files
 
     def _failed(self, running: Running, event: JobFailed) -> None:
-        number, name = running.asked.number, self.mirror.run_name(running.asked.number)
-        retry = event.cause == "worker lost" and running.asked.retry_of is None
-        self._give_up(number, running.run_id, f"{event.cause}: {event.message}", retry=retry, details=event.details)
-        again = "; queued again" if retry else ""
-        self.view.say(f"{_columns(name, 'failed')} {event.cause}: {event.message}{again}")
-        self.failures_in_a_row += 1
-        if self.failures_in_a_row == FAILURES_IN_A_ROW:
+        """A trial failed: decides by the cause whether its configuration gets another attempt, and from where."""
+        asked, micro_batch = running.asked, running.config.micro_batch or running.config.batch_size
+        again: dict[str, Any] | None = None
+        advice = ""
+        if event.cause == "disk full":
+            again = {}
+        elif event.cause in ("worker lost", "out of memory") and asked.failures < self.settings.retries:
+            again = {"failures": asked.failures + 1}
+            advice = "; again from its last checkpoint"
+            if event.cause == "out of memory":
+                half = math.ceil(micro_batch / 2)
+                again |= {"micro_batch": half}
+                advice = f"; again with {half} images at once, the batch as large as before"
+                if micro_batch == 1:
+                    again, advice = None, "; even one image at once is too many"
+        elif event.cause in ("worker lost", "out of memory"):
+            advice = f"; given up after {asked.failures + 1} attempts"
+        sentence = f"{event.cause}: {event.message}"
+        self._give_up(running, event.cause, event.message, again, event.details)
+        self.view.say(f"{_columns(self.mirror.run_name(asked.number), 'failed')} {sentence}{advice}")
+        if event.cause in ("disk full", "bad configuration"):  # the next trial would end the same way
+            where = "make room, and the same command goes on from here" if again is not None else "no trial can begin"
+            raise StudyFailedError(f"study {self.study.name}: {sentence}; {where}")
+        if again is None:
+            self.failures.append(event.cause)
+        all_alike = len(set(self.failures)) == 1 and self.study.best() is None
+        if len(self.failures) >= (FAILURES_AT_FIRST if all_alike else FAILURES_IN_A_ROW):
+            which = "first " if all_alike else ""
             raise StudyFailedError(
-                f"{FAILURES_IN_A_ROW} trials in a row failed, the last one of {event.cause}: {event.message}"
+                f"study {self.study.name}: the {which}{len(self.failures)} configurations "
+                f"{'all' if all_alike else 'in a row'} failed, the last one of {sentence}"
             )
 
-    def _give_up(self, number: int, run_id: str | None, reason: str, *, retry: bool, details: str = "") -> None:
-        """Ends a trial as failed in both stores, and queues its configuration again if that may help."""
-        self.study.fail(number)
-        if retry:
-            self.study.retry(number)
-        if run_id:
-            self.mirror.fail_trial(run_id, reason, details)
+    def _interrupted(self, running: Running, reason: str) -> None:
+        """A trial was stopped for now: its next attempt goes on from its last epoch."""
+        self.running.pop(running.asked.number, None)
+        self._give_up(running, "interrupted", reason, again={})
+        epochs = f" after epoch {len(running.history)}" if running.history else ""
+        self.view.say(
+            f"{_columns(self.mirror.run_name(running.asked.number), 'stopped')} {reason}{epochs}; queued again"
+        )
 
-    def _requeue(self, reason: str) -> list[Recorded]:
-        """Ends every trial that Optuna thinks is running, and queues those again that had got their seed."""
-        left = [trial for trial in self.study.trials() if trial.state == "RUNNING"]
-        for trial in left:
-            self._give_up(trial.number, trial.attributes.get("run_id"), reason, retry="seed" in trial.attributes)
-        return left
+    def _give_up(
+        self, running: Running, cause: str, reason: str, again: Mapping[str, Any] | None, details: str = ""
+    ) -> None:
+        """Fails a trial in both stores, and queues its configuration again if it is to have another attempt."""
+        number = running.asked.number
+        self.study.note_trial(number, result=_result(running), failure={"cause": cause, "reason": reason})
+        if again is not None:
+            self.study.retry(number, **again)
+        self.study.fail(number)
+        self.mirror.trial_ended(number, details)
+        if again is None:
+            shutil.rmtree(running.folder, ignore_errors=True)
+
+    def _train_again(self, best: Recorded, folder: Path) -> Path:
+        """Trains the chosen trial once more where its checkpoint is gone, and sees that it gives the same numbers."""
+        name = self.mirror.run_name(best.number)
+        self.view.say(f"the checkpoint of {name} is gone; training it again from its seed")
+        config = config_of(best.attributes["run"]["params"], len(self.plan.source.classes))
+        self._send(best.number, config, folder)
+        ended, losses = False, []
+        while not ended:
+            if self.stopping():
+                raise KeyboardInterrupt
+            self.study.renew()
+            for event in self.engine.events(0.5):
+                if isinstance(event, EpochFinished):
+                    losses.append(event.result.validation_loss)
+                elif isinstance(event, JobFailed):
+                    raise StudyFailedError(f"{name} could not be trained again, {event.cause}: {event.message}")
+                else:
+                    ended = isinstance(event, JobFinished)
+        if losses != [row["val/loss"] for row in best.history]:
+            raise StudyFailedError(
+                f"the checkpoint of {name} is gone, and training it again gave other numbers (another machine or other "
+                "versions?); begin another study with --study NAME"
+            )
+        self.mirror.put_checkpoint(best.number, folder / BEST)
+        return folder / BEST
+
+    def _wind_down(self) -> None:
+        """Lets every running trial end its epoch, within reason."""
+        self.view.say("stopping after the epochs in training; once more to stop at once")
+        for seconds, after_epoch in ((EPOCH_SECONDS, True), (STEP_SECONDS, False)):
+            self._stop_all("the study was stopped", after_epoch=after_epoch)
+            until = time.monotonic() + seconds
+            while self.running and time.monotonic() < until:
+                self._tick(0.2)
+
+    def _stop_all(self, reason: str, *, after_epoch: bool = False) -> None:
+        for running in self._training():
+            self._stop(running, reason, after_epoch=after_epoch)
+
+    def _stop(self, running: Running, reason: str, *, after_epoch: bool) -> None:
+        running.stopped = reason
+        self.engine.stop(running.asked.number, after_epoch=after_epoch)
 
     def _training(self) -> tuple[Running, ...]:
         return tuple(running for running in self.running.values() if not running.pruned)
+
+    def _time_for_an_epoch(self) -> bool:
+        """Whether a trial that starts now would get to the end of its first epoch within the budget."""
+        if math.isinf(self.deadline):
+            return True
+        epochs = [row["epoch_seconds"] for trial in self.study.trials() for row in trial.history]
+        return time.monotonic() + (float(np.median(epochs)) if epochs else 0.0) < self.deadline
 
     def _seconds_left(self, trials: list[Recorded]) -> float | None:
         ended = [trial.seconds for trial in trials if trial.state in ("COMPLETE", "PRUNED") and trial.seconds]
@@ -366,19 +564,32 @@ class _Loop:
         return (waiting + begun) / self.plan.workers
 
 
-def _fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
-    """What must stay the same while a study lives, in people's words."""
-    settings = plan.settings
-    return {
-        "arch": planned.arch,
-        "data digest": plan.source.digest,
-        "split digest": plan.split.digest,
-        "image size": planned.image_size,
-        "epochs": settings.epochs,
-        "patience": settings.patience,
-        "metric": settings.metric,
-        **{name: getattr(settings, name) for name in planned.options},
-    }
+def requeue(study: Study, reason: str) -> list[str]:
+    """Fails every trial that Optuna thinks is running, and queues their configurations again.
+
+    Args:
+        study: One that no process is at, but this one.
+        reason: Why they did not end.
+
+    Returns:
+        A sentence for each.
+    """
+    mended = []
+    for trial in study.trials():
+        if trial.state == "RUNNING":
+            study.note_trial(trial.number, failure={"cause": "interrupted", "reason": reason})
+            again = study.retry(trial.number)
+            study.fail(trial.number)
+            mended.append(
+                f"trial {trial.number} of {study.name} was left running; {'queued again' if again else 'failed'}"
+            )
+    return mended
+
+
+def _result(running: Running) -> dict[str, Any]:
+    """What is noted on a trial when it ends."""
+    best_epoch = int(running.best["epoch"]) if running.best else None
+    return {"history": running.history, "best_epoch": best_epoch, "resumed_after": running.repeated}
 
 
 def _columns(*cells: str) -> str:

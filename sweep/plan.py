@@ -17,7 +17,9 @@ from sweep.hardware import choose_device, choose_precision, choose_workers, usab
 from sweep.settings import Settings, check, check_data
 from sweep.space import Space
 
-# A finished trial leaves its best checkpoint; one in training has its last one too, with the optimiser's two moments.
+# A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;
+# a last one is the network, the optimiser's two moments and the best weights.
+_CHECKPOINTS = 4 + 4 + 1
 _FIGURES_BYTES = 250_000
 _STORES_BYTES = 20_000_000
 
@@ -141,7 +143,10 @@ def parameters_of(plan: Plan, study: PlannedStudy) -> int:
 def disk_of(plan: Plan, study: PlannedStudy) -> int:
     """Bytes that a study may write into the working directory."""
     network = 4 * parameters_of(plan, study)
-    return plan.settings.trials * (network + _FIGURES_BYTES) + plan.workers * 4 * network + _STORES_BYTES
+    kept = 1 if plan.settings.keep == "best" else plan.settings.trials
+    return (
+        kept * network + plan.settings.trials * _FIGURES_BYTES + plan.workers * _CHECKPOINTS * network + _STORES_BYTES
+    )
 
 
 def estimate(plan: Plan, study: PlannedStudy) -> Estimate:

@@ -27,6 +27,7 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val/f1": "maximize",
 }
 PRUNERS = ("median", "hyperband", "none")
+KEEP = ("all", "best")
 VALIDATIONS = ("auto", "split", "val")
 
 
@@ -54,6 +55,9 @@ class Settings:
         search: Hyperparameters to search elsewhere, likewise.
         weights: Where resnet50 starts: `imagenet`, `none` or a file.
         finetune: How much of resnet50 is trained: one of FINETUNE.
+        retries: Further attempts at a configuration that lost its worker or ran out of memory.
+        budget: Seconds that training may take, over all studies; None for as long as it takes.
+        keep: Whose checkpoints stay in MLflow: those of `all` finished trials, or of the `best` of each study.
         workers: Trials to train at once; None takes one a GPU or core.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `float32` or `bfloat16`.
@@ -81,6 +85,9 @@ class Settings:
     search: tuple[str, ...] = ()
     weights: str = "imagenet"
     finetune: str = "all"
+    retries: int = 2
+    budget: float | None = None
+    keep: str = "all"
     workers: int | None = None
     device: str = "auto"
     precision: str = "auto"
@@ -100,6 +107,20 @@ class Settings:
     def study_of(self, arch: str) -> str:
         """The short name of the study of an architecture."""
         return self.study or arch
+
+
+def seconds_of(text: str) -> float:
+    """Reads a time as people write it: `45s`, `90m`, `2h`, `1h30m`, `1d`, or seconds alone.
+
+    Raises:
+        InputError: It is none.
+    """
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text) or re.findall(r"^(\d+(?:\.\d+)?)()$", text)
+    seconds = sum(float(number) * units.get(unit, 1) for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or seconds <= 0:
+        raise InputError(f"--budget {text}: write a time such as 45m, 2h or 1h30m")
+    return seconds
 
 
 def check(settings: Settings) -> None:
@@ -123,6 +144,7 @@ def check(settings: Settings) -> None:
     want(settings.epochs >= 1, f"--epochs {settings.epochs}: give 1 or more")
     want(settings.patience >= 0, f"--patience {settings.patience}: give 0 (never stop early) or more")
     want(settings.warmup >= 0, f"--warmup {settings.warmup}: give 0 or more")
+    want(settings.retries >= 0, f"--retries {settings.retries}: give 0 (never again) or more")
     want(settings.seed >= 0, f"--seed {settings.seed}: give 0 or more")
     want(settings.split_seed >= 0, f"--split-seed {settings.split_seed}: give 0 or more")
     want(settings.limit is None or settings.limit >= 2, f"--limit {settings.limit}: give 2 images or more")
@@ -147,6 +169,7 @@ def check(settings: Settings) -> None:
         ("--pruner", settings.pruner, PRUNERS),
         ("--validation", settings.validation, VALIDATIONS),
         ("--finetune", settings.finetune, FINETUNE),
+        ("--keep", settings.keep, KEEP),
         ("--device", settings.device, ("auto", "cpu", "cuda")),
         ("--precision", settings.precision, ("auto", "float32", "bfloat16")),
     ):

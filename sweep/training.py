@@ -4,7 +4,11 @@
         print(result.epoch, result.validation_loss)
 
 Every random draw of epoch k comes from (seed, k), never from what ran before it. A training that goes on from its
-last checkpoint therefore gives the numbers that it would have given without the interruption, bit for bit on a CPU.
+last checkpoint therefore gives the numbers that it would have given without the interruption, bit for bit on a CPU;
+it yields the epochs before the interruption once more, from the checkpoint, so that whoever listens misses none.
+
+A folder holds `last.safetensors` (network, optimiser, best weights and every epoch's result), the one before it as
+`previous.safetensors`, and, once the training has ended, `best.safetensors`.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +39,15 @@ OPTIMIZERS: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {
     "sgd": lambda parameters, rate: torch.optim.SGD(parameters, rate, momentum=0.9, fused=True),
 }
 PREDICTION_BATCH = 64
-BEST, LAST = "best.safetensors", "last.safetensors"
+BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became infinite or not a number: this configuration cannot be trained."""
+
+
+class ConfigurationError(ValueError):
+    """A training cannot even begin: its images are not there, its network cannot be built."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class TrainingConfig:
         precision: `float32` or `bfloat16` for training steps; validation is always float32, as serving is.
         device: `cpu`, `cuda` or `cuda:N`.
         options: Further arguments of the architecture's `build`.
+        micro_batch: Images that pass through the network at once; gradients of a batch add up over its parts. None
+            takes the whole batch. Only where memory is short: dropout and batch statistics are drawn part by part.
     """
 
     arch: str
@@ -76,6 +87,7 @@ class TrainingConfig:
     precision: str = "float32"
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,9 +100,11 @@ class EpochResult:
         train_accuracy: Likewise, from 0 to 1.
         validation_loss: Weighted cross entropy after the epoch.
         validation_logits: float32 [N, classes], after the epoch.
-        improved: Whether the validation loss is the lowest so far; then these weights are in `best.safetensors`.
-        seconds: The whole epoch, validation and checkpoint included.
+        improved: Whether the validation loss is the lowest so far; then these weights are the best ones.
+        seconds: The whole epoch but for writing its checkpoint.
         images_per_second: Training images over the seconds of training alone.
+        ended: When, in seconds since 1970.
+        repeated: Whether it was trained before and is read from the checkpoint.
     """
 
     epoch: int
@@ -101,6 +115,8 @@ class EpochResult:
     improved: bool
     seconds: float
     images_per_second: float
+    ended: float
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,31 +152,38 @@ def train(
         config: What to train and how.
         training: Images to learn from.
         validation: Images to stop by.
-        folder: Where `last.safetensors` and `best.safetensors` are written after each epoch.
+        folder: Where the checkpoints are.
         stop: Asked before every step; once it says yes the training ends without a further result.
 
     Yields:
-        One result for each epoch that was not yet in the last checkpoint.
+        One result for each epoch, those of the checkpoint first. After the last one `best.safetensors` is there.
 
     Raises:
+        ConfigurationError: It cannot begin, and would not begin the next time either.
         NonFiniteLossError: The loss of an epoch is infinite or not a number.
     """
     device = torch.device(config.device)
     architecture = ARCHITECTURES[config.arch]
-    train_pixels, train_rows, train_labels = _on_device(training, device)
-    validation_pixels, validation_rows, validation_labels = _on_device(validation, device)
-    class_weights = _class_weights(training.labels, config.classes).to(device)
+    micro_batch = config.micro_batch or config.batch_size
+    try:
+        train_pixels, train_rows, train_labels = _on_device(training, device)
+        validation_pixels, validation_rows, validation_labels = _on_device(validation, device)
+        class_weights = _class_weights(training.labels, config.classes).to(device)
+        _seed_torch(config.seed, 0)
+        network = build_network(config).to(device=device).to(memory_format=torch.channels_last)
+        optimizer = OPTIMIZERS[config.optimizer](
+            [parameter for parameter in network.parameters() if parameter.requires_grad], config.learning_rate
+        )
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise ConfigurationError(f"{type(error).__name__}: {error}") from error
+    progress = _resume(folder, config, network, optimizer)
+    yield from progress.results
 
-    _seed_torch(config.seed, 0)
-    network = build_network(config).to(device=device).to(memory_format=torch.channels_last)
-    optimizer = OPTIMIZERS[config.optimizer](
-        [parameter for parameter in network.parameters() if parameter.requires_grad], config.learning_rate
-    )
-    progress = _resume(folder / LAST, config, network, optimizer) or _Progress()
-
-    while progress.epoch < config.epochs and not progress.out_of_patience(config.patience):
+    while len(progress.results) < config.epochs and not progress.out_of_patience(config.patience):
         started = time.perf_counter()
-        epoch = progress.epoch + 1
+        epoch = len(progress.results) + 1
         draws = _seed_torch(config.seed, epoch)
         network.train()
         total_loss = torch.zeros((), device=device)
@@ -172,40 +195,48 @@ def train(
             if stop():
                 return
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                logits = network(_normalise(images, architecture.mean, architecture.std))
-            loss = functional.cross_entropy(logits.float(), labels, class_weights)
-            loss.backward()
-            optimizer.step()
-            # Sums stay on the device: reading a number here would wait for it at every step.
             weight = class_weights[labels].sum()
-            total_loss += loss.detach() * weight
+            # Sums stay on the device: reading a number here would wait for it at every step.
+            for part, part_labels in zip(images.split(micro_batch), labels.split(micro_batch), strict=True):
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                    logits = network(_normalise(part, architecture.mean, architecture.std))
+                loss = functional.cross_entropy(logits.float(), part_labels, class_weights, reduction="sum")
+                (loss / weight).backward()
+                total_loss += loss.detach()
+                correct += (logits.detach().argmax(1) == part_labels).sum()
             total_weight += weight
-            correct += (logits.detach().argmax(1) == labels).sum()
+            optimizer.step()
         train_loss = (total_loss / total_weight).item()
         trained = time.perf_counter()
 
-        validation_logits = _logits(network, validation_pixels, validation_rows, validation_labels, config)
+        validation_logits = _logits(network, validation_pixels, validation_rows, config)
         validation_loss = functional.cross_entropy(validation_logits, validation_labels, class_weights).item()
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise NonFiniteLossError(
                 f"the loss is not finite in epoch {epoch} (train {train_loss}, validation {validation_loss})"
             )
-        improved = validation_loss < progress.best_loss
-        progress = _Progress(epoch, epoch, validation_loss) if improved else progress.next_epoch()
-        if improved:
-            _save_best(folder / BEST, config, network, epoch, validation_logits)
-        _save_last(folder / LAST, config, network, optimizer, progress)
-        yield EpochResult(
+        result = EpochResult(
             epoch=epoch,
             train_loss=train_loss,
             train_accuracy=correct.item() / len(training),
             validation_loss=validation_loss,
             validation_logits=validation_logits.cpu().numpy(),
-            improved=improved,
+            improved=validation_loss < progress.best_loss,
             seconds=time.perf_counter() - started,
             images_per_second=len(training) / (trained - started),
+            ended=time.time(),
         )
+        progress = progress.after(result, network)
+        _save_last(folder, config, network, optimizer, progress)
+        yield result
+    _save_best(folder / BEST, config, progress)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, the GPU's or the machine's, was not enough."""
+    # The CPU's allocator has no exception type of its own.
+    texts = ("not enough memory", "can't allocate memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
 
 
 def build_network(config: TrainingConfig) -> nn.Module:
@@ -244,22 +275,31 @@ def predict(network: nn.Module, config: TrainingConfig, images: Images) -> np.nd
         float32 [N, classes].
     """
     device = next(network.parameters()).device
-    return _logits(network, *_on_device(images, device), config).cpu().numpy()
+    pixels, rows, _ = _on_device(images, device)
+    return _logits(network, pixels, rows, config).cpu().numpy()
 
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far a training has come: its epoch, the best one, and the validation loss of the best one."""
+    """How far a training has come: the results of its epochs, and the weights of the best one, on the CPU."""
 
-    epoch: int = 0
+    results: tuple[EpochResult, ...] = ()
     best_epoch: int = 0
-    best_loss: float = math.inf
+    best_weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    def next_epoch(self) -> _Progress:
-        return _Progress(self.epoch + 1, self.best_epoch, self.best_loss)
+    @property
+    def best_loss(self) -> float:
+        return self.results[self.best_epoch - 1].validation_loss if self.best_epoch else math.inf
+
+    def after(self, result: EpochResult, network: nn.Module) -> _Progress:
+        results = (*self.results, result)
+        if not result.improved:
+            return _Progress(results, self.best_epoch, self.best_weights)
+        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
+        return _Progress(results, result.epoch, weights)
 
     def out_of_patience(self, patience: int) -> bool:
-        return 0 < patience <= self.epoch - self.best_epoch
+        return 0 < patience <= len(self.results) - self.best_epoch
 
 
 def _on_device(images: Images, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -289,46 +329,60 @@ def _normalise(images: torch.Tensor, mean: float, std: float) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _logits(
-    network: nn.Module, pixels: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor, config: TrainingConfig
-) -> torch.Tensor:
+def _logits(network: nn.Module, pixels: torch.Tensor, rows: torch.Tensor, config: TrainingConfig) -> torch.Tensor:
     architecture = ARCHITECTURES[config.arch]
     network.eval()
     return torch.cat(
         [
             network(_normalise(images, architecture.mean, architecture.std))
-            for images, _ in batches(pixels, rows, labels, PREDICTION_BATCH)
+            for images in batches(pixels, rows, min(PREDICTION_BATCH, config.micro_batch or PREDICTION_BATCH))
         ]
     )
 
 
-def _save_best(
-    path: Path, config: TrainingConfig, network: nn.Module, epoch: int, validation_logits: torch.Tensor
-) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+# What of a result is JSON in a checkpoint; its logits are a tensor there, and `repeated` says how it was read.
+_NUMBERS = [column.name for column in fields(EpochResult) if column.name not in ("validation_logits", "repeated")]
+
+
+def _save_best(path: Path, config: TrainingConfig, progress: _Progress) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in progress.best_weights.items()}
+    logits = torch.from_numpy(progress.results[progress.best_epoch - 1].validation_logits)
     checkpoint.write(
-        path, {**tensors, "validation.logits": validation_logits}, {"config": _plain(config), "epoch": epoch}
+        path, {**tensors, "validation.logits": logits}, {"config": plain(config), "epoch": progress.best_epoch}
     )
 
 
 def _save_last(
-    path: Path, config: TrainingConfig, network: nn.Module, optimizer: torch.optim.Optimizer, progress: _Progress
+    folder: Path, config: TrainingConfig, network: nn.Module, optimizer: torch.optim.Optimizer, progress: _Progress
 ) -> None:
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    if progress.best_epoch != len(progress.results):  # else they are the network's own
+        tensors |= {f"best.{name}": tensor for name, tensor in progress.best_weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
-    checkpoint.write(path, tensors, {"config": _plain(config), "progress": asdict(progress)})
+    tensors["logits"] = torch.from_numpy(np.stack([result.validation_logits for result in progress.results]))
+    rows = [{name: getattr(result, name) for name in _NUMBERS} for result in progress.results]
+    if (folder / LAST).is_file():
+        (folder / LAST).replace(folder / PREVIOUS)
+    checkpoint.write(folder / LAST, tensors, {"config": plain(config), "results": rows})
 
 
-def _resume(
-    path: Path, config: TrainingConfig, network: nn.Module, optimizer: torch.optim.Optimizer
-) -> _Progress | None:
-    """Loads the last checkpoint into network and optimiser; None where there is none of this very configuration."""
-    if not path.is_file():
-        return None
-    tensors, metadata = checkpoint.read(path)
-    if metadata["config"] != _plain(config):
-        return None
+def _resume(folder: Path, config: TrainingConfig, network: nn.Module, optimizer: torch.optim.Optimizer) -> _Progress:
+    """Loads the newest checkpoint of this very configuration that can be read; without one nothing has been done."""
+    for name in (LAST, PREVIOUS):
+        with suppress(FileNotFoundError, ValueError):
+            tensors, metadata = checkpoint.read(folder / name)
+            if metadata["config"] == plain(config):
+                return _load(tensors, metadata["results"], network, optimizer)
+    return _Progress()
+
+
+def _load(
+    tensors: Mapping[str, torch.Tensor],
+    rows: list[dict[str, Any]],
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> _Progress:
     network.load_state_dict(_with_prefix(tensors, "network."))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -340,14 +394,20 @@ def _resume(
             tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return _Progress(**metadata["progress"])
+    results = tuple(
+        EpochResult(**row, validation_logits=logits, repeated=True)
+        for row, logits in zip(rows, tensors["logits"].numpy(), strict=True)
+    )
+    best_epoch = max(result.epoch for result in results if result.improved)
+    best = _with_prefix(tensors, "network." if best_epoch == len(results) else "best.")
+    return _Progress(results, best_epoch, best)
 
 
 def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _plain(config: TrainingConfig) -> dict[str, Any]:
+def plain(config: TrainingConfig) -> dict[str, Any]:
     """The configuration as JSON has it, so that one read back compares equal."""
     values = asdict(config)
     values["options"] = {

@@ -120,7 +120,7 @@ def test_an_epoch_holds_every_image_once_and_is_the_seeds(images):
 
 def test_plain_batches_are_the_pixels_in_order(images):
     pixels = (images[:, 0] * 255).byte()
-    rows, labels = torch.tensor([5, 1, 7]), torch.tensor([0, 1, 0])
-    got = list(batches(pixels, rows, labels, 2))
-    assert torch.equal(torch.cat([image for image, _ in got])[:, 0], pixels[rows].float() / 255)
-    assert [label.tolist() for _, label in got] == [[0, 1], [0]]
+    rows = torch.tensor([5, 1, 7])
+    got = list(batches(pixels, rows, 2))
+    assert torch.equal(torch.cat(got)[:, 0], pixels[rows].float() / 255)
+    assert [len(batch) for batch in got] == [2, 1]

@@ -88,6 +88,31 @@ def test_a_job_that_is_stopped_ends_soon(engine, images, tmp_path):
     assert engine.events(0.1) == []
 
 
+def test_a_job_asked_to_end_after_its_epoch_ends_there_and_can_go_on(engine, images, tmp_path):
+    engine.submit(job(5, images, tmp_path, ENDLESS))
+    wait_for_an_epoch(engine)
+    engine.stop(5, after_epoch=True)
+    events = until_ended(engine, [5])
+    assert events[-1] == JobFinished(5, stopped=True)
+    last = events[-2].result.epoch
+    engine.submit(job(5, images, tmp_path, ENDLESS))
+    again = []
+    while not again or again[-1].result.repeated:
+        again += [event for event in engine.events(1.0) if isinstance(event, EpochFinished)]
+    engine.stop(5)
+    until_ended(engine, [5])
+    assert [event.result.epoch for event in again if event.result.repeated] == list(range(1, last + 1))
+
+
+def test_a_job_asked_to_end_after_its_last_epoch_is_complete(engine, images, tmp_path):
+    engine.submit(job(5, images, tmp_path, replace(CONFIG, epochs=1)))
+    engine.stop(5, after_epoch=True)
+    events = until_ended(engine, [5])
+    assert [type(event) for event in events] == [EpochFinished, JobFinished]
+    assert not events[-1].stopped
+    assert (tmp_path / "5" / BEST).is_file()
+
+
 def test_a_job_that_fails_says_why_and_its_worker_goes_on(engine, images, tmp_path):
     engine.submit(job(6, images, tmp_path, replace(CONFIG, arch="cnn3", optimizer="sgd", learning_rate=1e9)))
     (event,) = until_ended(engine, [6])
@@ -106,7 +131,7 @@ def test_a_missing_cache_fails_that_job_alone(engine, images, tmp_path):
     events = until_ended(engine, [8, 9])
     failed = next(event for event in events if event.number == 8)
     assert isinstance(failed, JobFailed)
-    assert failed.cause == "error"
+    assert failed.cause == "bad configuration"
     assert "gone.npy" in failed.message
 
 

@@ -11,7 +11,18 @@ from data.sources import open_source
 from data.splits import split_source
 from models import ARCHITECTURES
 from sweep import checkpoint, space, training
-from sweep.training import BEST, LAST, OPTIMIZERS, NonFiniteLossError, TrainingConfig, predict, restore, train
+from sweep.training import (
+    BEST,
+    LAST,
+    OPTIMIZERS,
+    PREVIOUS,
+    ConfigurationError,
+    NonFiniteLossError,
+    TrainingConfig,
+    predict,
+    restore,
+    train,
+)
 
 CONFIG = TrainingConfig("cnn1", "relu", "adam", 1e-3, 32, 0.2, seed=7, epochs=3, patience=0, image_size=24, classes=2)
 
@@ -59,27 +70,113 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(optimizer,
     assert np.array_equal(first[-1].validation_logits, again[-1].validation_logits)
 
 
+def same(ours, theirs):
+    """Whether two results are one, but for how fast and when."""
+    numbers = ("epoch", "train_loss", "train_accuracy", "validation_loss", "improved")
+    return all(getattr(ours, name) == getattr(theirs, name) for name in numbers) and np.array_equal(
+        ours.validation_logits, theirs.validation_logits
+    )
+
+
+def interrupted(config, images, folder, epochs=1):
+    """As a process that died after some epochs."""
+    cut = train(config, images["train"], images["validation"], folder)
+    for _ in range(epochs):
+        next(cut)
+    cut.close()
+    torch.manual_seed(12345)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(optimizer, precision, images, tmp_path):
     config = replace(CONFIG, arch="cnn2", optimizer=optimizer, dropout=0.5, precision=precision)
     whole = run(config, images, tmp_path / "whole")
-    cut = train(config, images["train"], images["validation"], tmp_path / "cut")
-    next(cut)
-    cut.close()  # as a process that died after its first epoch
-    torch.manual_seed(12345)
+    interrupted(config, images, tmp_path / "cut")
     rest = run(config, images, tmp_path / "cut")
-    assert [result.epoch for result in rest] == [2, 3]
-    for ours, theirs in zip(rest, whole[1:], strict=True):
-        assert ours.train_loss == theirs.train_loss
-        assert np.array_equal(ours.validation_logits, theirs.validation_logits)
-    for name, tensor in state(tmp_path / "whole").items():
-        assert torch.equal(tensor, state(tmp_path / "cut")[name]), name
+    assert [result.epoch for result in rest] == [1, 2, 3]
+    assert [result.repeated for result in rest] == [True, False, False]
+    assert all(same(ours, theirs) for ours, theirs in zip(rest, whole, strict=True))
+    for name in (LAST, BEST):
+        for key, tensor in state(tmp_path / "whole", name).items():
+            assert torch.equal(tensor, state(tmp_path / "cut", name)[key]), key
+
+
+def test_patience_counts_across_an_interruption(images, tmp_path, monkeypatch):
+    losses = iter([0.5, 0.6, 0.7, 0.8])
+    script_validation_losses(monkeypatch, losses)
+    config = replace(CONFIG, epochs=6, patience=2)
+    interrupted(config, images, tmp_path, epochs=2)
+    results = run(config, images, tmp_path)
+    assert [result.epoch for result in results] == [1, 2, 3]
+    best = restore(tmp_path / BEST)
+    assert best.epoch == 1
+    assert np.array_equal(best.validation_logits, results[0].validation_logits)
+    assert np.allclose(predict(best.network, best.config, images["validation"]), best.validation_logits, atol=1e-5)
+
+
+def test_a_training_that_had_ended_only_repeats_itself(images, tmp_path):
+    first = run(CONFIG, images, tmp_path)
+    (tmp_path / BEST).unlink()  # killed between its last epoch and its end
+    again = run(CONFIG, images, tmp_path)
+    assert all(result.repeated and same(result, other) for result, other in zip(again, first, strict=True))
+    assert restore(tmp_path / BEST).epoch in (1, 2, 3)
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[-100] ^= 1  # within the last tensor, which safetensors itself would read as it is
+    path.write_bytes(content[: len(content) // 2] if how == "cut" else content)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(how, images, tmp_path):
+    whole = run(CONFIG, images, tmp_path / "whole")
+    interrupted(CONFIG, images, tmp_path / "cut", epochs=2)
+    damage(tmp_path / "cut" / LAST, how)
+    rest = run(CONFIG, images, tmp_path / "cut")
+    assert [result.repeated for result in rest] == [True, False, False]
+    assert all(same(ours, theirs) for ours, theirs in zip(rest, whole, strict=True))
+
+
+def test_with_no_checkpoint_left_whole_it_starts_anew(images, tmp_path):
+    interrupted(CONFIG, images, tmp_path, epochs=2)
+    for name in (LAST, PREVIOUS):
+        damage(tmp_path / name, "flipped")
+    assert [result.repeated for result in run(CONFIG, images, tmp_path)] == [False] * 3
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(images, tmp_path, monkeypatch):
+    cut = train(CONFIG, images["train"], images["validation"], tmp_path)
+    next(cut)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            next(cut)
+    rest = run(CONFIG, images, tmp_path)
+    assert [result.repeated for result in rest] == [True, False, False]
+
+
+def test_gradients_of_a_batch_add_up_over_its_parts(images, tmp_path):
+    config = replace(CONFIG, arch="cnn1", dropout=0.0, optimizer="sgd", epochs=2)
+    whole = run(config, images, tmp_path / "whole")
+    parts = run(replace(config, micro_batch=7), images, tmp_path / "parts")
+    for ours, theirs in zip(parts, whole, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+        assert ours.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-4)
+
+
+def test_what_cannot_begin_says_so(images, tmp_path):
+    lost = {**images, "train": replace(images["train"], path=tmp_path / "gone.npy")}
+    with pytest.raises(ConfigurationError, match=r"gone\.npy"):
+        run(CONFIG, lost, tmp_path)
 
 
 def test_another_configuration_does_not_go_on_from_the_checkpoint(images, tmp_path):
     run(replace(CONFIG, epochs=1), images, tmp_path)
-    assert len(run(replace(CONFIG, epochs=1, learning_rate=2e-3), images, tmp_path)) == 1
+    (result,) = run(replace(CONFIG, epochs=1, learning_rate=2e-3), images, tmp_path)
+    assert not result.repeated
 
 
 def test_it_stops_before_the_next_step_when_told(images, tmp_path):
@@ -94,15 +191,18 @@ def test_it_stops_before_the_next_step_when_told(images, tmp_path):
     assert len(asked) == 8
 
 
-def test_patience_ends_it_and_the_best_weights_are_kept(images, tmp_path, monkeypatch):
-    losses = iter([0.9, 0.5, 0.6, 0.7, 0.8, 0.1])
+def script_validation_losses(monkeypatch, losses):
     real = torch.nn.functional.cross_entropy
 
-    def scripted(logits, labels, weight):
-        value = real(logits, labels, weight)
+    def scripted(logits, labels, weight, **options):
+        value = real(logits, labels, weight, **options)
         return value if logits.requires_grad else value * 0 + next(losses)
 
     monkeypatch.setattr(training.functional, "cross_entropy", scripted)
+
+
+def test_patience_ends_it_and_the_best_weights_are_kept(images, tmp_path, monkeypatch):
+    script_validation_losses(monkeypatch, iter([0.9, 0.5, 0.6, 0.7, 0.8, 0.1]))
     results = run(replace(CONFIG, epochs=6, patience=2), images, tmp_path)
     assert [result.improved for result in results] == [True, True, False, False]
     best = restore(tmp_path / BEST)
@@ -134,12 +234,13 @@ def test_the_space_offers_the_optimisers_there_are():
     assert set(space.SPACES) == set(ARCHITECTURES)
 
 
+def full(descriptor):
+    raise OSError(28, "No space left on device")
+
+
 def test_a_checkpoint_is_whole_or_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "deep" / "x.safetensors"
     checkpoint.write(path, {"a": torch.ones(2)}, {"epoch": 1})
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
@@ -156,3 +257,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "rubbish").write_bytes(b"rubbish" * 9)
     with pytest.raises(ValueError, match="not a checkpoint"):
         checkpoint.read(tmp_path / "rubbish")
+    checkpoint.write(tmp_path / "flipped", {"a": torch.ones(99)}, {})
+    damage(tmp_path / "flipped", "flipped")
+    with pytest.raises(ValueError, match="checksum"):
+        checkpoint.read(tmp_path / "flipped")

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 from data.cache import Images
 from sweep.training import EpochResult, TrainingConfig
 
-Cause = Literal["non-finite loss", "out of memory", "worker lost", "error"]
+Cause = Literal["worker lost", "out of memory", "non-finite loss", "bad configuration", "disk full", "error"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True)
 class EpochFinished:
-    """A job finished an epoch."""
+    """A job finished an epoch, now or before it was interrupted; see `EpochResult.repeated`."""
 
     number: int
     result: EpochResult
@@ -49,9 +49,15 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """A job trained all it had to, or was stopped."""
+    """A job trained all that it had to, or was stopped before.
+
+    Attributes:
+        number: Which.
+        stopped: Whether it was stopped; its checkpoint is that of its last epoch.
+    """
 
     number: int
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,8 @@ class Engine(Protocol):
         """Starts a job. Raises RuntimeError when nothing is free."""
         ...
 
-    def stop(self, number: int) -> None:
-        """Asks a job to end before its next step; nothing happens if it has ended."""
+    def stop(self, number: int, *, after_epoch: bool = False) -> None:
+        """Asks a job to end before its next step, or once its epoch is over; nothing happens if it has ended."""
         ...
 
     def events(self, timeout: float) -> list[Event]:

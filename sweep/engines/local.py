@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinished
+from sweep.errors import DISK_FULL
 
 CLOSE_SECONDS = 5.0
 
@@ -19,7 +20,7 @@ CLOSE_SECONDS = 5.0
 class LocalEngine:
     """N worker processes on this machine. Workers start at once and import torch while the caller goes on.
 
-    A worker is told everything through one pipe: a Job to train, the number of a job to stop, None to end.
+    A worker is told everything through one pipe: a Job to train, a Stop, None to end.
     """
 
     def __init__(self, workers: int, device: str, threads: int) -> None:
@@ -49,12 +50,12 @@ class LocalEngine:
         with suppress(OSError):  # it died this moment; `events` sees the end of its pipe and reports the job as lost
             worker.connection.send(job)
 
-    def stop(self, number: int) -> None:
-        """Asks a job to end before its next step; nothing happens if it has ended."""
+    def stop(self, number: int, *, after_epoch: bool = False) -> None:
+        """Asks a job to end before its next step, or once its epoch is over; nothing happens if it has ended."""
         for worker in self._workers:
             if worker.job == number:
                 with suppress(OSError):  # it is dead already, and `events` says so
-                    worker.connection.send(number)
+                    worker.connection.send(_Stop(number, after_epoch))
 
     def events(self, timeout: float) -> list[Event]:
         """Waits up to `timeout` seconds for something to happen, and returns all that has, oldest first."""
@@ -68,6 +69,11 @@ class LocalEngine:
                     received.append(event)
                     if not isinstance(event, EpochFinished):
                         worker.job = None
+                    if isinstance(event, JobFailed) and event.cause == "out of memory":
+                        # The allocator of a process that ran out of memory gives little of it back.
+                        self._end(worker)
+                        self._replace(worker)
+                        break
             except (EOFError, OSError):
                 received += self._bury(worker)
         return received
@@ -79,18 +85,22 @@ class LocalEngine:
                 worker.connection.send(None)
         for worker in self._workers:
             worker.process.join(CLOSE_SECONDS)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            self._end(worker)
             worker.connection.close()
         self._workers = []
+
+    def _end(self, worker: _Worker) -> None:
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
 
     def _bury(self, worker: _Worker) -> list[Event]:
         worker.process.join()
         number, code = worker.job, worker.process.exitcode or 0
         self._replace(worker)
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return [] if number is None else [JobFailed(number, "worker lost", f"its worker process was {how}")]
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        why = ", as the kernel does where memory runs out" if code == -signal.SIGKILL else ""
+        return [] if number is None else [JobFailed(number, "worker lost", f"its process {how}{why}")]
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.connection.close()
@@ -116,16 +126,23 @@ class _Worker:
     job: int | None = None
 
 
+@dataclass(frozen=True)
+class _Stop:
+    number: int
+    after_epoch: bool
+
+
 class _CloseRequestedError(Exception):
     """The engine closes, or the process that owned it is gone."""
 
 
 def _work(connection: Connection, device: str, index: int, threads: int) -> None:
-    # Both may reach the whole process group; the orchestrator decides, and its end is the end of the pipe.
+    # Both may reach the whole process group; the orchestrator decides, and its end is the end of the worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    from sweep.hardware import prepare_training_process
+    from sweep.hardware import die_with_parent, prepare_training_process
 
+    die_with_parent()
     prepare_training_process(device, threads)
     # Asked for where it exists; where torch has no deterministic kernel there is nothing a user could do about it.
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
@@ -144,33 +161,45 @@ def _work(connection: Connection, device: str, index: int, threads: int) -> None
 def _train(job: Job, connection: Connection) -> Event:
     from sweep.training import train
 
+    asked: _Stop | None = None
+    stopped = False
+
     def stop() -> bool:
+        nonlocal asked, stopped
         while connection.poll():
             message = connection.recv()
             if message is None:
                 raise _CloseRequestedError
-            if message == job.number:
-                return True
-        return False
+            if isinstance(message, _Stop) and message.number == job.number:
+                asked = message
+        stopped = asked is not None and not asked.after_epoch
+        return stopped
 
     try:
         for result in train(job.config, job.training, job.validation, job.folder, stop):
             connection.send(EpochFinished(job.number, result))
+            if asked is not None and asked.after_epoch:
+                asked = _Stop(job.number, after_epoch=False)  # unless that was its last epoch, and it is complete
     except (_CloseRequestedError, EOFError, BrokenPipeError):
         raise
     except Exception as error:  # whatever a training runs into ends that trial alone
-        return JobFailed(job.number, _cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
-    return JobFinished(job.number)
+        return JobFailed(job.number, _cause(error), _sentence(error), traceback.format_exc())
+    return JobFinished(job.number, stopped)
 
 
 def _cause(error: Exception) -> Cause:
-    import torch
-
-    from sweep.training import NonFiniteLossError
+    from sweep.training import ConfigurationError, NonFiniteLossError, out_of_memory
 
     if isinstance(error, NonFiniteLossError):
         return "non-finite loss"
-    # The CPU's allocator has no exception type of its own.
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error):
-        return "out of memory"
-    return "error"
+    if isinstance(error, ConfigurationError):
+        return "bad configuration"
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return "disk full"
+    return "out of memory" if out_of_memory(error) else "error"
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of what an error says: some of torch's go on for pages."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"

@@ -143,6 +143,40 @@ def roc_curve(
     return figure
 
 
+def predictions(
+    names: Sequence[str],
+    labels: np.ndarray,
+    likely: np.ndarray,
+    classes: Sequence[str],
+    part: str,
+    title: str,
+    threshold: float = 0.5,
+) -> dict[str, bytes | str]:
+    """Draws the confusion matrix and the ROC curve of some predictions and writes a table of them.
+
+    Args:
+        names: N images.
+        labels: int [N].
+        likely: Probabilities [N, classes].
+        classes: In label order.
+        part: `validation` or `test`.
+        title: Above the figures.
+        threshold: From which probability of the second of two classes on it is predicted.
+
+    Returns:
+        PNG and CSV by their path among a run's artifacts.
+    """
+    predicted = (likely[:, 1] >= threshold).astype(int) if len(classes) == 2 else likely.argmax(axis=1)
+    table = pd.DataFrame({"image": list(names), "class": [classes[label] for label in labels]})
+    table[[f"probability_{name}" for name in classes]] = likely.round(6)
+    before = "" if part == "validation" else f"{part}_"
+    return {
+        f"figures/{before}confusion_matrix.png": png(confusion_matrix(labels, predicted, classes, f"{title}, {part}")),
+        f"figures/{before}roc.png": png(roc_curve(labels, likely, classes, f"{title}, {part}", threshold)),
+        f"predictions/{part}.csv": table.to_csv(index=False),
+    }
+
+
 def class_balance(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     """Draws how many images each class has in each split, a panel a split (report figure 2 drew pies).
 

@@ -91,10 +91,11 @@ class Decision:
 
 
 def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module) -> Version:
-    """Registers a network, once for each run.
+    """Registers a network, once for each trial.
 
-    Registering is not idempotent in MLflow. Both halves are looked up first: a version of this run, and a logged model
-    of this run that an earlier process made, or began to make, and did not get to register.
+    Registering is not idempotent in MLflow. Both halves are looked up first: a version of this run, or of the run that
+    its trial had before the runs were written again, and a logged model of this run that an earlier process made, or
+    began to make, and did not get to register.
 
     Args:
         client: Of the store with the run.
@@ -104,8 +105,9 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module) ->
     Raises:
         RuntimeError: The exported network computes other logits than the network.
     """
-    for found in client.search_model_versions(f"run_id = '{spec.run_id}'"):
-        if found.name == spec.name:
+    for found in client.search_model_versions(f"name = '{spec.name}'"):
+        same_trial = all(found.tags.get(key, "") == spec.tags.get(key) for key in ("sweep.study_id", "sweep.trial"))
+        if found.run_id == spec.run_id or same_trial:
             return Version(spec.name, str(found.version), created=False)
     try:
         client.create_registered_model(spec.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,12 +17,15 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from data.faults import InputError
+from sweep.owner import alive, describe_owner, myself
 from sweep.space import Choice, Space
+from sweep.stores.files import check_sqlite, open_whole
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-FINGERPRINT = "sweep.fingerprint"
+FINGERPRINT, ABOUT, OWNER = "sweep.fingerprint", "sweep.about", "sweep.owner"
+RENEW_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,20 @@ class Asked:
     Attributes:
         number: From 0.
         params: Its hyperparameters.
+        origin: The first trial of this configuration; its own number where it is the first.
         retry_of: The trial that this one repeats, if it does.
-        seed: The seed to repeat it with, likewise.
+        failures: How often the configuration has failed before.
+        seed: The seed to repeat it with, if it had got one.
+        micro_batch: As many images at once as memory takes, if that is known.
     """
 
     number: int
     params: dict[str, Any]
+    origin: int
     retry_of: int | None
+    failures: int
     seed: int | None
+    micro_batch: int | None
 
 
 @dataclass(frozen=True)
@@ -50,30 +60,97 @@ class Recorded:
         state: `COMPLETE`, `PRUNED`, `FAIL`, `RUNNING` or `WAITING`.
         params: Its hyperparameters.
         value: What it was worth, in the study's metric; None without one.
-        seconds: How long it took; None while it runs.
-        attributes: What was noted on it: `run_id`, `best_epoch`, `history`, `reason`, ...
+        reports: The metric by epoch.
+        started: In seconds since 1970; None while it waits.
+        ended: Likewise; None while it runs.
+        attributes: What was noted on it: `origin`, `retry_of`, `run`, `result`, `failure`, ...
     """
 
     number: int
     state: str
     params: dict[str, Any]
     value: float | None
-    seconds: float | None
+    reports: dict[int, float]
+    started: float | None
+    ended: float | None
     attributes: dict[str, Any]
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while it runs."""
+        return None if self.started is None or self.ended is None else self.ended - self.started
+
+    @property
+    def origin(self) -> int:
+        """The first trial of its configuration."""
+        return self.attributes.get("origin", self.number)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """A row of metrics an epoch, once it has ended."""
+        return self.attributes.get("result", {}).get("history", [])
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch with the lowest validation loss, from 1, once it has ended."""
+        return self.attributes.get("result", {}).get("best_epoch")
 
 
 class Study:
-    """One study in Optuna's store. Only one process may write it at a time."""
+    """One study in Optuna's store. Only one process may write it at a time; see `claim`."""
 
     def __init__(self, study: optuna.Study, space: Space) -> None:
         self._study = study
         self._distributions = {name: _distribution(domain) for name, domain in space.items()}
         self._asked: dict[int, optuna.Trial] = {}
+        self._owner: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
         """The study's full name."""
         return self._study.study_name
+
+    @property
+    def experiment(self) -> str:
+        """The MLflow experiment that shows the study."""
+        return self.noted(ABOUT)["experiment"]
+
+    def claim(self, *, confirm_seconds: float = 0.0) -> None:
+        """Makes this process the study's only writer.
+
+        A claim ends with `release`, with its process, or, where that ran on another machine, two minutes after it
+        was last renewed.
+
+        Args:
+            confirm_seconds: Wait so long and look whether the claim still stands. Stores do not lock attributes, so
+                of two processes that claim at the same moment the later one is to win.
+
+        Raises:
+            InputError: Another process runs the study; says which.
+        """
+        self._refuse_another()
+        self._owner = myself()
+        self.note(OWNER, self._owner)
+        if confirm_seconds:
+            time.sleep(confirm_seconds)
+            self._refuse_another()
+
+    def renew(self) -> None:
+        """Says that this process still runs the study; costs nothing most of the time."""
+        if self._owner and time.time() - self._owner["seen"] > RENEW_SECONDS:
+            self._owner["seen"] = time.time()
+            self.note(OWNER, self._owner)
+
+    def release(self) -> None:
+        """Lets another process have the study."""
+        if self._owner:
+            self._owner = {}
+            self.note(OWNER, None)
+
+    def _refuse_another(self) -> None:
+        owner = self.noted(OWNER)
+        if owner and alive(owner):
+            raise InputError(f"study {self.name} is run by {describe_owner(owner)}; wait for it, or stop it")
 
     def note(self, name: str, value: Any) -> None:
         """Notes an attribute on the study."""
@@ -87,16 +164,30 @@ class Study:
         """Asks for the next trial, one waiting in the queue first."""
         trial = self._study.ask(self._distributions)
         self._asked[trial.number] = trial
-        return Asked(trial.number, trial.params, trial.user_attrs.get("retry_of"), trial.user_attrs.get("seed"))
+        noted = trial.user_attrs
+        return Asked(
+            trial.number,
+            trial.params,
+            noted.get("origin", trial.number),
+            noted.get("retry_of"),
+            noted.get("failures", 0),
+            noted.get("seed"),
+            noted.get("micro_batch"),
+        )
 
     def note_trial(self, number: int, **attributes: Any) -> None:
-        """Notes attributes on a trial that this process asked for and has not ended."""
+        """Notes attributes on a trial that has not ended; Optuna allows none later."""
+        # Past Optuna's own Trial: that of a process that died cannot be had again without drawing for the sampler.
+        identifier = self._study.get_trials(deepcopy=False)[number]._trial_id
         for name, value in attributes.items():
-            self._asked[number].set_user_attr(name, value)
+            self._study._storage.set_trial_user_attr(identifier, name, value)
 
-    def report(self, number: int, epoch: int, value: float) -> bool:
-        """Reports the metric after an epoch; returns whether the trial should be pruned."""
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """Reports the metric after an epoch."""
         self._asked[number].report(value, epoch)
+
+    def should_prune(self, number: int) -> bool:
+        """Whether a trial should be ended, by what it reported last."""
         return self._asked[number].should_prune()
 
     def complete(self, number: int, value: float) -> None:
@@ -111,12 +202,31 @@ class Study:
         """Ends a trial that came to nothing."""
         self._study.tell(number, state=TrialState.FAIL)
 
-    def retry(self, number: int) -> None:
-        """Puts a trial into the queue again: same hyperparameters, same seed."""
-        trial = self._study.get_trials(deepcopy=False)[number]
+    def retry(self, number: int, **attributes: Any) -> bool:
+        """Puts a running trial's configuration into the queue again: same hyperparameters, same seed.
+
+        Call it before `fail`: killed in between, the next start finds it queued and does not queue it twice.
+
+        Args:
+            number: The trial.
+            attributes: What the next attempt is to know beside the seed: `failures`, `micro_batch`.
+
+        Returns:
+            Whether there was anything to repeat; a trial that died before it got its hyperparameters had nothing.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        trial = trials[number]
         # A queued trial that ended before its parameters were suggested has them only here.
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        self._study.enqueue_trial(params, user_attrs={"retry_of": number, "seed": trial.user_attrs["seed"]})
+        if not params:
+            return False
+        if all(other.user_attrs.get("retry_of") != number for other in trials):
+            noted = trial.user_attrs
+            kept = {key: noted[key] for key in ("seed", "failures", "micro_batch", "origin") if key in noted}
+            trained = {"seed": noted["run"]["params"]["seed"]} if "run" in noted else {}
+            everything = {"origin": number, **trained, **kept, **attributes, "retry_of": number}
+            self._study.enqueue_trial(params, user_attrs=everything)
+        return True
 
     def trials(self) -> list[Recorded]:
         """All trials, by number."""
@@ -199,6 +309,7 @@ def open_study(
         "hyperband": optuna.pruners.HyperbandPruner(min_resource=warmup + 1, max_resource=max(epochs, warmup + 1)),
         "none": optuna.pruners.NopPruner(),
     }
+    open_whole("--storage", storage, lambda url: optuna.storages.RDBStorage(url).engine.dispose())
     try:
         study = optuna.create_study(
             storage=storage,
@@ -231,13 +342,31 @@ def _distribution(domain: Any) -> optuna.distributions.BaseDistribution:
     return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
+def stored_studies(storage: str) -> list[Study]:
+    """Opens all of a store's studies that sweeps made, to look at them and to mend them, not to ask.
+
+    Raises:
+        InputError: The storage cannot be opened.
+    """
+    check_sqlite("--storage", storage)
+    try:
+        opened = optuna.storages.get_storage(storage)
+        names = optuna.get_all_study_names(opened)
+        studies = [optuna.load_study(study_name=name, storage=opened) for name in names]
+    except Exception as error:
+        raise InputError(f"--storage {storage}: cannot be opened ({_first_line(error)})") from error
+    return [Study(study, {}) for study in studies if ABOUT in study.user_attrs]
+
+
 def _recorded(trial: FrozenTrial) -> Recorded:
     return Recorded(
         trial.number,
         trial.state.name,
         trial.params,
         trial.value if trial.state in DONE else None,
-        trial.duration.total_seconds() if trial.duration else None,
+        trial.intermediate_values,
+        trial.datetime_start.timestamp() if trial.datetime_start else None,
+        trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         trial.user_attrs,
     )
 

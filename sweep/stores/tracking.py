@@ -6,16 +6,23 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import mlflow.entities
 import pandas as pd
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from data.faults import InputError
+from sweep.stores.files import check_sqlite, file_of, open_whole
 
 for _name in ("alembic", "mlflow"):  # which set their own levels while they are imported
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -24,10 +31,79 @@ for _name in ("alembic", "mlflow"):  # which set their own levels while they are
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 STATUS = {"COMPLETE": FINISHED, "PRUNED": KILLED, "FAIL": FAILED}
+METRICS_A_REQUEST = 1000  # MLflow's limit
+# What MLflow makes of a refused connection, a proxy's 502 and the like. A server that answers has other codes.
+_UNREACHABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+# An epoch's columns that are no metrics of it.
+_NO_METRICS = ("epoch", "time")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class TrackingAwayError(Exception):
+    """The tracking server does not answer at the moment."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as MLflow lists it.
+
+    Attributes:
+        run_id: Its id.
+        name: Its name.
+        status: `RUNNING`, `FINISHED`, `KILLED`, `FAILED`, ...
+        tags: Its tags.
+        params: Its params, as text.
+        metrics: The latest value of each metric.
+        artifacts: Where its files are.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    artifacts: str
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run with all that it has to say, for training it again.
+
+    Attributes:
+        name: Its name.
+        tags: Its tags.
+        params: Its params, as text.
+        epochs: A row of metrics an epoch: `epoch` and metrics by name.
+        data_name: The data set that it learned from.
+        data_location: Where that was.
+    """
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    epochs: Sequence[Mapping[str, float]]
+    data_name: str
+    data_location: str
+
+
+def _reaching(
+    method: Callable[Concatenate[Tracking, _P], _T],
+) -> Callable[Concatenate[Tracking, _P], _T]:
+    """Has a method say plainly that the server does not answer."""
+
+    @wraps(method)
+    def reaching(self: Tracking, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with self.reaching():
+            return method(self, *args, **kwargs)
+
+    return reaching
 
 
 class Tracking:
-    """The runs of one MLflow experiment."""
+    """The runs of one MLflow experiment. Every method may raise TrackingAwayError where MLflow is a server."""
 
     def __init__(self, client: MlflowClient, uri: str, experiment: str, experiment_id: str) -> None:
         self.client = client
@@ -35,56 +111,108 @@ class Tracking:
         self.experiment = experiment
         self.experiment_id = experiment_id
 
-    def start(self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any], parent: str | None = None) -> str:
-        """Starts a run and returns its id."""
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Turns what MLflow raises when its server does not answer into TrackingAwayError, for calls of `client` too.
+
+        Raises:
+            TrackingAwayError: It does not answer.
+        """
+        try:
+            yield
+        except (MlflowException, requests.RequestException, ConnectionError) as error:
+            answered = isinstance(error, MlflowException) and error.error_code not in _UNREACHABLE
+            if answered or not self.uri.startswith("http"):
+                raise
+            raise TrackingAwayError(f"{self.uri} does not answer ({_first_line(error)})") from error
+
+    @_reaching
+    def start(
+        self,
+        name: str,
+        tags: Mapping[str, Any],
+        params: Mapping[str, Any],
+        *,
+        parent: str | None = None,
+        started: float | None = None,
+    ) -> Run:
+        """Starts a run, `started` seconds after 1970."""
         nested = {"mlflow.parentRunId": parent} if parent else {}
         everything = {"mlflow.source.name": "sweep", "mlflow.source.type": "LOCAL", **nested, **tags}
-        run = self.client.create_run(
-            self.experiment_id, run_name=name, tags={key: str(value) for key, value in everything.items()}
+        entity = self.client.create_run(
+            self.experiment_id,
+            start_time=_milliseconds(started),
+            run_name=name,
+            tags={key: str(value) for key, value in everything.items()},
         )
-        self.client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
-        return run.info.run_id
+        run = _run(entity)
+        self.log_params(run.run_id, params)
+        return run
 
-    def exists(self, run_id: str) -> bool:
-        """Whether there is such a run, not deleted."""
+    @_reaching
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Logs params; logging the same ones again changes nothing."""
+        self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+
+    @_reaching
+    def get(self, run_id: str) -> Run | None:
+        """The run of an id; None where there is none, or it was deleted."""
         try:
-            return self.client.get_run(run_id).info.lifecycle_stage == "active"
+            entity = self.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            return False
+            return None
+        return _run(entity) if entity.info.lifecycle_stage == "active" else None
 
+    @_reaching
     def log(
         self, run_id: str, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, Any] | None = None
     ) -> None:
         """Logs metrics of one step, and tags, in one request."""
-        now = int(time.time() * 1000)
+        now = _milliseconds(None)
         self.client.log_batch(
             run_id,
             metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()],
             tags=[RunTag(key, str(value)) for key, value in (tags or {}).items()],
         )
 
-    def log_files(self, run_id: str, files: Mapping[str, bytes | Path | str]) -> None:
-        """Logs artifacts by their path in the run: bytes, text, or a file to copy."""
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                path = Path(folder) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if isinstance(content, Path):
-                    path.symlink_to(content.resolve())
-                elif isinstance(content, bytes):
-                    path.write_bytes(content)
-                else:
-                    path.write_text(content)
-            self.client.log_artifacts(run_id, folder)
+    @_reaching
+    def log_epochs(self, run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
+        """Logs every epoch's metrics; logging the same ones again changes nothing, since each has its own time.
 
+        Args:
+            run_id: The run.
+            rows: `epoch`, `time` in seconds since 1970, and metrics by name.
+        """
+        points = [
+            Metric(key, float(value), _milliseconds(row["time"]), int(row["epoch"]))
+            for row in rows
+            for key, value in row.items()
+            if key not in _NO_METRICS
+        ]
+        for first in range(0, len(points), METRICS_A_REQUEST):
+            self.client.log_batch(run_id, metrics=points[first : first + METRICS_A_REQUEST])
+
+    @_reaching
+    def log_folder(self, run_id: str, folder: Path) -> None:
+        """Logs all files of a folder as artifacts, by their place in it; replaces older ones."""
+        self.client.log_artifacts(run_id, str(folder))
+
+    def log_files(self, run_id: str, files: Mapping[str, bytes | str]) -> None:
+        """Logs artifacts by their path in the run."""
+        with tempfile.TemporaryDirectory() as folder:
+            write_files(Path(folder), files)
+            self.log_folder(run_id, Path(folder))
+
+    @_reaching
     def log_table(self, run_id: str, table: pd.DataFrame, name: str) -> None:
         """Logs a table that MLflow shows as one; replaces an older one of that name."""
         self.log_files(run_id, {name: table.to_json(orient="split", index=False) or ""})
         # MLflow finds its tables by this tag.
         self.client.set_tag(run_id, "mlflow.loggedArtifacts", f'[{{"path": "{name}", "type": "table"}}]')
 
+    @_reaching
     def log_data(self, run_id: str, name: str, location: str, digests: Mapping[str, str], profile: str) -> None:
         """Logs the data set as inputs of a run, an entry a split: context -> digest."""
         self.client.log_inputs(
@@ -98,26 +226,53 @@ class Tracking:
             ],
         )
 
-    def fetch(self, run_id: str, path: str, folder: Path) -> Path:
-        """Downloads one artifact into a folder and returns its file."""
+    @_reaching
+    def fetch(self, run_id: str, path: str, folder: Path) -> Path | None:
+        """Downloads one artifact into a folder and returns its file; None where the run has none of that name."""
+        if all(entry.path != path for entry in self.client.list_artifacts(run_id, str(Path(path).parent))):
+            return None
         return Path(self.client.download_artifacts(run_id, path, str(folder)))
 
-    def finish(self, run_id: str, status: str) -> None:
-        """Ends a run as FINISHED, KILLED or FAILED."""
-        self.client.set_terminated(run_id, status)
+    @_reaching
+    def remove(self, run_id: str, path: str) -> bool:
+        """Removes a folder of artifacts; returns whether there was one."""
+        if not self.client.list_artifacts(run_id, path):
+            return False
+        location = self.client.get_run(run_id).info.artifact_uri
+        get_artifact_repository(str(location), tracking_uri=self.uri).delete_artifacts(path)
+        return True
 
+    @_reaching
+    def registered(self, run_id: str) -> bool:
+        """Whether a version of a registered model was made of this run."""
+        return bool(self.client.search_model_versions(f"run_id = '{run_id}'"))
+
+    @_reaching
+    def finish(self, run_id: str, status: str, ended: float | None = None) -> None:
+        """Ends a run as FINISHED, KILLED or FAILED, `ended` seconds after 1970."""
+        self.client.set_terminated(run_id, status, end_time=_milliseconds(ended))
+
+    @_reaching
     def reopen(self, run_id: str) -> None:
         """Lets an ended run run again."""
         self.client.update_run(run_id, status="RUNNING")
 
-    def running_children(self, parent: str) -> list[str]:
-        """Ids of the child runs of a study run that have not ended."""
-        runs = self.client.search_runs(
-            [self.experiment_id],
-            f"tags.mlflow.parentRunId = '{parent}' and attributes.status = 'RUNNING'",
-            ViewType.ACTIVE_ONLY,
-        )
-        return [run.info.run_id for run in runs]
+    @_reaching
+    def children(self, parent: str) -> list[Run]:
+        """The child runs of a study's run, the oldest first."""
+        return self.search(f"tags.`mlflow.parentRunId` = '{parent}'")
+
+    @_reaching
+    def search(self, condition: str) -> list[Run]:
+        """The experiment's runs that meet a condition in MLflow's language, the oldest first."""
+        found, token = [], None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], condition, ViewType.ACTIVE_ONLY, 1000, ["attributes.start_time ASC"], token
+            )
+            found += [_run(entity) for entity in page]
+            if not (token := page.token):
+                return found
 
 
 def open_tracking(uri: str, experiment: str) -> Tracking:
@@ -132,6 +287,7 @@ def open_tracking(uri: str, experiment: str) -> Tracking:
     Raises:
         InputError: The store cannot be opened or reached.
     """
+    open_whole("--tracking-uri", uri, lambda new: MlflowClient(new, new).search_experiments())
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         found = client.get_experiment_by_name(experiment)
@@ -141,6 +297,71 @@ def open_tracking(uri: str, experiment: str) -> Tracking:
     except InputError:
         raise
     except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"--tracking-uri {uri}: cannot be opened ({first[0]})") from error
+        raise InputError(f"--tracking-uri {uri}: cannot be opened ({_first_line(error)})") from error
     return Tracking(client, uri, experiment, identifier)
+
+
+def read_run(uri: str, run_id: str) -> PastRun:
+    """Reads a trial's run from a store.
+
+    Args:
+        uri: MLflow's tracking URI.
+        run_id: The run.
+
+    Raises:
+        InputError: The store cannot be opened, or has no such run, or it is not one of a trial.
+    """
+    check_sqlite("--tracking-uri", uri)
+    path = file_of(uri)
+    if path is not None and not path.exists():
+        raise InputError(f"--tracking-uri {uri}: there is no such file")
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        entity = client.get_run(run_id)
+        names = [name for name in entity.data.metrics if name.startswith(("train/", "val/"))]
+        histories = {name: client.get_metric_history(run_id, name) for name in names}
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise InputError(f"{uri} has no run {run_id}; `mlflow ui` shows a run's id on its page") from error
+        raise InputError(f"--tracking-uri {uri}: cannot be opened ({_first_line(error)})") from error
+    tags, inputs = entity.data.tags, entity.inputs.dataset_inputs if entity.inputs else []
+    if "sweep.trial" not in tags or "seed" not in entity.data.params or not inputs:
+        raise InputError(
+            f"run {run_id} ({entity.info.run_name}) is not a trial's; give one such as {entity.info.run_name}-000"
+        )
+    rows: dict[int, dict[str, float]] = {}
+    for name, points in histories.items():
+        for point in points:
+            rows.setdefault(point.step, {"epoch": point.step})[name] = point.value
+    dataset = inputs[0].dataset
+    return PastRun(
+        str(entity.info.run_name),
+        tags,
+        entity.data.params,
+        [rows[epoch] for epoch in sorted(rows)],
+        dataset.name,
+        json.loads(dataset.source)["uri"],
+    )
+
+
+def write_files(folder: Path, files: Mapping[str, bytes | str]) -> None:
+    """Writes files into a folder by their path in it."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _run(entity: mlflow.entities.Run) -> Run:
+    info, data = entity.info, entity.data
+    return Run(
+        info.run_id, str(info.run_name), info.status, data.tags, data.params, data.metrics, str(info.artifact_uri)
+    )
+
+
+def _milliseconds(seconds: float | None) -> int:
+    return int((time.time() if seconds is None else seconds) * 1000)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,133 @@
+"""What studies and runs say of how they were made, and the way back from it to a training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from data.cache import images_of
+from data.sources import PATIENT_PATTERN
+from sweep import provenance
+from sweep.plan import Plan, PlannedStudy
+from sweep.training import TrainingConfig
+
+
+def about(plan: Plan, planned: PlannedStudy, name: str) -> dict[str, Any]:
+    """What MLflow is to show of a study, as plain data that the study itself remembers.
+
+    Args:
+        plan: The sweep.
+        planned: The study.
+        name: Its full name.
+    """
+    settings, source, split = plan.settings, plan.source, plan.split
+    images = images_of(source, split, planned.image_size)
+    return {
+        "name": planned.name,
+        "experiment": plan.experiment,
+        "metric": settings.metric,
+        "tags": {
+            "sweep.study": name,
+            "sweep.study_id": uuid4().hex,  # names come again, in another store or after a study was deleted
+            "sweep.arch": planned.arch,
+            "sweep.data": source.name,
+            "sweep.data_digest": source.digest,
+            "sweep.split_digest": split.digest,
+            **provenance.tags(),
+        },
+        "params": {
+            "metric": settings.metric,
+            "pruner": settings.pruner,
+            "warmup": settings.warmup,
+            "study_seed": settings.seed,
+            **fixed_params(plan, planned),
+            **{f"space/{key}": str(domain) for key, domain in planned.space.items()},
+        },
+        "data": {
+            "name": source.name,
+            "location": source.location if source.kind == "phantom" else str(Path(source.location).resolve()),
+            "digests": {"train": source.digest, "validation": split.digest},
+            "profile": json.dumps({"train": len(split.train), "validation": len(split.validation)}),
+        },
+        "counts": {
+            part: dict(zip(source.classes, np.bincount(found.labels).tolist(), strict=True))
+            for part, found in images.items()
+        },
+    }
+
+
+def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
+    """What a trial was trained with beside its hyperparameters: enough to train it again, with the data."""
+    settings = plan.settings
+    file = planned.options.get("weights")
+    optional = {
+        "limit": settings.limit,
+        "patient_pattern": None if settings.patient_pattern == PATIENT_PATTERN else settings.patient_pattern,
+        "weights_file": file,
+    }
+    return {
+        "arch": planned.arch,
+        "epochs": settings.epochs,
+        "patience": settings.patience,
+        "image_size": planned.image_size,
+        "precision": plan.precision,
+        "device": plan.device,
+        "threads": plan.threads,
+        "train_images": len(plan.split.train),
+        "validation_images": len(plan.split.validation),
+        "validation": settings.validation,
+        "split_seed": settings.split_seed,
+        **{name: getattr(settings, name) for name in planned.options},
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
+    """What must stay the same while a study lives, in people's words."""
+    settings = plan.settings
+    return {
+        "arch": planned.arch,
+        "data digest": plan.source.digest,
+        "split digest": plan.split.digest,
+        "image size": planned.image_size,
+        "epochs": settings.epochs,
+        "patience": settings.patience,
+        "metric": settings.metric,
+        **{name: getattr(settings, name) for name in planned.options},
+    }
+
+
+def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
+    """The training of a run, from the params of its run.
+
+    Args:
+        params: As a run has them; texts will do.
+        classes: Number of logits.
+    """
+    options = {name: params[name] for name in ("weights", "finetune") if name in params}
+    if "weights_file" in params:
+        options["weights"] = params["weights_file"]
+    elif options.get("weights") == "none":
+        options["weights"] = None
+    return TrainingConfig(
+        arch=params["arch"],
+        activation=params["activation"],
+        optimizer=params["optimizer"],
+        learning_rate=float(params["learning_rate"]),
+        batch_size=int(params["batch_size"]),
+        dropout=float(params["dropout"]),
+        seed=int(params["seed"]),
+        epochs=int(params["epochs"]),
+        patience=int(params["patience"]),
+        image_size=int(params["image_size"]),
+        classes=classes,
+        precision=params["precision"],
+        device=params["device"],
+        options=options,
+        micro_batch=int(params["micro_batch"]) if "micro_batch" in params else None,
+    )

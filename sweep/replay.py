@@ -1,0 +1,180 @@
+"""Train a run again from what MLflow knows of it, and compare every epoch: the promise of the same seed, tested."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import cache
+from data.cache import images_of
+from data.faults import InputError
+from data.sources import PATIENT_PATTERN, Source, open_source, read_phantom
+from data.splits import Split, split_source
+from sweep import provenance
+from sweep.engines import Engine, EpochFinished, Job, JobFailed
+from sweep.errors import StudyFailedError
+from sweep.record import config_of
+from sweep.results.metrics import probabilities, scores
+from sweep.stores.tracking import PastRun
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric that came out otherwise."""
+
+    epoch: int
+    metric: str
+    recorded: float
+    replayed: float
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How a replayed run compares with the recorded one.
+
+    Attributes:
+        epochs: How many were compared.
+        metrics: How many numbers.
+        differences: Those that differ.
+        surroundings: What differs around it: tag -> recorded, now. An explanation where numbers differ.
+        ending: What differs in how it ended, as a sentence; empty if nothing does.
+    """
+
+    epochs: int
+    metrics: int
+    differences: tuple[Difference, ...]
+    surroundings: Mapping[str, tuple[str, str]]
+    ending: str
+
+    @property
+    def equal(self) -> bool:
+        """Whether every number is the same."""
+        return not self.differences and not self.ending
+
+
+def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
+    """Opens the images that a run learned from, and cuts the same split.
+
+    Args:
+        past: The run.
+        location: Where the images are now; None for where they were.
+
+    Raises:
+        InputError: They are not there, or not the same.
+    """
+    pattern = past.params.get("patient_pattern", PATIENT_PATTERN)
+    if location is None and past.data_name == "phantom":
+        source = read_phantom()
+    else:
+        if location is None and not Path(past.data_location).exists():
+            raise InputError(f"the run's images were at {past.data_location}, which is not here; say where with --data")
+        source = open_source(location or Path(past.data_location), patient_pattern=pattern)
+    limit = past.params.get("limit")
+    split = split_source(
+        source,
+        validation=past.params["validation"],
+        limit=None if limit is None else int(limit),
+        seed=int(past.params["split_seed"]),
+    )
+    faults = [
+        f"{source.location}: its {what} digest is {ours}, and the run was trained on {theirs}"
+        for what, ours, theirs in (
+            ("data", source.digest, past.tags["sweep.data_digest"]),
+            ("split", split.digest, past.tags["sweep.split_digest"]),
+        )
+        if ours != theirs
+    ]
+    if faults:
+        raise InputError(*faults)
+    return source, split
+
+
+def replay(
+    past: PastRun,
+    source: Source,
+    split: Split,
+    engine: Engine,
+    stopping: Callable[[], bool],
+    say: Callable[[str], None],
+) -> Replay:
+    """Trains a run again in a folder of its own and compares each epoch as it ends; writes to no store.
+
+    Args:
+        past: The run.
+        source: Its images, as `data_of` gives them; cached here.
+        split: Likewise.
+        engine: Where it is trained; with as many threads as the run had.
+        stopping: Says whether somebody wants it to end.
+        say: Says a line an epoch.
+
+    Raises:
+        StudyFailedError: It could not be trained here.
+        KeyboardInterrupt: Somebody wants it to end.
+    """
+    config = config_of(past.params, len(source.classes))
+    cache.build(source, config.image_size)
+    images = images_of(source, split, config.image_size)
+    recorded = {int(row["epoch"]): row for row in past.epochs}
+    differences: list[Difference] = []
+    compared, numbers, ending = 0, 0, ""
+    with tempfile.TemporaryDirectory() as folder:
+        engine.submit(Job(0, config, images["train"], images["validation"], Path(folder)))
+        ended = False
+        while not ended:
+            if stopping():
+                raise KeyboardInterrupt
+            for event in engine.events(0.5):
+                if isinstance(event, EpochFinished):
+                    result = event.result
+                    if result.epoch not in recorded:  # the run was pruned or stopped where this one goes on
+                        engine.stop(0)
+                        continue
+                    score = scores(images["validation"].labels, probabilities(result.validation_logits))
+                    now = {
+                        "train/loss": result.train_loss,
+                        "train/accuracy": result.train_accuracy,
+                        "val/loss": result.validation_loss,
+                        **{f"val/{name}": value for name, value in score.items()},
+                    }
+                    then = {name: value for name, value in recorded[result.epoch].items() if "/" in name}
+                    found = [
+                        Difference(result.epoch, name, then.get(name, math.nan), now.get(name, math.nan))
+                        for name in sorted(now.keys() | then.keys())
+                        if now.get(name) != then.get(name)
+                    ]
+                    compared, numbers = compared + 1, numbers + len(now)
+                    differences += found
+                    say(f"epoch {result.epoch:>3}: {_verdict(found, len(now))}")
+                    if result.epoch == max(recorded):
+                        engine.stop(0)
+                elif isinstance(event, JobFailed):
+                    ended, ending = True, _ending(past, event)
+                else:
+                    ended = True
+    if compared < len(recorded) and not ending:
+        ending = f"it ended after {compared} epochs, the run after {len(recorded)}"
+    here = {key: str(value) for key, value in provenance.tags().items()}
+    around = {key: (past.tags.get(key, "unknown"), value) for key, value in here.items() if past.tags.get(key) != value}
+    return Replay(compared, numbers, tuple(differences), around, ending)
+
+
+def _verdict(found: list[Difference], count: int) -> str:
+    if not found:
+        return f"{count} metrics equal"
+    worst = max(found, key=lambda difference: abs(difference.recorded - difference.replayed))
+    return (
+        f"{len(found)} of {count} metrics differ, most {worst.metric}: "
+        f"{worst.recorded:.6f} then, {worst.replayed:.6f} now"
+    )
+
+
+def _ending(past: PastRun, event: JobFailed) -> str:
+    cause = past.tags.get("sweep.cause", "")
+    if event.cause == cause:
+        return ""  # it failed as it had failed
+    if event.cause == "non-finite loss":
+        return f"it ended by {event.cause}, and the run had not"
+    raise StudyFailedError(f"the run could not be trained here, {event.cause}: {event.message}")
