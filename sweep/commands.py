@@ -100,14 +100,14 @@ def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_j
     Raises:
         SystemExit: With 1, where the runs of a study are missing and were not to be written again.
     """
+    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
+    if storage is None and not (folder / "optuna.db").exists():
+        raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
     from sweep.mirror import Mirror
     from sweep.orchestrator import checkpoints_of, requeue
     from sweep.stores.study import stored_studies
     from sweep.stores.tracking import TrackingAwayError, open_tracking
 
-    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
-    if storage is None and not (folder / "optuna.db").exists():
-        raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
     mended, missing = [], []
     with _stoppable(), _alone(folder):
         studies = stored_studies(storage or optuna_in(folder))

@@ -222,5 +222,5 @@ def test_a_second_sweep_in_the_same_directory_is_refused(run, pictures):
     with FileLock(run.folder / ".sweep.lock"):
         code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16")
     assert code == 2
-    assert "another sweep runs in this directory" in err
+    assert "another process runs a sweep in this directory" in err
     assert [path.name for path in run.folder.iterdir()] == [".sweep.lock"]

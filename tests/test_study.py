@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+import time
+
 import pytest
 
 from data.faults import InputError
+from sweep.owner import born
 from sweep.space import SPACES, study_space
-from sweep.stores.study import open_study
+from sweep.stores.files import open_whole
+from sweep.stores.study import OWNER, open_study
 
 
 @pytest.fixture
@@ -29,24 +36,31 @@ def open_it(tmp_path):
 def test_a_retry_has_the_parameters_and_the_seed_of_the_first_attempt(open_it):
     study = open_it()
     first = study.ask()
-    study.note_trial(first.number, seed=17)
+    study.note_trial(first.number, run={"params": {"seed": 17}})
+    for _ in range(2):  # killed after the first time, the next start tries again
+        assert study.retry(first.number, failures=1, micro_batch=16)
     study.fail(first.number)
-    study.retry(first.number)
     again = study.ask()
     assert (again.params, again.seed, again.retry_of) == (first.params, 17, 0)
+    assert (again.origin, again.failures, again.micro_batch) == (0, 1, 16)
+    study.retry(again.number)
+    study.fail(again.number)
+    third = study.ask()
+    assert (third.params, third.seed, third.retry_of) == (first.params, 17, 1)
+    assert (third.origin, third.failures, third.micro_batch) == (0, 1, 16)
+    assert len(study.trials()) == 3
 
 
 def test_a_retry_that_ended_before_it_got_its_parameters_is_still_the_same(open_it):
     study = open_it()
     first = study.ask()
-    study.note_trial(first.number, seed=17)
-    study.fail(first.number)
     study.retry(first.number)
+    study.fail(first.number)
     popped = study._study.ask()  # as a process killed between taking a trial from the queue and its parameters
     assert popped.params == {}
     later = open_it()
+    assert later.retry(popped.number)
     later.fail(popped.number)
-    later.retry(popped.number)
     assert later.ask().params == first.params
 
 
@@ -59,7 +73,10 @@ def test_no_trial_is_pruned_within_the_warm_up(open_it, warmup):
             study.report(trial.number, epoch, 0.9)
         study.complete(trial.number, 0.9)
     bad = study.ask()
-    verdicts = [study.report(bad.number, epoch, 0.1) for epoch in range(1, warmup + 2)]
+    verdicts = []
+    for epoch in range(1, warmup + 2):
+        study.report(bad.number, epoch, 0.1)
+        verdicts.append(study.should_prune(bad.number))
     assert verdicts == [False] * warmup + [True]
 
 
@@ -85,3 +102,72 @@ def test_a_store_that_cannot_be_opened_is_named():
             "bogus://x", "a", SPACES["cnn1"],
             direction="maximize", fingerprint={}, seed=0, pruner="none", warmup=0, epochs=1,
         )  # fmt: skip
+
+
+def test_a_trial_without_hyperparameters_has_nothing_to_repeat(open_it):
+    study = open_it()
+    study._study.ask()  # as a process killed before it drew any
+    assert not study.retry(0)
+
+
+def test_a_study_has_one_writer_at_a_time(open_it):
+    holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        study = open_it()
+        owner = {"host": platform.node(), "pid": holder.pid, "born": born(holder.pid), "since": 0.0, "seen": 0.0}
+        study.note(OWNER, owner)
+        with pytest.raises(InputError, match=rf"is run by process {holder.pid} on {platform.node()}, since "):
+            open_it().claim()
+    finally:
+        holder.kill()
+    holder.poll()  # a zombie: nobody has waited for it yet
+    open_it().claim()
+    study.claim()  # our own
+    study.release()
+    assert study.noted(OWNER) is None
+
+
+def test_a_writer_on_another_machine_holds_a_study_as_long_as_it_says_so(open_it, monkeypatch):
+    study = open_it()
+    study.note(OWNER, {"host": "elsewhere", "pid": 1, "born": "1", "since": 0.0, "seen": time.time()})
+    with pytest.raises(InputError, match="process 1 on elsewhere"):
+        study.claim()
+    study.note(OWNER, {"host": "elsewhere", "pid": 1, "born": "1", "since": 0.0, "seen": time.time() - 200})
+    study.claim()
+    study._owner["seen"] -= 100
+    study.renew()
+    assert time.time() - study.noted(OWNER)["seen"] < 10
+
+
+def test_of_two_that_claim_at_the_same_moment_one_goes_on(open_it, monkeypatch):
+    study, real = open_it(), time.sleep
+    other = {"host": "elsewhere", "pid": 1, "born": "1", "since": time.time(), "seen": time.time()}
+    monkeypatch.setattr(time, "sleep", lambda seconds: (real(seconds), study.note(OWNER, other)))
+    with pytest.raises(InputError, match="process 1 on elsewhere"):
+        study.claim(confirm_seconds=0.01)
+
+
+@pytest.mark.parametrize("kept", [0, 0.4, 0.9])
+def test_a_study_that_was_cut_short_is_named(open_it, tmp_path, kept):
+    for _ in range(3):
+        open_it().ask()
+    path = tmp_path / "optuna.db"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(InputError, match=r"optuna\.db is (empty|damaged)"):
+        open_it()
+
+
+def test_what_is_no_database_is_named(open_it, tmp_path):
+    (tmp_path / "optuna.db").write_bytes(b"rubbish" * 999)
+    with pytest.raises(InputError, match="is damaged"):
+        open_it()
+
+
+def test_a_new_database_is_there_whole_or_not_at_all(tmp_path):
+    def dies(url):
+        (tmp_path / "half").write_text(url)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="cannot be made.*No space left"):
+        open_whole("--storage", f"sqlite:///{tmp_path / 'optuna.db'}", dies)
+    assert [path.name for path in tmp_path.iterdir()] == ["half"]

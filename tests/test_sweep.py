@@ -17,6 +17,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
+from tests.consistent import consistent
 from tests.test_sources import medmnist
 
 SMALL = ("--image-size", "24", "--epochs", "3", "--search", "batch_size=16,32", "--workers", "2")
@@ -86,7 +87,7 @@ def test_the_study_has_as_many_trials_as_asked(study):
     assert states(trials)["PRUNED"] >= 1
     best = max((trial for trial in trials if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)
     assert answer["studies"][0]["best"]["trial"] == best.number
-    assert len({trial.user_attrs["seed"] for trial in trials}) == 12
+    assert len({trial.user_attrs["run"]["params"]["seed"] for trial in trials}) == 12
 
 
 def test_mlflow_shows_what_optuna_knows(study):
@@ -98,7 +99,7 @@ def test_mlflow_shows_what_optuna_knows(study):
     client = client_of(folder)
     for trial in trials_of(folder):
         run = children[f"cnn1-{trial.number:03d}"]
-        assert run.info.run_id == trial.user_attrs["run_id"]
+        assert run.data.tags["sweep.trial"] == str(trial.number)
         assert run.info.status == status[trial.state.name]
         assert run.data.tags["sweep.state"] == trial.state.name
         assert run.data.tags["mlflow.parentRunId"] == parents["cnn1"].info.run_id
@@ -107,9 +108,10 @@ def test_mlflow_shows_what_optuna_knows(study):
         logged = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "val/auroc")}
         assert logged == pytest.approx(trial.intermediate_values)
         if trial.state.name == "COMPLETE":
-            assert run.data.metrics["objective"] == trial.value == logged[trial.user_attrs["best_epoch"]]
-            losses = [row["val/loss"] for row in trial.user_attrs["history"]]
-            assert trial.user_attrs["best_epoch"] == 1 + int(np.argmin(losses))
+            result = trial.user_attrs["result"]
+            assert run.data.metrics["objective"] == trial.value == logged[result["best_epoch"]]
+            losses = [row["val/loss"] for row in result["history"]]
+            assert result["best_epoch"] == 1 + int(np.argmin(losses))
 
 
 def test_runs_say_what_they_were_made_of(study):
@@ -258,20 +260,29 @@ def test_ended_in_the_middle_the_same_command_goes_on(pictures, tmp_path, how):
         assert not states(trials_of(tmp_path))["RUNNING"]
         assert {run.info.status for run in runs_of(tmp_path)[1].values()} <= {"FINISHED", "FAILED"}
 
+    resumable = {path.parent.name for path in (tmp_path / "checkpoints").glob("*/*/last.safetensors")}
     done = sweep(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
-    counted = states(trials_of(tmp_path))
-    assert counted["COMPLETE"] == 4
-    assert set(counted) <= {"COMPLETE", "FAIL"}
-    assert counted["FAIL"] >= 1
+    (tmp_path / "log").unlink()
+    trials = consistent(tmp_path, "blob-pictures/cnn1", 4)
+    if how == signal.SIGKILL:
+        assert states(trials)["FAIL"] >= 1
     _, children = runs_of(tmp_path)
-    assert {run.info.status for run in children.values()} == {"FINISHED", "FAILED"}
-    retried = [run.data.tags["sweep.retry_of"] for run in children.values() if "sweep.retry_of" in run.data.tags]
-    assert sorted(retried) == sorted(name for name, run in children.items() if run.info.status == "FAILED")
-    for run in children.values():
-        if "sweep.retry_of" in run.data.tags:
-            first = children[run.data.tags["sweep.retry_of"]]
+    for trial in trials:
+        if "retry_of" in trial.user_attrs:
+            run, first = children[f"cnn1-{trial.number:03d}"], children[f"cnn1-{trial.user_attrs['retry_of']:03d}"]
+            assert run.data.tags["sweep.retry_of"] == first.info.run_name
             assert first.data.params == run.data.params  # the seed too
+            if f"{trial.user_attrs['origin']:03d}" in resumable:
+                assert int(run.data.tags["sweep.resumed_after"]) >= 1
+
+    # Whatever was stopped in between gave the numbers that it would have given in one piece.
+    for trial in trials:
+        if trial.user_attrs.get("retry_of") is not None and trial.state.name == "COMPLETE":
+            again = sweep(tmp_path, "replay", children[f"cnn1-{trial.number:03d}"].info.run_id)
+            assert again.returncode == 0, again.stdout
+            assert "every one equal" in again.stdout
+            break
 
 
 def test_the_same_seed_finds_the_same(pictures, tmp_path):
@@ -304,14 +315,14 @@ def test_trials_that_all_fail_stop_the_study_and_say_why(pictures, tmp_path):
     fixed = [f"--fix={text}" for text in ("learning_rate=1e9", "optimizer=sgd", "activation=relu", "batch_size=16")]
     done = sweep(tmp_path, "--arch", "cnn3", "--trials", 30, "--data", pictures, "--image-size", 24, *fixed)
     assert done.returncode == 1
-    assert "5 trials in a row failed, the last one of non-finite loss" in done.stderr
+    assert "the first 3 configurations all failed, the last one of non-finite loss" in done.stderr
     assert states(trials_of(tmp_path, "blob-pictures/cnn3"))["COMPLETE"] == 0
     parents, children = runs_of(tmp_path)
     assert {run.info.status for run in (*parents.values(), *children.values())} == {"FAILED"}
-    assert all(
-        "non-finite loss" in run.data.tags["sweep.reason"] or "the study was stopped" in run.data.tags["sweep.reason"]
-        for run in children.values()
-    )
+    causes = Counter(run.data.tags["sweep.cause"] for run in children.values())
+    assert causes["non-finite loss"] >= 3
+    assert set(causes) <= {"non-finite loss", "interrupted"}
+    assert not [run for run in children.values() if "sweep.retry_of" in run.data.tags]
 
 
 def test_an_experiment_named_like_a_path_touches_nothing_there(pictures, tmp_path):
