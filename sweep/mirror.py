@@ -376,7 +376,9 @@ class Mirror:
         return trial.attributes.get("run", {}).get("params", trial.params)
 
     def _start_study(self) -> str:
-        run = self.tracking.start(self.about["name"], self.about["tags"], self.about["params"])
+        run = self.tracking.start(
+            self.about["name"], {**self.about["tags"], "sweep.state": "RUNNING"}, self.about["params"]
+        )
         self.tracking.log_data(run.run_id, **self.about["data"])
         chart = figures.class_balance(self.about["counts"], f"{self.about['data']['name']}: images by class")
         self.tracking.log_files(run.run_id, {"figures/class_balance.png": figures.png(chart)})

@@ -256,6 +256,7 @@ class Tracking:
     def reopen(self, run_id: str) -> None:
         """Lets an ended run run again."""
         self.client.update_run(run_id, status="RUNNING")
+        self.client.set_tag(run_id, "sweep.state", "RUNNING")
 
     @_reaching
     def children(self, parent: str) -> list[Run]:
