@@ -205,20 +205,26 @@ def _unless(stopping: Callable[[], bool], progress: Callable[[int], None]) -> Ca
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keeps other sweeps out of a directory; the kernel lets go of the lock however this process ends."""
-    lock = FileLock(folder / LOCK, timeout=0)
+    path = folder / LOCK
+    lock, new = FileLock(path, timeout=0), not path.exists()
     try:
         lock.acquire()
     except Timeout:
         try:
-            owner = describe_owner(json.loads((folder / LOCK).read_text()))
+            owner = describe_owner(json.loads(path.read_text()))
         except ValueError:  # it has the lock and has not said yet who it is
             owner = "another process"
         raise InputError(
             f"{folder}: {owner} runs a sweep in this directory; wait for it, stop it, or use another directory"
         ) from None
     with lock:
-        (folder / LOCK).write_text(json.dumps(myself()))
-        yield
+        path.write_text(json.dumps(myself()))
+        try:
+            yield
+        except InputError:
+            if new:  # what is refused changes nothing
+                path.unlink()
+            raise
 
 
 def dry_run(settings: Settings, *, as_json: bool) -> None:

@@ -404,7 +404,6 @@ class _Loop:
         if last or result.repeated or running.stopped:
             return
         if self.study.should_prune(number):
-            running.pruned = True
             self.engine.stop(number)
             self._end(running, "PRUNED")
         elif time.monotonic() + result.seconds > self.deadline:
@@ -424,7 +423,8 @@ class _Loop:
             if self.settings.keep == "best" and (leader := self.study.best()):
                 self.mirror.follow(lambda: self.mirror.thin(leader.number))
         else:
-            self.study.prune(number)  # its run ends with its job, which may still be writing a checkpoint
+            self.study.prune(number)
+            running.pruned = True  # its run ends with its job, which may still be writing a checkpoint
         self.failures.clear()
         rate = np.mean([row["images_per_second"] for row in running.history])
         params = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in running.asked.params.values()]

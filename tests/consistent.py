@@ -62,8 +62,8 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
     made_of = Counter((version.tags["sweep.study_id"], version.tags["sweep.trial"]) for version in versions)
     assert set(made_of.values()) == {1}, f"two versions of one trial: {made_of}"
     best = max((trial for trial in trials if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)
-    seated = client.get_model_version_by_alias(experiment, parent.data.params["arch"])
-    assert seated.tags["sweep.trial"] == str(best.number)
+    assert made_of[parent.data.tags["sweep.study_id"], str(best.number)] == 1
+    assert client.get_registered_model(experiment).aliases.keys() >= {parent.data.params["arch"], "champion"}
     models = client.search_logged_models([parent.info.experiment_id])
     assert len(models) == len(versions)
     assert {str(model.status) for model in models} == {"READY"}

@@ -6,10 +6,16 @@
     SWEEP_FAULT_MARK=FILE           made when it happens, so that it happens once, whoever starts anew
 
 Workers are spawned and import this module too, so a place may be in the orchestrator or in a worker.
+
+    python -m tests.faulty --serve
+
+imports everything once and forks a sweep for each line of JSON on stdin; importing is most of what a tiny one takes.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import signal
 import sys
@@ -19,7 +25,7 @@ from typing import Any
 
 ENTRY, EXIT = "entry", "exit"
 # place -> module, attribute, and where in the call
-ORCHESTRATOR = {
+TRAINING = {
     "before asking": ("sweep.stores.study", "Study.ask", ENTRY),
     "after asking": ("sweep.stores.study", "Study.ask", EXIT),
     "run started": ("sweep.stores.tracking", "Tracking.log_params", EXIT),
@@ -34,9 +40,13 @@ ORCHESTRATOR = {
     "files logged": ("sweep.stores.tracking", "Tracking.log_folder", EXIT),
     "run ended": ("sweep.mirror", "Mirror._end_run", EXIT),
     "trial over": ("sweep.mirror", "Mirror.trial_ended", EXIT),
+}
+CONCLUDING = {
+    "best fetched": ("sweep.mirror", "Mirror.fetch_checkpoint", EXIT),
     "test opened": ("sweep.mirror", "Mirror.show_test", ENTRY),
     "model begun": ("sweep.stores.registry", "_logged_model", EXIT),
     "model filled": ("sweep.stores.registry", "_fill", EXIT),
+    "version made": ("sweep.stores.registry", "register", EXIT),
     "before the alias": ("sweep.stores.registry", "seat", ENTRY),
     "after the alias": ("sweep.stores.registry", "seat", EXIT),
     "concluded": ("sweep.mirror", "Mirror.show_conclusion", ENTRY),
@@ -55,13 +65,13 @@ WORKER = {
     "worker after a checkpoint": ("sweep.training", "_save_last", EXIT),
     "worker at its end": ("sweep.training", "_save_best", ENTRY),
 }
-PLACES = {**ORCHESTRATOR, **RECOVERY, **WORKER}
+PLACES = {**TRAINING, **CONCLUDING, **RECOVERY, **WORKER}
 
 
 def install(fault: str, mark: Path) -> None:
     """Puts a fault at its place."""
     place, nth, what = fault.rsplit(":", 2)
-    if (place in WORKER) != (__name__ == "__mp_main__"):  # what multiprocessing calls it in a child
+    if (place in WORKER) != (__name__ == "__mp_main__"):
         return
     module, attribute, when = PLACES[place]
     owner: Any = __import__(module, fromlist=["_"])
@@ -110,16 +120,53 @@ def short_of_memory(limit: int) -> Callable[..., Any]:
     return normalise
 
 
-if fault := os.environ.get("SWEEP_FAULT"):
+def prepare() -> None:
+    """Puts the fault of the environment at its place."""
+    fault = os.environ.get("SWEEP_FAULT", "")
     if fault.startswith("memory:"):
         import sweep.training
 
         sweep.training._normalise = short_of_memory(int(fault.partition(":")[2]))
-    else:
+    elif fault:
         install(fault, Path(os.environ["SWEEP_FAULT_MARK"]))
 
-if __name__ == "__main__":
+
+def serve() -> None:
+    """Runs the sweeps that lines of JSON ask for: `arguments`, `folder`, `environment`; answers with exit codes."""
+    for module in (
+        "sweep.engines.local", "sweep.orchestrator", "sweep.stores.registry", "alembic.runtime.environment",
+        "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "mlflow.pyfunc", "optuna.importance",
+        "optuna.storages._rdb.storage", "optuna.visualization.matplotlib", "sqlalchemy.dialects.sqlite",
+        "torch._dynamo", "torch.export._trace",
+    ):  # fmt: skip
+        importlib.import_module(module)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if (child := os.fork()) == 0:
+            os.setsid()
+            os.chdir(asked["folder"])
+            os.environ.update(asked["environment"])
+            for stream, name in ((0, os.devnull), (1, "out"), (2, "err")):
+                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
+            sys.argv[1:] = asked["arguments"]
+            run()
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def run() -> None:
+    """Runs `sweep` with the arguments there are, and ends the process."""
     from sweep.cli import main
 
+    prepare()
     sys.argv[0] = "sweep"
     main()
+    sys.exit(0)
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--serve"]:
+    serve()
+elif __name__ == "__main__":
+    run()
+elif __name__ == "__mp_main__":  # what multiprocessing calls it in a worker
+    prepare()

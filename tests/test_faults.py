@@ -151,6 +151,24 @@ def test_a_second_sweep_is_refused_and_told_who_runs_the_first(pictures, tmp_pat
     consistent(tmp_path, STUDY, ended + 2)
 
 
+def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_torn(pictures, tmp_path):
+    slow_epochs = ("--image-size", 160, "--epochs", 9, "--fix", "batch_size=16", "--workers", 2)
+    arguments = ("--arch", "cnn1", "--data", pictures, "--trials", 2, *slow_epochs)
+    with running(tmp_path, *arguments) as (process, said):
+        wait_for(lambda: "trial    state" in said(), process, said)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: "once more to stop at once" in said(), process, said)
+        asked = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130, said()
+        assert time.monotonic() - asked < 12
+    assert "Traceback" not in said()
+    assert {trial.state.name for trial in trials_of(tmp_path, "blob-pictures/cnn1")} == {"FAIL", "WAITING"}
+    assert {run.info.status for run in children_of(tmp_path).values()} == {"FAILED"}
+    assert json.loads(command(tmp_path, "doctor", "--json").stdout)["mended"] == []
+
+
 @pytest.mark.slow
 def test_a_budget_ends_in_time_and_the_rest_goes_on_later(pictures, tmp_path):
     arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 40, *LONG)
@@ -330,11 +348,11 @@ def test_four_workers_finish_forty_trials(pictures, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 48 MB."""
+    """A file system of 120 MB."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48m", "none", str(place)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=120m", "none", str(place)], capture_output=True, text=True
     )
     if mounted.returncode:
         pytest.skip(f"no right to mount a small disk here: {mounted.stderr.strip()}")
@@ -345,7 +363,7 @@ def small_disk(tmp_path):
 def fill(path):
     with path.open("wb", buffering=0) as filler:
         while True:
-            filler.write(b"x" * 4096)
+            filler.write(b"x" * 4096)  # little by little: the last page too
 
 
 @pytest.mark.slow
