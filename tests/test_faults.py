@@ -108,6 +108,7 @@ def test_retries_have_an_end_and_the_first_trials_alike_end_the_study(pictures, 
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_bad_configuration_stops_the_study_before_any_training(pictures, tmp_path):
     home = Path(os.environ["XDG_CACHE_HOME"]) / "sweep"
     assert command(tmp_path, *tiny(pictures, 1, "--dry-run")).returncode == 0
@@ -221,7 +222,7 @@ def copy_of(folder, place):
     return place
 
 
-@pytest.mark.parametrize("files", ["kept", "lost"])
+@pytest.mark.parametrize("files", ["kept", pytest.param("lost", marks=pytest.mark.slow)])
 def test_the_runs_can_be_written_again_into_an_empty_store(pictures, finished, tmp_path, files):
     work = copy_of(finished, tmp_path / "work")
     before = children_of(work)

@@ -237,7 +237,11 @@ def wait_for(condition, seconds=90):
 LONG = ("--image-size", "48", "--epochs", "12", "--patience", "0", "--pruner", "none", "--search", "batch_size=16,32")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    ids=lambda how: how.name,
+)
 def test_ended_in_the_middle_the_same_command_goes_on(pictures, tmp_path, how):
     arguments = ("--arch", "cnn1", "--trials", 4, "--data", pictures, *LONG, "--workers", "2")
     log = (tmp_path / "log").open("w+")
@@ -325,6 +329,7 @@ def test_trials_that_all_fail_stop_the_study_and_say_why(pictures, tmp_path):
     assert not [run for run in children.values() if "sweep.retry_of" in run.data.tags]
 
 
+@pytest.mark.slow
 def test_an_experiment_named_like_a_path_touches_nothing_there(pictures, tmp_path):
     victim = tmp_path / "victim" / "cnn3"
     victim.mkdir(parents=True)
