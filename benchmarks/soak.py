@@ -79,7 +79,8 @@ def _attempt(folder: Path, wanted: int, workers: int, draw: random.Random, kills
                     os.kill(victim, how)
                     kills[f"{who} {how.name}"] += 1
     said = log.read_text()
-    if process.returncode not in (0, 130, -signal.SIGKILL) or "Traceback" in said:
+    by_signal = {-how for how in SIGNALS}  # SIGTERM and SIGINT too, before the program has begun and after its end
+    if process.returncode not in {0, 130, *by_signal} or "Traceback" in said:
         raise SystemExit(f"it ended with {process.returncode}\n{said}")
     return process.returncode == 0
 

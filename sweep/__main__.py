@@ -2,6 +2,9 @@
 
 # Worker processes import this module too, under another name; they need no command line.
 if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the process without a traceback
     from sweep.cli import main
 
     main()

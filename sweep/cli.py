@@ -220,6 +220,7 @@ def data_download(json: Json = False) -> None:
 
 def main() -> None:
     """Runs the command line; every way to end has its exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     as_json = "--json" in sys.argv
     try:

@@ -381,7 +381,7 @@ def test_a_full_disk_stops_the_study_and_it_goes_on_when_there_is_room(pictures,
         assert process.wait(90) == 1, log.read_text()
     assert "full" in log.read_text()
     assert "make room, and the same command goes on from here" in log.read_text()
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in log.read_text(), log.read_text()
     (small_disk / "filler").unlink()
     done = command(small_disk, *arguments)
     assert done.returncode == 0, done.stderr

@@ -127,7 +127,9 @@ def test_killed_anywhere_in_training_it_goes_on(pictures, tmp_path):
 @pytest.mark.slow
 def test_killed_anywhere_in_its_conclusion_it_registers_once(pictures, tmp_path):
     def chain(sweep, folder, how):
-        for place in CONCLUDING:
+        # A first SIGTERM or SIGINT only asks, and here is nobody left to ask: half of the places each will do.
+        places = {"SIGKILL": list(CONCLUDING), "SIGTERM": list(CONCLUDING)[::2], "SIGINT": list(CONCLUDING)[1::2]}
+        for place in places[how]:
             study = f"cnn3-{place.replace(' ', '-')}"
             done = sweep(folder, *tiny(pictures, 1, "--study", study), fault=f"{place}:1:{how}")
             said = killed(done, folder, place, how)

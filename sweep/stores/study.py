@@ -145,7 +145,8 @@ class Study:
         """Lets another process have the study."""
         if self._owner:
             self._owner = {}
-            self.note(OWNER, None)
+            with suppress(Exception):  # a disk may be full; the claim ends with this process, too
+                self.note(OWNER, None)
 
     def _refuse_another(self) -> None:
         owner = self.noted(OWNER)
