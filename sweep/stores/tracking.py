@@ -26,6 +26,7 @@ from sweep.stores.files import check_sqlite, file_of, open_whole
 
 for _name in ("alembic", "mlflow"):  # which set their own levels while they are imported
     logging.getLogger(_name).setLevel(logging.ERROR)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback of whatever it raises
 
 # MLflow opens an experiment without it as one of language models, where the runs of a study are hard to find.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
