@@ -19,7 +19,7 @@ from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import SPLITS, Source, download, open_source
 from sweep import display
-from sweep.errors import StudyInterruptedError
+from sweep.errors import StudyFailedError, StudyInterruptedError
 from sweep.hardware import choose_device
 from sweep.interrupt import deferred
 from sweep.owner import describe_owner, myself
@@ -46,7 +46,8 @@ def search(settings: Settings, *, as_json: bool) -> None:
         for note in (*plan.source.notes, *plan.split.notes):
             terminal.say(f"note: {note}")
         folder = Path.cwd()
-        check_folder(folder, sum(disk_of(plan, planned) for planned in plan.studies))
+        resuming = (folder / "optuna.db").exists()
+        check_folder(folder, sum(disk_of(plan, planned, resuming=resuming) for planned in plan.studies))
         images = sum(len(listing) for listing in plan.source.splits.values())
         for size in sorted({planned.image_size for planned in plan.studies}):
             with terminal.counting(f"decoding images to {size} x {size}", images) as progress:
@@ -65,13 +66,17 @@ def _run_studies(
     settings = plan.settings
     from sweep.engines.local import LocalEngine
     from sweep.orchestrator import open_studies, run_study
+    from sweep.stores.files import file_of
     from sweep.stores.tracking import open_tracking
 
+    uri = settings.tracking_uri or mlflow_in(folder)
+    if file_of(uri) is None:  # a server that does not answer is to be known before a study is begun
+        open_tracking(uri, plan.experiment)
     studies = open_studies(plan, settings.storage or optuna_in(folder))
     engine = LocalEngine(plan.workers, plan.device, plan.threads)  # its workers import torch while MLflow opens
     end = math.inf if settings.budget is None else time.monotonic() + settings.budget
     try:
-        tracking = open_tracking(settings.tracking_uri or mlflow_in(folder), plan.experiment)
+        tracking = open_tracking(uri, plan.experiment)
         outcomes = []
         for left, planned, study in zip(range(len(studies), 0, -1), plan.studies, studies, strict=True):
             if stopping():
@@ -85,8 +90,11 @@ def _run_studies(
             deadline = now + (end - now) / left  # what one study does not use, the others have
             with terminal.live():
                 outcome = run_study(plan, planned, study, engine, tracking, folder, terminal, stopping, deadline)
-            terminal.show(display.outcome_view(outcome, plan))
-            outcomes.append(outcome)
+            if outcome is not None:
+                terminal.show(display.outcome_view(outcome, plan))
+                outcomes.append(outcome)
+        if not outcomes:
+            raise StudyFailedError("the budget ended before any trial was complete; the same command goes on from here")
     finally:
         engine.close()
         for study in studies:
@@ -109,10 +117,12 @@ def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_j
     from sweep.stores.tracking import TrackingAwayError, open_tracking
 
     mended, missing = [], []
-    with _stoppable(), _alone(folder):
+    with _stoppable() as stopping, _alone(folder):
         studies = stored_studies(storage or optuna_in(folder))
         for study in studies:
-            study.claim(confirm_seconds=0.0 if storage is None else 0.5)
+            if stopping():
+                raise KeyboardInterrupt
+            study.claim(shared=storage is not None)
             try:
                 found = requeue(study, "the process that trained it ended")
                 mirror = Mirror(
@@ -121,7 +131,7 @@ def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_j
                     checkpoints_of(folder, study),
                     terminal.say,
                 )
-                if rebuild or mirror.exists():
+                if rebuild or mirror.find() is not None:
                     found += [*mirror.open(reopen=False), *mirror.end_left_open()]
                 else:
                     missing.append(study.name)
@@ -217,6 +227,8 @@ def _alone(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: {owner} runs a sweep in this directory; wait for it, stop it, or use another directory"
         ) from None
+    except OSError as error:
+        raise InputError(f"{folder}: the working directory cannot be written ({error.strerror})") from error
     with lock:
         path.write_text(json.dumps(myself()))
         try:

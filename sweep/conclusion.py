@@ -152,7 +152,7 @@ def _open_test(
         files = figures.predictions(images.names, images.labels, likely, plan.source.classes, "test", title, value)
         mirror.tracking.log_files(mirror.runs[best.number], files)
         study.note(TEST, opened)
-        mirror.show_test(best.number)
+    mirror.show_test(best.number)  # each time: the server may have gone away the moment after they were noted
     scored = opened[key]["scores"]
     at_threshold = {name: value for name, value in scored.items() if name.startswith("test_at_threshold/")}
     return {name: value for name, value in scored.items() if name not in at_threshold}, at_threshold or None

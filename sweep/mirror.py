@@ -45,7 +45,7 @@ class Mirror:
         """
         self.study, self.tracking, self.checkpoints, self.say = study, tracking, checkpoints, say
         self.about: dict[str, Any] = study.noted(ABOUT)
-        self.parent: str = study.noted("run_id") or ""
+        self.parent = ""
         self.runs: dict[int, str] = {}
         self._epochs: dict[int, list[dict[str, float]]] = {}  # of trials that have not ended
         self._thinned: set[int] = set()
@@ -61,9 +61,13 @@ class Mirror:
         """Where the checkpoints of a configuration are, whichever attempt at it trains."""
         return self.checkpoints / f"{trial if isinstance(trial, int) else trial.origin:03d}"
 
-    def exists(self) -> bool:
-        """Whether MLflow has the study's run."""
-        return bool(self.parent) and self.tracking.get(self.parent) is not None
+    def find(self) -> Run | None:
+        """Finds the study's run in MLflow, by the study's own id; None where there is none."""
+        found = self.tracking.search(
+            f"tags.`sweep.study_id` = '{self.about['tags']['sweep.study_id']}' and tags.`sweep.kind` = 'study'"
+        )
+        self.parent = found[0].run_id if found else ""
+        return found[0] if found else None
 
     def open(self, *, reopen: bool = True) -> list[str]:
         """Finds the study's run or starts it, brings everything to what the study knows, and says what was mended.
@@ -74,15 +78,19 @@ class Mirror:
         Raises:
             TrackingAwayError: The server does not answer.
         """
-        if not self.exists():
-            new = not self.parent
-            self.parent = self._start_study()
-            self.study.note("run_id", self.parent)
-            mended = [] if new else [f"study {self.study.name}: its run was missing; started again"]
-        else:
-            mended = []
-            if reopen:
-                self.tracking.reopen(self.parent)
+        run, mended = self.find(), []
+        if run is None:
+            if self.study.trials():
+                mended.append(f"study {self.study.name}: its run was missing; started again")
+            tags = {**self.about["tags"], "sweep.kind": "study", "sweep.state": "RUNNING"}
+            run = self.tracking.start(self.about["name"], tags)
+            self.parent = run.run_id
+        elif reopen:
+            self.tracking.reopen(self.parent)
+        if not self.about["params"].keys() <= run.params.keys():  # new, or a process died as it began it
+            chart = figures.class_balance(self.about["counts"], f"{self.about['data']['name']}: images by class")
+            self.tracking.log_files(self.parent, {"figures/class_balance.png": figures.png(chart)})
+            self._describe(self.parent, self.about["params"])
         return mended + self.reconcile()
 
     def reconcile(self) -> list[str]:
@@ -108,7 +116,7 @@ class Mirror:
             if number not in self.runs:
                 self._write_again(trial)
                 mended.append(f"{self.run_name(number)}: its run was missing; written again from the study")
-        return mended + self._tidy_disk(trials)
+        return mended + self._tidy_disk()
 
     def follow(self, write: Callable[[], object]) -> None:
         """Does a write to MLflow, unless its server is away; what is left out then comes with `catch_up`."""
@@ -118,7 +126,7 @@ class Mirror:
             write()
         except TrackingAwayError as error:
             self._away_since = self._looked = time.monotonic()
-            self.say(f"{error}; training goes on, and the runs are completed once it is back")
+            self.say(f"{error}; nothing is lost, the runs are completed once it is back")
 
     def trial_started(self, number: int, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
         """Starts the run of a trial, and notes on the trial what its run is to show."""
@@ -153,19 +161,12 @@ class Mirror:
             (folder / CHECKPOINT).parent.mkdir(parents=True)
             best.rename(folder / CHECKPOINT)
 
-    def trial_ended(self, number: int, details: str = "") -> None:
-        """Ends the run of a trial as Optuna ended the trial; its files are logged and leave the disk.
-
-        Args:
-            number: The trial.
-            details: A traceback, if one led to its end.
-        """
+    def trial_ended(self, number: int) -> None:
+        """Ends the run of a trial as Optuna ended the trial; its files are logged and leave the disk."""
         trial = self.study.trials()[number]
         self._epochs.pop(number, None)
 
         def end() -> None:
-            if details:
-                self.tracking.log_files(self.runs[number], {"traceback.txt": details})
             self._end_trial(trial, self.runs[number])
             self._ship(trial)
 
@@ -267,7 +268,7 @@ class Mirror:
         mended, name = [], self.run_name(trial.number)
         params = self._params(trial)
         if not params.keys() <= run.params.keys():
-            self.tracking.log_params(run.run_id, params)
+            self._describe(run.run_id, params)
             mended.append(f"{name}: params were missing; logged")
         rows = self._epochs.get(trial.number) or trial.history
         if rows and any(run.metrics.get(key) != value for key, value in rows[-1].items() if "/" in key):
@@ -278,6 +279,7 @@ class Mirror:
             self._log_test(trial.number, run.run_id)
             mended.append(f"{name}: test scores were missing; logged")
         if trial.state in STATUS and (run.status, run.tags.get("sweep.state")) != (STATUS[trial.state], trial.state):
+            self._copy_files(trial, run)
             self._end_trial(trial, run.run_id)
             mended.append(f"{name}: its run was {run.status}; ended as {trial.state}")
         return mended
@@ -296,15 +298,20 @@ class Mirror:
             at = trial.ended or time.time()
             reported = [{"epoch": epoch, "time": at, metric: value} for epoch, value in trial.reports.items()]
             self.tracking.log_epochs(run.run_id, reported)
-        old = Path(noted.get("artifacts", "").removeprefix("file://") or "/nowhere")
-        if old.is_absolute() and old.is_dir() and any(old.iterdir()):
-            self.tracking.log_folder(run.run_id, old)
+        self._copy_files(trial, run)
         if str(trial.number) in self._tested:
             self._log_test(trial.number, run.run_id)
         if trial.state in STATUS:
             self._end_trial(trial, run.run_id)
 
-    def _tidy_disk(self, trials: Mapping[int, Recorded]) -> list[str]:
+    def _copy_files(self, trial: Recorded, run: Run) -> None:
+        """Copies the files of a trial's first run into another one, where they are still on this disk."""
+        noted = trial.attributes.get("run", {}).get("artifacts", "").removeprefix("file://")
+        old = Path(noted or "/nowhere")
+        if noted != run.artifacts.removeprefix("file://") and old.is_absolute() and old.is_dir() and any(old.iterdir()):
+            self.tracking.log_folder(run.run_id, old)
+
+    def _tidy_disk(self) -> list[str]:
         """Logs files that wait on disk, and removes the checkpoints of configurations that are done with."""
         mended: list[str] = []
         latest = {trial.origin: trial for trial in self.study.trials()}  # by number, so the last attempt wins
@@ -347,13 +354,17 @@ class Mirror:
         run = self.tracking.start(
             self.run_name(number),
             {**tags, "sweep.trial": number, "sweep.state": "RUNNING", **retry},
-            params,
             parent=self.parent,
             started=started,
         )
         self.runs[number] = run.run_id
-        self.tracking.log_data(run.run_id, **self.about["data"])
+        self._describe(run.run_id, params)
         return run
+
+    def _describe(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Logs data and params; params last, since where they are missing both are logged again."""
+        self.tracking.log_data(run_id, **self.about["data"])
+        self.tracking.log_params(run_id, params)
 
     def _end_trial(self, trial: Recorded, run_id: str) -> None:
         best_epoch = trial.best_epoch
@@ -361,7 +372,10 @@ class Mirror:
         self.tracking.log(run_id, metrics, step=best_epoch or 0)
         resumed = trial.attributes.get("result", {}).get("resumed_after")
         tags = {"resumed_after": resumed} if resumed else {}
-        self._end_run(run_id, trial.state, {**tags, **trial.attributes.get("failure", {})}, trial.ended)
+        failure = dict(trial.attributes.get("failure", {}))
+        if details := failure.pop("details", ""):
+            self.tracking.log_files(run_id, {"traceback.txt": details})
+        self._end_run(run_id, trial.state, {**tags, **failure}, trial.ended)
 
     def _end_run(self, run_id: str, state: str, tags: Mapping[str, Any], ended: float | None = None) -> None:
         named = {f"sweep.{key}": str(value)[:1000] for key, value in tags.items()}
@@ -374,15 +388,6 @@ class Mirror:
 
     def _params(self, trial: Recorded) -> dict[str, Any]:
         return trial.attributes.get("run", {}).get("params", trial.params)
-
-    def _start_study(self) -> str:
-        run = self.tracking.start(
-            self.about["name"], {**self.about["tags"], "sweep.state": "RUNNING"}, self.about["params"]
-        )
-        self.tracking.log_data(run.run_id, **self.about["data"])
-        chart = figures.class_balance(self.about["counts"], f"{self.about['data']['name']}: images by class")
-        self.tracking.log_files(run.run_id, {"figures/class_balance.png": figures.png(chart)})
-        return run.run_id
 
 
 def leaderboard(trials: list[Recorded], metric: str, name: Any) -> pd.DataFrame:

@@ -22,12 +22,13 @@ import pandas as pd
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from data.cache import images_of
+from data.faults import InputError
 from data.sources import slug
 from sweep import provenance
 from sweep.conclusion import Outcome, conclude
 from sweep.engines import Engine, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.errors import StudyFailedError, StudyInterruptedError, disk_full
-from sweep.mirror import Mirror
+from sweep.mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy
 from sweep.record import about, config_of, fingerprint, fixed_params
 from sweep.results import figures
@@ -141,11 +142,15 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
         )
         for planned in plan.studies
     ]
-    for planned, study in zip(plan.studies, studies, strict=True):
-        # The lock on the working directory keeps others from a store in it; one elsewhere may be shared.
-        study.claim(confirm_seconds=0.0 if settings.storage is None else 0.5)
-        if study.noted(ABOUT) is None:
-            study.note(ABOUT, about(plan, planned, study.name))
+    try:
+        for planned, study in zip(plan.studies, studies, strict=True):
+            study.claim(shared=settings.storage is not None)
+            if study.noted(ABOUT) is None or not study.trials():
+                study.note(ABOUT, about(plan, planned, study.name))
+    except InputError:
+        for study in studies:
+            study.release()
+        raise
     return studies
 
 
@@ -159,7 +164,7 @@ def run_study(
     view: View,
     stopping: Callable[[], bool],
     deadline: float = math.inf,
-) -> Outcome:
+) -> Outcome | None:
     """Runs a study until it has the trials that it is to have, or its time is over, and registers its best.
 
     Args:
@@ -173,15 +178,23 @@ def run_study(
         stopping: Says whether somebody wants the study to end now.
         deadline: When its time is over, on the monotonic clock in seconds.
 
+    Returns:
+        What it came to; None if its time was over before any trial was complete.
+
     Raises:
+        InputError: Another process has claimed the study since it was opened.
         StudyFailedError: Trials fail and none ends well, a disk is full, or MLflow's server stays away.
         StudyInterruptedError: Ctrl-C or SIGTERM.
     """
     mirror = Mirror(study, tracking, checkpoints_of(folder, study), view.say)
     loop = _Loop(plan, planned, study, engine, mirror, view, stopping, deadline)
+    study.claim(shared=plan.settings.storage is not None)  # an hour may have passed with the studies before it
     try:
         loop.recover()
         loop.run()
+        if loop.missing() > 0 and study.best() is None:
+            mirror.close("its budget ended", failed=False)
+            return None
         return loop.conclude()
     except KeyboardInterrupt as error:
         loop.abandon("the study was stopped", failed=False)
@@ -246,6 +259,7 @@ class _Loop:
                 f"study {self.study.name} has {wanted - missing} of {wanted} trials; nothing is left to train"
             )
             return
+        self.study.note(CONCLUSION, None)
         short = {"learning_rate": "rate", "batch_size": "batch"}
         names = [short.get(name, name) for name in self.planned.space]
         self.view.say(_columns("trial", "state", self.settings.metric.removeprefix("val/"), "epoch", "img/s", *names))
@@ -310,7 +324,11 @@ class _Loop:
                 self.mirror.trial_ended(number)
             else:
                 self._interrupted(running, reason)
+        left = [trial.number for trial in self.study.trials() if trial.state == "RUNNING"]
         requeue(self.study, reason)
+        for number in left:
+            if number in self.mirror.runs:
+                self.mirror.trial_ended(number)
         self.mirror.close(reason, failed=failed)
         self.study.release()
 
@@ -493,11 +511,12 @@ class _Loop:
     ) -> None:
         """Fails a trial in both stores, and queues its configuration again if it is to have another attempt."""
         number = running.asked.number
-        self.study.note_trial(number, result=_result(running), failure={"cause": cause, "reason": reason})
+        failure = {"cause": cause, "reason": reason, **({"details": details} if details else {})}
+        self.study.note_trial(number, result=_result(running), failure=failure)
         if again is not None:
             self.study.retry(number, **again)
         self.study.fail(number)
-        self.mirror.trial_ended(number, details)
+        self.mirror.trial_ended(number)
         if again is None:
             shutil.rmtree(running.folder, ignore_errors=True)
 

@@ -140,13 +140,20 @@ def parameters_of(plan: Plan, study: PlannedStudy) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def disk_of(plan: Plan, study: PlannedStudy) -> int:
-    """Bytes that a study may write into the working directory."""
+def disk_of(plan: Plan, study: PlannedStudy, *, resuming: bool = False) -> int:
+    """Bytes that a study may write into the working directory.
+
+    Args:
+        plan: The sweep.
+        study: The study.
+        resuming: Whether most of it may be there already; then only what trials in training write is counted.
+    """
     network = 4 * parameters_of(plan, study)
     kept = 1 if plan.settings.keep == "best" else plan.settings.trials
-    return (
-        kept * network + plan.settings.trials * _FIGURES_BYTES + plan.workers * _CHECKPOINTS * network + _STORES_BYTES
-    )
+    figures = plan.settings.trials * _FIGURES_BYTES
+    if resuming:
+        kept, figures = 1, 0
+    return (kept + plan.workers * _CHECKPOINTS) * network + figures + _STORES_BYTES
 
 
 def estimate(plan: Plan, study: PlannedStudy) -> Estimate:

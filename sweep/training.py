@@ -175,7 +175,7 @@ def train(
             [parameter for parameter in network.parameters() if parameter.requires_grad], config.learning_rate
         )
     except Exception as error:
-        if out_of_memory(error):
+        if out_of_memory(error) or "CUDA" in str(error):  # a GPU in trouble is no fault of the configuration
             raise
         raise ConfigurationError(f"{type(error).__name__}: {error}") from error
     progress = _resume(folder, config, network, optimizer)
@@ -234,8 +234,8 @@ def train(
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, the GPU's or the machine's, was not enough."""
-    # The CPU's allocator has no exception type of its own.
-    texts = ("not enough memory", "can't allocate memory")
+    # Neither the CPU's allocator nor CUDA's libraries have an exception type of their own.
+    texts = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
 
 

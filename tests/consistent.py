@@ -37,6 +37,8 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
     client = MlflowClient(uri or f"sqlite:///{folder / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags and run.info.run_name == name]
+    assert {"arch", "metric", "space/dropout"} <= parent.data.params.keys()
+    assert "figures" in {entry.path for entry in client.list_artifacts(parent.info.run_id)}
     assert parent.info.status == "FINISHED"
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     by_trial = {int(run.data.tags["sweep.trial"]): run for run in children}
@@ -46,6 +48,7 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
         run, state = by_trial[trial.number], trial.state.name
         assert (run.info.status, run.data.tags["sweep.state"]) == (STATUS[state], state), run.info.run_name
         assert {key: str(value) for key, value in trial.params.items()}.items() <= run.data.params.items()
+        assert len(run.inputs.dataset_inputs) == 2
         if state == "FAIL":
             assert run.data.tags["sweep.reason"]
             continue

@@ -28,7 +28,8 @@ ENTRY, EXIT = "entry", "exit"
 TRAINING = {
     "before asking": ("sweep.stores.study", "Study.ask", ENTRY),
     "after asking": ("sweep.stores.study", "Study.ask", EXIT),
-    "run started": ("sweep.stores.tracking", "Tracking.log_params", EXIT),
+    "run created": ("sweep.stores.tracking", "Tracking.start", EXIT),
+    "run described": ("sweep.stores.tracking", "Tracking.log_params", EXIT),
     "trial noted": ("sweep.mirror", "Mirror.trial_started", EXIT),
     "job sent": ("sweep.engines.local", "LocalEngine.submit", EXIT),
     "epoch received": ("sweep.stores.study", "Study.report", ENTRY),

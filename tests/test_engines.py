@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +134,36 @@ def test_a_missing_cache_fails_that_job_alone(engine, images, tmp_path):
     assert isinstance(failed, JobFailed)
     assert failed.cause == "bad configuration"
     assert "gone.npy" in failed.message
+
+
+def mapping(pid, path):
+    """What a process's mapping of a file holds, in kB, by /proc's names."""
+    found: dict[str, int] = {}
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if " kB" not in rest:
+            inside = str(path) in line
+        elif inside:
+            found[name] = found.get(name, 0) + int(rest.split()[0])
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc/PID/smaps")
+def test_workers_share_the_pages_of_the_images(engine, images, tmp_path):
+    seen = {}
+    for number in (0, 1):
+        engine.submit(job(number, images, tmp_path, ENDLESS))
+    while len(seen) < 2:
+        seen |= {event.number: event for event in engine.events(1.0) if isinstance(event, EpochFinished)}
+    held = [mapping(worker.process.pid, images["train"].path) for worker in engine._workers]
+    for number in (0, 1):
+        engine.stop(number)
+    until_ended(engine, [0, 1])
+    for kilobytes in held:
+        assert kilobytes["Rss"] > 0
+        assert kilobytes["Private_Dirty"] == 0  # nobody has a copy of its own
+        assert kilobytes["Pss"] <= 0.6 * kilobytes["Rss"]
 
 
 def test_a_killed_worker_takes_only_its_own_job_along(images, tmp_path):

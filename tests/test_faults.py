@@ -301,6 +301,14 @@ def test_a_run_that_somebody_deleted_comes_back(pictures, tmp_path):
     consistent(tmp_path, STUDY, 2)  # one version still
 
 
+@pytest.mark.parametrize("command_line", [("doctor", "--storage"), ("replay", "x", "--tracking-uri")])
+def test_a_store_that_is_not_there_is_not_made(tmp_path, command_line):
+    done = command(tmp_path, *command_line, f"sqlite:///{tmp_path}/none.db")
+    assert done.returncode == 2
+    assert "there is no such file" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_doctor_without_a_study_says_where_to_go(tmp_path):
     done = command(tmp_path, "doctor")
     assert done.returncode == 2
@@ -459,7 +467,7 @@ def test_training_goes_on_while_the_tracking_server_is_away(pictures, tmp_path, 
             lambda: said().count(" complete ") >= before + 3, process, said
         )  # also some that begin and end meanwhile
         assert "does not answer" in said()
-        assert "training goes on" in said()
+        assert "nothing is lost, the runs are completed once it is back" in said()
         server.start()
         wait_for(lambda: "MLflow answers again" in said(), process, said)
         assert process.wait(240) == 0, said()

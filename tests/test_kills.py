@@ -105,6 +105,13 @@ def test_killed_anywhere_in_training_it_goes_on(pictures, tmp_path):
 
     def chain(sweep, folder, how):
         log, wanted = "", 1
+        for place in ("run created", "run described"):  # of the study's own run, at its very first start
+            first = folder.parent / f"{how}-{place.split()[1]}"
+            first.mkdir()
+            killed(sweep(first, *tiny(pictures, 1), fault=f"{place}:1:{how}"), first, place, how)
+            done = sweep(first, *tiny(pictures, 1))
+            assert done.returncode == 0, done.stderr
+            consistent(first, STUDY, 1)
         for place in (*TRAINING, *RECOVERY):
             wanted += 1
             if place in RECOVERY:  # something must have been left behind to be recovered

@@ -94,7 +94,7 @@ def new_spec(tracking: Tracking, **changes: Any) -> ModelSpec:
     """Of a trial's run that has no version yet."""
     spec = ModelSpec(
         name=NAME,
-        run_id=tracking.start("cnn1-000", {}, {}).run_id,
+        run_id=tracking.start("cnn1-000", {}).run_id,
         architecture="cnn1",
         image_size=SIZE,
         mean=0.4,

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from data.faults import InputError
-from sweep.owner import born
+from sweep.errors import StudyFailedError
+from sweep.owner import born, myself
 from sweep.space import SPACES, study_space
 from sweep.stores.files import open_whole
 from sweep.stores.study import OWNER, open_study
@@ -81,7 +82,7 @@ def test_no_trial_is_pruned_within_the_warm_up(open_it, warmup):
 
 
 def test_a_study_says_what_differs(open_it):
-    open_it()
+    open_it().ask()
     with pytest.raises(InputError) as caught:
         open_it(fingerprint={"image size": 32}, space=study_space("cnn1", fix=["dropout=0"]))
     said = "\n".join(caught.value.faults)
@@ -114,37 +115,66 @@ def test_a_study_has_one_writer_at_a_time(open_it):
     holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         study = open_it()
-        owner = {"host": platform.node(), "pid": holder.pid, "born": born(holder.pid), "since": 0.0, "seen": 0.0}
+        owner = {**myself(), "pid": holder.pid, "born": born(holder.pid), "seen": 0.0}
         study.note(OWNER, owner)
         with pytest.raises(InputError, match=rf"is run by process {holder.pid} on {platform.node()}, since "):
-            open_it().claim()
+            open_it().claim(shared=True)
     finally:
         holder.kill()
-    holder.poll()  # a zombie: nobody has waited for it yet
-    open_it().claim()
-    study.claim()  # our own
+    time.sleep(0.2)  # it is a zombie now: nobody has waited for it
+    open_it().claim(shared=True)
+    holder.wait()
+    study.claim(shared=True)  # our own
     study.release()
     assert study.noted(OWNER) is None
 
 
 def test_a_writer_on_another_machine_holds_a_study_as_long_as_it_says_so(open_it, monkeypatch):
     study = open_it()
-    study.note(OWNER, {"host": "elsewhere", "pid": 1, "born": "1", "since": 0.0, "seen": time.time()})
+    other = {**myself(), "host": "elsewhere", "pid": 1}
+    study.note(OWNER, other)
     with pytest.raises(InputError, match="process 1 on elsewhere"):
-        study.claim()
-    study.note(OWNER, {"host": "elsewhere", "pid": 1, "born": "1", "since": 0.0, "seen": time.time() - 200})
-    study.claim()
+        study.claim(shared=True)
+    study.claim(shared=False)  # the lock on the directory has decided
+    study.note(OWNER, {**other, "seen": time.time() - 200})
+    study.claim(shared=True)
     study._owner["seen"] -= 100
     study.renew()
     assert time.time() - study.noted(OWNER)["seen"] < 10
 
 
+def test_a_writer_that_was_silent_for_too_long_does_not_go_on_beside_another(open_it):
+    study = open_it()
+    study.claim(shared=True)
+    study.note(OWNER, {**myself(), "host": "elsewhere", "pid": 1})
+    study.renew()  # not yet time to look
+    study._owner["seen"] -= 100
+    with pytest.raises(StudyFailedError, match="was taken over by process 1 on elsewhere"):
+        study.renew()
+    study.release()
+    assert study.noted(OWNER)["host"] == "elsewhere"
+
+
+def test_two_machines_of_one_name_are_two(open_it):
+    study = open_it()
+    study.note(OWNER, {**myself(), "machine": "another boot, another namespace"})
+    with pytest.raises(InputError, match="is run by process"):
+        study.claim(shared=True)
+
+
+def test_what_a_refused_command_asked_for_binds_nobody(open_it):
+    open_it(fingerprint={"image size": 32})
+    open_it(fingerprint={"image size": 64}).ask()
+    with pytest.raises(InputError, match="image size 64, not 32"):
+        open_it(fingerprint={"image size": 32})
+
+
 def test_of_two_that_claim_at_the_same_moment_one_goes_on(open_it, monkeypatch):
     study, real = open_it(), time.sleep
-    other = {"host": "elsewhere", "pid": 1, "born": "1", "since": time.time(), "seen": time.time()}
+    other = {**myself(), "host": "elsewhere", "pid": 1}
     monkeypatch.setattr(time, "sleep", lambda seconds: (real(seconds), study.note(OWNER, other)))
     with pytest.raises(InputError, match="process 1 on elsewhere"):
-        study.claim(confirm_seconds=0.01)
+        study.claim(shared=True)
 
 
 @pytest.mark.parametrize("kept", [0, 0.4, 0.9])

@@ -13,6 +13,7 @@ from multiprocessing.context import SpawnProcess
 
 from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.errors import DISK_FULL
+from sweep.interrupt import SIGNALS
 
 CLOSE_SECONDS = 5.0
 
@@ -69,8 +70,9 @@ class LocalEngine:
                     received.append(event)
                     if not isinstance(event, EpochFinished):
                         worker.job = None
-                    if isinstance(event, JobFailed) and event.cause == "out of memory":
-                        # The allocator of a process that ran out of memory gives little of it back.
+                    if isinstance(event, JobFailed) and event.cause in ("out of memory", "error"):
+                        # An allocator that ran out of memory gives little of it back, and after an error of CUDA's
+                        # its context is of no use any more.
                         self._end(worker)
                         self._replace(worker)
                         break
@@ -113,7 +115,12 @@ class LocalEngine:
         process = context.Process(
             target=_work, args=(theirs, self._device, index, self._threads), name=f"sweep-worker-{index}", daemon=True
         )
-        process.start()
+        # Inherited, so that no Ctrl-C meets a worker before it has said that it ignores them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # else a worker's death would not end the pipe
         return _Worker(index, process, ours)
 
@@ -138,8 +145,9 @@ class _CloseRequestedError(Exception):
 
 def _work(connection: Connection, device: str, index: int, threads: int) -> None:
     # Both may reach the whole process group; the orchestrator decides, and its end is the end of the worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     from sweep.hardware import die_with_parent, prepare_training_process
 
     die_with_parent()

@@ -6,8 +6,11 @@ no half of them behind.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +19,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from data.faults import InputError
+
+LEFT_SECONDS = 600.0
 
 
 def open_whole(option: str, url: str, create: Callable[[str], object]) -> None:
@@ -32,14 +37,22 @@ def open_whole(option: str, url: str, create: Callable[[str], object]) -> None:
     path = file_of(url)
     if path is None or path.exists():
         return check_sqlite(option, url)
+    for left in path.parent.glob(f".{path.name}-*"):  # by a process that was killed here
+        if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
             create(f"sqlite:///{folder}/{path.name}")
-            (Path(folder) / path.name).rename(path)
+            try:
+                os.link(Path(folder) / path.name, path)
+            except FileExistsError:
+                pass  # another process was quicker, and its file stays
+            except OSError:  # a file system without links
+                (Path(folder) / path.name).rename(path)
     except Exception as error:  # SQLAlchemy's, Alembic's and the file system's
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{option} {url}: {path} cannot be made ({first})") from error
-    return None
+    return check_sqlite(option, url)
 
 
 def check_sqlite(option: str, url: str) -> None:

@@ -17,15 +17,16 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from data.faults import InputError
+from sweep.errors import StudyFailedError
 from sweep.owner import alive, describe_owner, myself
 from sweep.space import Choice, Space
-from sweep.stores.files import check_sqlite, open_whole
+from sweep.stores.files import check_sqlite, file_of, open_whole
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 FINGERPRINT, ABOUT, OWNER = "sweep.fingerprint", "sweep.about", "sweep.owner"
-RENEW_SECONDS = 15.0
+RENEW_SECONDS, CONFIRM_SECONDS = 15.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -115,29 +116,39 @@ class Study:
         """The MLflow experiment that shows the study."""
         return self.noted(ABOUT)["experiment"]
 
-    def claim(self, *, confirm_seconds: float = 0.0) -> None:
+    def claim(self, *, shared: bool) -> None:
         """Makes this process the study's only writer.
 
         A claim ends with `release`, with its process, or, where that ran on another machine, two minutes after it
         was last renewed.
 
         Args:
-            confirm_seconds: Wait so long and look whether the claim still stands. Stores do not lock attributes, so
-                of two processes that claim at the same moment the later one is to win.
+            shared: Whether processes in other directories can reach the store. Where they cannot, the lock on the
+                directory has decided already, and an old claim only says that a process did not live to give it up.
 
         Raises:
             InputError: Another process runs the study; says which.
         """
-        self._refuse_another()
+        if shared:
+            self._refuse_another()
         self._owner = myself()
         self.note(OWNER, self._owner)
-        if confirm_seconds:
-            time.sleep(confirm_seconds)
+        if shared:
+            # Stores do not lock attributes: of two that claim at the same moment the later one is to win.
+            time.sleep(CONFIRM_SECONDS)
             self._refuse_another()
 
     def renew(self) -> None:
-        """Says that this process still runs the study; costs nothing most of the time."""
+        """Says that this process still runs the study; costs nothing most of the time.
+
+        Raises:
+            StudyFailedError: Another process has taken it over, since this one was silent for too long.
+        """
         if self._owner and time.time() - self._owner["seen"] > RENEW_SECONDS:
+            owner = self.noted(OWNER)
+            if owner and (owner["host"], owner["pid"]) != (self._owner["host"], self._owner["pid"]):
+                self._owner = {}
+                raise StudyFailedError(f"study {self.name} was taken over by {describe_owner(owner)}")
             self._owner["seen"] = time.time()
             self.note(OWNER, self._owner)
 
@@ -325,7 +336,8 @@ def open_study(
         raise InputError(f"--storage {storage}: cannot be opened ({_first_line(error)})") from error
     wanted = json.loads(json.dumps({**fingerprint, "space": {key: str(domain) for key, domain in space.items()}}))
     found = study.user_attrs.get(FINGERPRINT)
-    if found is None:
+    # A command that was refused for something else may have left one, but no trials.
+    if found is None or not study.get_trials(deepcopy=False):
         study.set_user_attr(FINGERPRINT, wanted)
     elif found != wanted:
         differing = [
@@ -350,6 +362,8 @@ def stored_studies(storage: str) -> list[Study]:
         InputError: The storage cannot be opened.
     """
     check_sqlite("--storage", storage)
+    if (path := file_of(storage)) is not None and not path.exists():
+        raise InputError(f"--storage {storage}: there is no such file")
     try:
         opened = optuna.storages.get_storage(storage)
         names = optuna.get_all_study_names(opened)

@@ -123,19 +123,15 @@ class Tracking:
             yield
         except (MlflowException, requests.RequestException, ConnectionError) as error:
             answered = isinstance(error, MlflowException) and error.error_code not in _UNREACHABLE
+            if isinstance(error, requests.HTTPError) and error.response is not None:
+                answered = error.response.status_code < 500
             if answered or not self.uri.startswith("http"):
                 raise
             raise TrackingAwayError(f"{self.uri} does not answer ({_first_line(error)})") from error
 
     @_reaching
     def start(
-        self,
-        name: str,
-        tags: Mapping[str, Any],
-        params: Mapping[str, Any],
-        *,
-        parent: str | None = None,
-        started: float | None = None,
+        self, name: str, tags: Mapping[str, Any], *, parent: str | None = None, started: float | None = None
     ) -> Run:
         """Starts a run, `started` seconds after 1970."""
         nested = {"mlflow.parentRunId": parent} if parent else {}
@@ -146,9 +142,7 @@ class Tracking:
             run_name=name,
             tags={key: str(value) for key, value in everything.items()},
         )
-        run = _run(entity)
-        self.log_params(run.run_id, params)
-        return run
+        return _run(entity)
 
     @_reaching
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
@@ -325,6 +319,8 @@ def read_run(uri: str, run_id: str) -> PastRun:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise InputError(f"{uri} has no run {run_id}; `mlflow ui` shows a run's id on its page") from error
+        raise InputError(f"--tracking-uri {uri}: cannot be opened ({_first_line(error)})") from error
+    except Exception as error:  # SQLAlchemy's and each driver's own
         raise InputError(f"--tracking-uri {uri}: cannot be opened ({_first_line(error)})") from error
     tags, inputs = entity.data.tags, entity.inputs.dataset_inputs if entity.inputs else []
     if "sweep.trial" not in tags or "seed" not in entity.data.params or not inputs:
