@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -145,8 +146,10 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
     try:
         for planned, study in zip(plan.studies, studies, strict=True):
             study.claim(shared=settings.storage is not None)
-            if study.noted(ABOUT) is None or not study.trials():
-                study.note(ABOUT, about(plan, planned, study.name))
+            known = study.noted(ABOUT)
+            if known is None or not study.trials():
+                identity = known["tags"]["sweep.study_id"] if known else uuid4().hex
+                study.note(ABOUT, about(plan, planned, study.name, identity))
     except InputError:
         for study in studies:
             study.release()

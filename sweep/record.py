@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
@@ -17,13 +16,14 @@ from sweep.plan import Plan, PlannedStudy
 from sweep.training import TrainingConfig
 
 
-def about(plan: Plan, planned: PlannedStudy, name: str) -> dict[str, Any]:
+def about(plan: Plan, planned: PlannedStudy, name: str, identity: str) -> dict[str, Any]:
     """What MLflow is to show of a study, as plain data that the study itself remembers.
 
     Args:
         plan: The sweep.
         planned: The study.
         name: Its full name.
+        identity: What finds its run: names come again, in another store or after a study was deleted.
     """
     settings, source, split = plan.settings, plan.source, plan.split
     images = images_of(source, split, planned.image_size)
@@ -33,7 +33,7 @@ def about(plan: Plan, planned: PlannedStudy, name: str) -> dict[str, Any]:
         "metric": settings.metric,
         "tags": {
             "sweep.study": name,
-            "sweep.study_id": uuid4().hex,  # names come again, in another store or after a study was deleted
+            "sweep.study_id": identity,
             "sweep.arch": planned.arch,
             "sweep.data": source.name,
             "sweep.data_digest": source.digest,
