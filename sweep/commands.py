@@ -111,11 +111,11 @@ def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_j
     terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
     if storage is None and not (folder / "optuna.db").exists():
         raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
-    from sweep.mirror import Mirror
-    from sweep.orchestrator import checkpoints_of, requeue
+    from sweep.reconcile import mend
     from sweep.stores.study import stored_studies
     from sweep.stores.tracking import TrackingAwayError, open_tracking
 
+    uri = tracking_uri or mlflow_in(folder)
     mended, missing = [], []
     with _stoppable() as stopping, _alone(folder):
         studies = stored_studies(storage or optuna_in(folder))
@@ -124,22 +124,13 @@ def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_j
                 raise KeyboardInterrupt
             study.claim(shared=storage is not None)
             try:
-                found = requeue(study, "the process that trained it ended")
-                mirror = Mirror(
-                    study,
-                    open_tracking(tracking_uri or mlflow_in(folder), study.experiment),
-                    checkpoints_of(folder, study),
-                    terminal.say,
-                )
-                if rebuild or mirror.find() is not None:
-                    found += [*mirror.open(reopen=False), *mirror.end_left_open()]
-                else:
-                    missing.append(study.name)
+                found, shown = mend(study, open_tracking(uri, study.experiment), folder, terminal.say, rebuild=rebuild)
             except TrackingAwayError as error:
-                raise InputError(f"--tracking-uri {tracking_uri}: {error}") from error
+                raise InputError(f"--tracking-uri {uri}: {error}") from error
             finally:
                 study.release()
             mended += found
+            missing += [] if shown else [study.name]
         mended += [f"{path}: an unfinished image cache; removed" for path in cache.remove_left_behind()]
     for sentence in mended:
         terminal.say(f"mended: {sentence}")

@@ -15,8 +15,9 @@ from data.cache import Images
 from models import ARCHITECTURES
 from sweep import provenance
 from sweep.errors import StudyFailedError
-from sweep.mirror import CONCLUSION, TEST, Mirror, describe_params
+from sweep.mirror import CONCLUSION, TEST, Mirror
 from sweep.plan import Plan, PlannedStudy
+from sweep.record import describe_params
 from sweep.results import figures
 from sweep.results.metrics import Threshold, choose_threshold, probabilities, scores
 from sweep.stores import registry

@@ -19,11 +19,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from sweep.conclusion import Outcome
-    from sweep.orchestrator import Progress
     from sweep.plan import Estimate, Plan
+    from sweep.progress import Progress
     from sweep.replay import Replay
-
-_SHORT = {"learning_rate": "rate", "batch_size": "batch"}
 
 
 class Terminal:

@@ -14,17 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from sweep.leaderboard import leaderboard, markdown
 from sweep.results import figures
-from sweep.settings import METRICS
 from sweep.stores.study import ABOUT, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, TrackingAwayError, write_files
 from sweep.training import BEST
 
 SHOWN_IN_NOTE = 10
-AGAIN_SECONDS = 10.0  # between two looks whether a server is back
+LOOK_SECONDS = 10.0  # between two looks whether a server is back, while trials run
 ARTIFACTS = "artifacts"
 CHECKPOINT = f"checkpoint/{BEST}"
 LEFT_BEHIND = "left behind by a process that ended"
@@ -181,7 +180,7 @@ class Mirror:
         Raises:
             TrackingAwayError: It is not back; only with `now`.
         """
-        if self._away_since is None or (not now and time.monotonic() - self._looked < AGAIN_SECONDS):
+        if self._away_since is None or (not now and time.monotonic() - self._looked < LOOK_SECONDS):
             return
         self._looked = time.monotonic()
         try:
@@ -233,7 +232,7 @@ class Mirror:
         best = self.run_name(noted["best"])
         note = (
             f"**{best}** is the best of {len(table)} trials by {metric}.\n\n{noted['description']}\n\n"
-            f"{_markdown(table.head(SHOWN_IN_NOTE))}"
+            f"{markdown(table.head(SHOWN_IN_NOTE))}"
         )
         plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}
         self.tracking.log_files(self.parent, plots)
@@ -388,50 +387,3 @@ class Mirror:
 
     def _params(self, trial: Recorded) -> dict[str, Any]:
         return trial.attributes.get("run", {}).get("params", trial.params)
-
-
-def leaderboard(trials: list[Recorded], metric: str, name: Any) -> pd.DataFrame:
-    """Lists complete trials, the best first, then pruned ones with the best that they had reached.
-
-    Args:
-        trials: Of one study.
-        metric: What the study chooses by.
-        name: Turns a trial's number into its run's name.
-    """
-    rows = []
-    for trial in trials:
-        history = trial.history
-        if trial.state not in ("COMPLETE", "PRUNED") or not history:
-            continue
-        at = history[(trial.best_epoch or len(history)) - 1]
-        params = {
-            key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in trial.params.items()
-        }
-        rows.append(
-            {
-                "trial": name(trial.number),
-                "state": trial.state,
-                **{key: round(at[key], 4) for key in dict.fromkeys((metric, "val/accuracy", "val/loss"))},
-                **params,
-                "epochs": len(history),
-                "seconds": round(trial.seconds or 0, 1),
-            }
-        )
-    if not rows:
-        return pd.DataFrame()
-    table = pd.DataFrame(rows)
-    sign = -1 if METRICS[metric] == "maximize" else 1
-    order = np.lexsort((sign * table[metric], table["state"] == "PRUNED"))
-    return table.iloc[order].reset_index(drop=True)
-
-
-def describe_params(params: Mapping[str, Any]) -> str:
-    """Writes hyperparameters as `name=value`, as --fix takes them."""
-    return " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
-    )
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    lines = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -13,9 +13,9 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -24,16 +24,17 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 
 from data.cache import images_of
 from data.faults import InputError
-from data.sources import slug
 from sweep import provenance
 from sweep.conclusion import Outcome, conclude
-from sweep.engines import Engine, EpochFinished, Event, Job, JobFailed, JobFinished
+from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.errors import StudyFailedError, StudyInterruptedError, disk_full
 from sweep.mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy
-from sweep.record import about, config_of, fingerprint, fixed_params
+from sweep.progress import Progress, Running, View
+from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
+from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of
 from sweep.results import figures
-from sweep.results.metrics import probabilities, scores
+from sweep.results.metrics import probabilities
 from sweep.settings import METRICS
 from sweep.stores.study import ABOUT, Asked, Recorded, Study, open_study
 from sweep.stores.tracking import Tracking, TrackingAwayError
@@ -45,76 +46,8 @@ FAILURES_IN_A_ROW, FAILURES_AT_FIRST = 5, 3
 EPOCH_SECONDS, STEP_SECONDS = 15.0, 5.0
 # At the end of a study there is nothing left to do but to wait for a server that is away.
 AWAY_SECONDS, AGAIN_SECONDS = 600.0, 5.0
-
-
-@dataclass
-class Running:
-    """A trial that is being trained.
-
-    Attributes:
-        asked: What Optuna asked for.
-        config: What the engine trains.
-        folder: Its checkpoints.
-        started: On the monotonic clock, in seconds.
-        history: A row of metrics an epoch.
-        best: The row of the epoch with the lowest validation loss.
-        repeated: Epochs that came from the checkpoint of an earlier attempt.
-        pruned: Whether it has been told to stop, and counts as ended.
-        stopped: Why it has been told to stop for now; the next start goes on with it.
-    """
-
-    asked: Asked
-    config: TrainingConfig
-    folder: Path
-    started: float
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, float] | None = None
-    repeated: int = 0
-    pruned: bool = False
-    stopped: str = ""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a study looks like at the moment.
-
-    Attributes:
-        study: The study's short name.
-        wanted: Trials that it is to have.
-        done: Trials that are complete or pruned.
-        pruned: Pruned ones among them.
-        failed: Trials that failed.
-        running: Those in training.
-        best: The best complete trial so far.
-        metric: What the study chooses by.
-        epochs: Epochs of a trial at most.
-        seconds_left: Estimated time to the end; None before there is anything to go by.
-        budget_left: Seconds of the budget that are left; None without one.
-    """
-
-    study: str
-    wanted: int
-    done: int
-    pruned: int
-    failed: int
-    running: tuple[Running, ...]
-    best: Recorded | None
-    metric: str
-    epochs: int
-    seconds_left: float | None
-    budget_left: float | None
-
-
-class View(Protocol):
-    """Where a study tells what happens; the terminal is one."""
-
-    def update(self, progress: Progress) -> None:
-        """Shows the study as it is now; called often."""
-        ...
-
-    def say(self, text: str) -> None:
-        """Says something once."""
-        ...
+# Hyperparameters whose names are too long for a column of the terminal.
+SHORT = {"learning_rate": "rate", "batch_size": "batch"}
 
 
 def open_studies(plan: Plan, storage: str) -> list[Study]:
@@ -200,7 +133,8 @@ def run_study(
             return None
         return loop.conclude()
     except KeyboardInterrupt as error:
-        loop.abandon("the study was stopped", failed=False)
+        with suppress(Exception):  # as below
+            loop.abandon("the study was stopped", failed=False)
         raise StudyInterruptedError(f"study {study.name} was stopped; the same command goes on from here") from error
     except Exception as error:
         sentence = str(error)
@@ -211,11 +145,6 @@ def run_study(
         if disk_full(error):
             raise StudyFailedError(sentence) from error
         raise
-
-
-def checkpoints_of(folder: Path, study: Study) -> Path:
-    """Where the checkpoints of a study's trials are in a working directory."""
-    return folder / "checkpoints" / slug(study.name)
 
 
 class _Loop:
@@ -242,7 +171,7 @@ class _Loop:
 
     def recover(self) -> None:
         """Queues again what an earlier process left running, and brings runs and disk to what the study knows."""
-        mended = requeue(self.study, "the process that trained it ended")
+        mended = requeue(self.study, LEFT_RUNNING)
         try:
             mended += self.mirror.open()
         except TrackingAwayError as error:
@@ -263,8 +192,7 @@ class _Loop:
             )
             return
         self.study.note(CONCLUSION, None)
-        short = {"learning_rate": "rate", "batch_size": "batch"}
-        names = [short.get(name, name) for name in self.planned.space]
+        names = [SHORT.get(name, name) for name in self.planned.space]
         self.view.say(_columns("trial", "state", self.settings.metric.removeprefix("val/"), "epoch", "img/s", *names))
         while True:
             if self.stopping():
@@ -403,14 +331,10 @@ class _Loop:
             self._end(running, "COMPLETE")
 
     def _epoch(self, running: Running, result: EpochResult) -> None:
-        score = scores(self.images["validation"].labels, probabilities(result.validation_logits))
         row = {
             "epoch": result.epoch,
             "time": result.ended,
-            "train/loss": result.train_loss,
-            "train/accuracy": result.train_accuracy,
-            "val/loss": result.validation_loss,
-            **{f"val/{name}": value for name, value in score.items()},
+            **metrics_of(result, self.images["validation"].labels),
             "images_per_second": result.images_per_second,
             "epoch_seconds": result.seconds,
         }
@@ -468,25 +392,12 @@ class _Loop:
 
     def _failed(self, running: Running, event: JobFailed) -> None:
         """A trial failed: decides by the cause whether its configuration gets another attempt, and from where."""
-        asked, micro_batch = running.asked, running.config.micro_batch or running.config.batch_size
-        again: dict[str, Any] | None = None
-        advice = ""
-        if event.cause == "disk full":
-            again = {}
-        elif event.cause in ("worker lost", "out of memory") and asked.failures < self.settings.retries:
-            again = {"failures": asked.failures + 1}
-            advice = "; again from its last checkpoint"
-            if event.cause == "out of memory":
-                half = math.ceil(micro_batch / 2)
-                again |= {"micro_batch": half}
-                advice = f"; again with {half} images at once, the batch as large as before"
-                if micro_batch == 1:
-                    again, advice = None, "; even one image at once is too many"
-        elif event.cause in ("worker lost", "out of memory"):
-            advice = f"; given up after {asked.failures + 1} attempts"
+        asked, at_once = running.asked, running.config.micro_batch or running.config.batch_size
+        again, advice = next_attempt(event.cause, asked.failures, self.settings.retries, at_once)
         sentence = f"{event.cause}: {event.message}"
         self._give_up(running, event.cause, event.message, again, event.details)
-        self.view.say(f"{_columns(self.mirror.run_name(asked.number), 'failed')} {sentence}{advice}")
+        said = f"{sentence}; {advice}" if advice else sentence
+        self.view.say(f"{_columns(self.mirror.run_name(asked.number), 'failed')} {said}")
         if event.cause in ("disk full", "bad configuration"):  # the next trial would end the same way
             where = "make room, and the same command goes on from here" if again is not None else "no trial can begin"
             raise StudyFailedError(f"study {self.study.name}: {sentence}; {where}")
@@ -586,26 +497,32 @@ class _Loop:
         return (waiting + begun) / self.plan.workers
 
 
-def requeue(study: Study, reason: str) -> list[str]:
-    """Fails every trial that Optuna thinks is running, and queues their configurations again.
+def next_attempt(cause: Cause, failures: int, retries: int, at_once: int) -> tuple[dict[str, int] | None, str]:
+    """Decides whether a configuration whose trial failed gets another attempt.
 
     Args:
-        study: One that no process is at, but this one.
-        reason: Why they did not end.
+        cause: Why it failed.
+        failures: How often it had failed before, other than by somebody's wish.
+        retries: How many failures are forgiven.
+        at_once: Images that went through the network at once.
 
     Returns:
-        A sentence for each.
+        What the next attempt does otherwise, as `Study.retry` takes it, None where there is to be none; and a remark
+        for people, which may be empty.
     """
-    mended = []
-    for trial in study.trials():
-        if trial.state == "RUNNING":
-            study.note_trial(trial.number, failure={"cause": "interrupted", "reason": reason})
-            again = study.retry(trial.number)
-            study.fail(trial.number)
-            mended.append(
-                f"trial {trial.number} of {study.name} was left running; {'queued again' if again else 'failed'}"
-            )
-    return mended
+    if cause == "disk full":
+        return {}, ""
+    if cause not in ("worker lost", "out of memory"):
+        return None, ""  # the same seed would end the same way
+    if failures >= retries:
+        return None, f"given up after {failures + 1} attempts"
+    if cause == "worker lost":
+        return {"failures": failures + 1}, "again from its last checkpoint"
+    if at_once == 1:
+        return None, "even one image at once is too many"
+    half = math.ceil(at_once / 2)
+    again = {"failures": failures + 1, "micro_batch": half}
+    return again, f"again with {half} images at once, the batch as large as before"
 
 
 def _result(running: Running) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from data.cache import images_of
 from data.sources import PATIENT_PATTERN
 from sweep import provenance
 from sweep.plan import Plan, PlannedStudy
-from sweep.training import TrainingConfig
+from sweep.results.metrics import probabilities, scores
+from sweep.training import EpochResult, TrainingConfig
 
 
 def about(plan: Plan, planned: PlannedStudy, name: str, identity: str) -> dict[str, Any]:
@@ -130,4 +131,27 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         device=params["device"],
         options=options,
         micro_batch=int(params["micro_batch"]) if "micro_batch" in params else None,
+    )
+
+
+def metrics_of(result: EpochResult, labels: np.ndarray) -> dict[str, float]:
+    """The metrics of an epoch, by the names that every store has them under.
+
+    Args:
+        result: The epoch.
+        labels: Of the validation images, int [N].
+    """
+    score = scores(labels, probabilities(result.validation_logits))
+    return {
+        "train/loss": result.train_loss,
+        "train/accuracy": result.train_accuracy,
+        "val/loss": result.validation_loss,
+        **{f"val/{name}": value for name, value in score.items()},
+    }
+
+
+def describe_params(params: Mapping[str, Any]) -> str:
+    """Writes hyperparameters as `name=value`, as --fix takes them."""
+    return " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
     )

@@ -16,8 +16,7 @@ from data.splits import Split, split_source
 from sweep import provenance
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
 from sweep.errors import StudyFailedError
-from sweep.record import config_of
-from sweep.results.metrics import probabilities, scores
+from sweep.record import config_of, metrics_of
 from sweep.stores.tracking import PastRun
 
 
@@ -128,28 +127,15 @@ def replay(
                 raise KeyboardInterrupt
             for event in engine.events(0.5):
                 if isinstance(event, EpochFinished):
-                    result = event.result
-                    if result.epoch not in recorded:  # the run was pruned or stopped where this one goes on
+                    epoch = event.result.epoch
+                    if epoch >= max(recorded, default=0):  # the run was pruned or stopped where this one would go on
                         engine.stop(0)
-                        continue
-                    score = scores(images["validation"].labels, probabilities(result.validation_logits))
-                    now = {
-                        "train/loss": result.train_loss,
-                        "train/accuracy": result.train_accuracy,
-                        "val/loss": result.validation_loss,
-                        **{f"val/{name}": value for name, value in score.items()},
-                    }
-                    then = {name: value for name, value in recorded[result.epoch].items() if "/" in name}
-                    found = [
-                        Difference(result.epoch, name, then.get(name, math.nan), now.get(name, math.nan))
-                        for name in sorted(now.keys() | then.keys())
-                        if now.get(name) != then.get(name)
-                    ]
-                    compared, numbers = compared + 1, numbers + len(now)
-                    differences += found
-                    say(f"epoch {result.epoch:>3}: {_verdict(found, len(now))}")
-                    if result.epoch == max(recorded):
-                        engine.stop(0)
+                    if epoch in recorded:
+                        now = metrics_of(event.result, images["validation"].labels)
+                        found = _differences(epoch, recorded[epoch], now)
+                        compared, numbers = compared + 1, numbers + len(now)
+                        differences += found
+                        say(f"epoch {epoch:>3}: {_verdict(found, len(now))}")
                 elif isinstance(event, JobFailed):
                     ended, ending = True, _ending(past, event)
                 else:
@@ -159,6 +145,15 @@ def replay(
     here = {key: str(value) for key, value in provenance.tags().items()}
     around = {key: (past.tags.get(key, "unknown"), value) for key, value in here.items() if past.tags.get(key) != value}
     return Replay(compared, numbers, tuple(differences), around, ending)
+
+
+def _differences(epoch: int, recorded: Mapping[str, float], now: Mapping[str, float]) -> list[Difference]:
+    then = {name: value for name, value in recorded.items() if "/" in name}
+    return [
+        Difference(epoch, name, then.get(name, math.nan), now.get(name, math.nan))
+        for name in sorted(now.keys() | then.keys())
+        if now.get(name) != then.get(name)
+    ]
 
 
 def _verdict(found: list[Difference], count: int) -> str:

@@ -18,6 +18,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
+from sweep.orchestrator import next_attempt
 from tests.consistent import consistent
 from tests.test_kills import STUDY, sweep, tiny
 
@@ -80,6 +81,26 @@ LONG = (
     "--workers",
     2,
 )
+
+
+@pytest.mark.parametrize(
+    ("cause", "failures", "at_once", "again"),
+    [
+        ("worker lost", 0, 32, {"failures": 1}),
+        ("worker lost", 1, 32, {"failures": 2}),
+        ("worker lost", 2, 32, None),
+        ("out of memory", 0, 32, {"failures": 1, "micro_batch": 16}),
+        ("out of memory", 1, 5, {"failures": 2, "micro_batch": 3}),
+        ("out of memory", 0, 1, None),
+        ("out of memory", 2, 32, None),
+        ("disk full", 2, 32, {}),  # nobody's fault
+        ("non-finite loss", 0, 32, None),
+        ("bad configuration", 0, 32, None),
+        ("error", 0, 32, None),
+    ],
+)
+def test_the_cause_decides_about_another_attempt(cause, failures, at_once, again):
+    assert next_attempt(cause, failures, retries=2, at_once=at_once)[0] == again
 
 
 def test_out_of_memory_halves_what_passes_at_once_and_keeps_the_batch(pictures, tmp_path):

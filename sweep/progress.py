@@ -1,0 +1,80 @@
+"""What a study looks like while it runs, for the loop that runs it and for whoever watches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sweep.stores.study import Asked, Recorded
+from sweep.training import TrainingConfig
+
+
+@dataclass
+class Running:
+    """A trial that is being trained.
+
+    Attributes:
+        asked: What Optuna asked for.
+        config: What the engine trains.
+        folder: Its checkpoints.
+        started: On the monotonic clock, in seconds.
+        history: A row of metrics an epoch.
+        best: The row of the epoch with the lowest validation loss.
+        repeated: Epochs that came from the checkpoint of an earlier attempt.
+        pruned: Whether it has been told to stop, and counts as ended.
+        stopped: Why it has been told to stop for now; the next start goes on with it.
+    """
+
+    asked: Asked
+    config: TrainingConfig
+    folder: Path
+    started: float
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] | None = None
+    repeated: int = 0
+    pruned: bool = False
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a study looks like at the moment.
+
+    Attributes:
+        study: The study's short name.
+        wanted: Trials that it is to have.
+        done: Trials that are complete or pruned.
+        pruned: Pruned ones among them.
+        failed: Trials that failed.
+        running: Those in training.
+        best: The best complete trial so far.
+        metric: What the study chooses by.
+        epochs: Epochs of a trial at most.
+        seconds_left: Estimated time to the end; None before there is anything to go by.
+        budget_left: Seconds of the budget that are left; None without one.
+    """
+
+    study: str
+    wanted: int
+    done: int
+    pruned: int
+    failed: int
+    running: tuple[Running, ...]
+    best: Recorded | None
+    metric: str
+    epochs: int
+    seconds_left: float | None
+    budget_left: float | None
+
+
+class View(Protocol):
+    """Where a study tells what happens; the terminal is one."""
+
+    def update(self, progress: Progress) -> None:
+        """Shows the study as it is now; called often."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Says something once."""
+        ...
