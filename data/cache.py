@@ -35,12 +35,14 @@ class Images:
         rows: int64 [N], which of the M.
         labels: int64 [N].
         names: N names.
+        patients: Whose they are.
     """
 
     path: Path
     rows: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
+    patients: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -123,7 +125,7 @@ def images_of(source: Source, split: Split, size: int) -> dict[str, Images]:
 
     def images(name: str, rows: np.ndarray) -> Images:
         listing = source.splits[name].select(rows)
-        return Images(folder / f"{name}.npy", rows, listing.labels, listing.names)
+        return Images(folder / f"{name}.npy", rows, listing.labels, listing.names, listing.patients)
 
     return {
         "train": images("train", split.train),

@@ -23,15 +23,27 @@ class UnreadableImageError(ValueError):
 def decode(source: Path | bytes, size: int) -> np.ndarray:
     """Decodes one image to gray and resizes it to a square.
 
-    JPEGs are decoded straight to luminance, which for gray content is what `convert("RGB")` followed by
-    `convert("L")` gives, at a third of the work.
-
     Args:
         source: A file's path, or a file's bytes.
         size: Side of the result, in pixels.
 
     Returns:
         uint8 array of shape [size, size], 0 black to 255 white.
+
+    Raises:
+        UnreadableImageError: It is no image, is damaged, or is larger than MAX_BYTES or MAX_PIXELS.
+    """
+    return resize(open_gray(source), size)
+
+
+def open_gray(source: Path | bytes) -> Image.Image:
+    """Decodes one image to 8-bit gray, turned as its camera says, in its own size.
+
+    JPEGs are decoded straight to luminance, which for gray content is what `convert("RGB")` followed by
+    `convert("L")` gives, at a third of the work.
+
+    Args:
+        source: A file's path, or a file's bytes.
 
     Raises:
         UnreadableImageError: It is no image, is damaged, or is larger than MAX_BYTES or MAX_PIXELS.
@@ -50,7 +62,7 @@ def decode(source: Path | bytes, size: int) -> np.ndarray:
             if width * height > MAX_PIXELS:
                 raise UnreadableImageError(f"{width} x {height} pixels, more than the {MAX_PIXELS:,} allowed")
             image.draft("L", None)
-            return resize(gray(ImageOps.exif_transpose(image)), size)
+            return gray(ImageOps.exif_transpose(image))
     except UnreadableImageError:
         raise
     # Pillow's decoders raise whatever the damage runs into: OSError, SyntaxError, ValueError, struct.error, ...

@@ -9,7 +9,7 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,9 @@ KAGGLE_DATASET = "paultimothymooney/chest-xray-pneumonia"
 PATIENT_PATTERN = r"person\d+|NORMAL2-IM-\d+|IM-\d+"
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 SPLITS = ("train", "val", "test")
+
+# How the pneumonia films of Kermany et al. (2018) are called, on Kaggle and elsewhere.
+KERMANY = re.compile(r"person\d+_(bacteria|virus)_\d+")
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,43 @@ def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN
     raise InputError(f"--data {location}: give a folder with train/ and test/, or an .npz file in MedMNIST's layout")
 
 
+def open_test(location: Path | None, classes: tuple[str, ...], *, patient_pattern: str = PATIENT_PATTERN) -> Source:
+    """Opens the test images at a place, for a model that knows some classes.
+
+    Args:
+        location: A data set as `open_source` takes it, a folder with `test/` alone, or a folder with a folder a class.
+        classes: The model's, in its order.
+        patient_pattern: As `open_source` takes it.
+
+    Returns:
+        A source with the split `test` alone.
+
+    Raises:
+        InputError: There are none, or not of these classes.
+    """
+    if location is not None and location.is_dir() and not (location / "train").is_dir():
+        root = location / "test" if (location / "test").is_dir() else location
+        folders = tuple(sorted(child.name for child in root.iterdir() if child.is_dir() and child.name[0] != "."))
+        if folders != tuple(sorted(classes)):
+            found = ", ".join(folders) or "none"
+            raise InputError(f"--data {root}: its class folders are {found}; the model knows {', '.join(classes)}")
+        paths = [_images_in(root / name) for name in classes]
+        empty = [name for name, files in zip(classes, paths, strict=True) if not files]
+        if empty:
+            raise InputError(*(f"--data {root}: {name}/ holds no image" for name in empty))
+        every = [path for files in paths for path in files]
+        listing = _listing(root, every, np.repeat(np.arange(len(classes)), [len(f) for f in paths]), patient_pattern)
+        name = slug(location.resolve().name)
+        return Source(
+            name, "folder", str(root), classes, {"test": listing}, lambda _, row, size: decode(every[row], size)
+        )
+    source = open_source(location, patient_pattern=patient_pattern)
+    if source.classes != classes:
+        ours, theirs = ", ".join(source.classes), ", ".join(classes)
+        raise InputError(f"--data {source.location}: its classes are {ours}; the model knows {theirs}")
+    return replace(source, splits={"test": source.splits["test"]})
+
+
 def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
     """Lists a folder in ImageFolder's layout: `<split>/<class>/**/<image>`.
 
@@ -164,12 +204,8 @@ def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
             if not files
         ]
         paths[split] = [path for files in of_class for path in files]
-        splits[split] = Listing(
-            names=tuple(path.relative_to(root).as_posix() for path in paths[split]),
-            labels=np.repeat(np.arange(len(classes)), [len(files) for files in of_class]),
-            patients=tuple(_patient(path, pattern) for path in paths[split]),
-            hashes=tuple(_hash(path) for path in paths[split]),
-        )
+        labels = np.repeat(np.arange(len(classes)), [len(files) for files in of_class])
+        splits[split] = _listing(root, paths[split], labels, pattern)
     name = slug(root.resolve().name)
     if name == phantom.NAME:
         faults.append(f"--data {root}: the name {name!r} belongs to the built-in phantom; rename the folder")
@@ -309,9 +345,38 @@ def download() -> Path:
     return folder
 
 
+def known_limits(source: Source) -> tuple[str, ...]:
+    """What is known to limit a model that learned from a data set, a sentence each without its end."""
+    if source.kind == "phantom":
+        return ("It learned from synthetic pictures, which a program drew: its scores say nothing about X-rays",)
+    own = (
+        "Its test images come with the data set; another hospital, machine or age may give other scores",
+        "It knows its classes and nothing else, and answers with one of them to any picture",
+    )
+    if any(KERMANY.match(Path(name).name) for name in source.splits["train"].names):
+        return (
+            "All images are of children of one to five years from one hospital, the Guangzhou Women and Children's "
+            "Medical Center (Kermany et al. 2018): nothing is known about adults",
+            "Its test images differ from its training images: networks lose 5 to 13 points of accuracy from validation "
+            "to test, nearly all of it specificity",
+            "Bacterial and viral pneumonia are one class, and other diseases are not there",
+            *own,
+        )
+    return own
+
+
 def slug(name: str) -> str:
     """Turns a name into one that MLflow takes anywhere: lower case, digits and `-`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "data"
+
+
+def _listing(root: Path, paths: list[Path], labels: np.ndarray, pattern: str | re.Pattern[str]) -> Listing:
+    return Listing(
+        names=tuple(path.relative_to(root).as_posix() for path in paths),
+        labels=labels,
+        patients=tuple(_patient(path, re.compile(pattern)) for path in paths),
+        hashes=tuple(_hash(path) for path in paths),
+    )
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -194,6 +194,67 @@ def replay(
     run_replay(run_id, data, tracking_uri, as_json=json)
 
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="NAME@ALIAS, NAME/VERSION, or NAME for its champion; models:/ may precede."),
+]
+
+
+@app.command()
+def predict(
+    model: ModelArgument,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders and globs.")],
+    threshold: Annotated[
+        float | None, typer.Option(help="From which probability on an image is positive. Default: the model's own.")
+    ] = None,
+    heatmap: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a picture for each image that shows what speaks for the class."),
+    ] = None,
+    tracking_uri: TrackingOption = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout and everything else on stderr.")] = False,
+    json: Json = False,
+) -> None:
+    """Label images with a registered model; exit 1 if a file could not be read."""
+    from sweep.commands import predict as run_predict
+
+    if csv and json:
+        raise InputError("--csv and --json: stdout belongs to one of them")
+    run_predict(model, images, threshold, heatmap, tracking_uri, as_csv=csv, as_json=json)
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="A data set with test/, or a folder a class. Default: as for a search."),
+    ] = None,
+    patient_pattern: PatientOption = PATIENT_PATTERN,
+    tracking_uri: TrackingOption = None,
+    json: Json = False,
+) -> None:
+    """Score a registered model on test images, with error bars, and log it to MLflow."""
+    from sweep.commands import evaluate as run_evaluate
+
+    run_evaluate(model, data, patient_pattern, tracking_uri, as_json=json)
+
+
+@app.command()
+def promote(
+    model: ModelArgument,
+    alias: Annotated[str, typer.Option("--as", metavar="ALIAS", help="champion, an architecture, or any other.")],
+    force: Annotated[bool, typer.Option("--force", help="A person decides, whatever validation says.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for those who read the log.")] = "",
+    tracking_uri: TrackingOption = None,
+    json: Json = False,
+) -> None:
+    """Give an alias to a version if it is better on validation beyond chance; exit 1 if it is not."""
+    from sweep.commands import promote as run_promote
+
+    run_promote(model, alias, reason, tracking_uri, force=force, as_json=json)
+
+
 @data_app.command("info")
 def data_info(data: DataOption = None, patient_pattern: PatientOption = PATIENT_PATTERN, json: Json = False) -> None:
     """Say what data there is: where from, how many images and patients of each class, and its digest."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ from rich.table import Table
 from data import cache
 from data.decode import UnreadableImageError
 from data.faults import InputError
-from data.sources import SPLITS, Source, download, open_source
+from data.sources import SPLITS, Source, download, open_source, open_test
 from sweep import display
 from sweep.errors import StudyFailedError, StudyInterruptedError
 from sweep.hardware import choose_device
@@ -171,6 +174,124 @@ def replay(run_id: str, data: Path | None, tracking_uri: str | None, *, as_json:
     if as_json:
         display.print_json({"exit_code": 0 if result.equal else 1, "run_id": run_id, **display.replay_json(result)})
     if not result.equal:
+        raise SystemExit(1)
+
+
+def predict(
+    model: str,
+    patterns: Sequence[str],
+    threshold: float | None,
+    heatmaps: Path | None,
+    tracking_uri: str | None,
+    *,
+    as_csv: bool,
+    as_json: bool,
+) -> None:
+    """Labels image files with a registered model.
+
+    Raises:
+        SystemExit: With 1, where a file could not be read.
+    """
+    from sweep.prediction import find_images, label
+    from sweep.stores.registry import find_version, load
+    from sweep.stores.tracking import open_client
+
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"--threshold {threshold}: give a number from 0 to 1")
+    if heatmaps is not None and heatmaps.exists() and not heatmaps.is_dir():
+        raise InputError(f"--heatmap {heatmaps}: is a file; give a folder")
+    paths = find_images(patterns)
+    client = open_client(tracking_uri or mlflow_in(Path.cwd()))
+    version = find_version(client, model)
+    classifier = load(client, version)
+    if threshold is not None and classifier.about["positive"] is None:
+        raise InputError(f"--threshold: {model} has more than two classes and answers with the likeliest")
+    if heatmaps is not None:
+        heatmaps.mkdir(parents=True, exist_ok=True)
+    terminal = display.Terminal(to_stderr=as_json or as_csv)
+    with _stoppable() as stopping, terminal.counting("labelling", len(paths)) as progress:
+        found = label(classifier, paths, threshold, heatmaps, _unless(stopping, progress))
+    if as_csv:
+        sys.stdout.write(found.answers.to_csv(index=False))
+    elif not as_json:
+        terminal.show(display.answers_view(found.answers, version, classifier.about))
+    for path, why in found.unreadable.items():
+        terminal.say(f"unreadable: {path}: {why}")
+    code = 1 if found.unreadable else 0
+    if as_json:
+        unreadable = {str(path): why for path, why in found.unreadable.items()}
+        answers = found.answers.to_dict("records")
+        display.print_json({"exit_code": code, "predictions": answers, "unreadable": unreadable})
+    if code:
+        raise SystemExit(code)
+
+
+def evaluate(
+    model: str, location: Path | None, patient_pattern: str, tracking_uri: str | None, *, as_json: bool
+) -> None:
+    """Scores a registered model on test images, and logs it."""
+    from sweep.evaluation import evaluate as score
+    from sweep.evaluation import rows_of
+    from sweep.stores.registry import find_version, load
+    from sweep.stores.tracking import open_client, tracking_of
+
+    terminal = display.Terminal(to_stderr=as_json)
+    client = open_client(tracking_uri or mlflow_in(Path.cwd()))
+    version = find_version(client, model)
+    classifier, tracking = load(client, version), tracking_of(client, version.run_id)
+    source = open_test(location, tuple(classifier.about["classes"]), patient_pattern=patient_pattern)
+    for note in (*source.notes, *_notes_of_test(classifier.about, source)):
+        terminal.say(f"note: {note}")
+    with _stoppable() as stopping, terminal.counting("scoring", len(source.splits["test"])) as progress:
+        found = score(version, classifier, source, tracking, _unless(stopping, progress))
+    terminal.show(display.evaluation_view(found, source))
+    if as_json:
+        display.print_json(
+            {
+                "exit_code": 0,
+                "model": f"models:/{version.name}/{version.version}",
+                "data": source.location,
+                "data_digest": source.digest,
+                "images": found.assessment.images,
+                "run_id": found.run_id,
+                "threshold": found.assessment.threshold,
+                "scores": rows_of(found.assessment),
+            }
+        )
+
+
+def _notes_of_test(about: Mapping[str, Any], source: Source) -> list[str]:
+    """What somebody who reads scores of a model on a data set should know."""
+    if about["name"] == source.name:
+        return ["the test set is opened once more: choosing by what it says is choosing by test"]
+    return [f"the model learned from {about['name']}; {source.name} is something else, unless it was renamed"]
+
+
+def promote(model: str, alias: str, reason: str, tracking_uri: str | None, *, force: bool, as_json: bool) -> None:
+    """Gives an alias to a version, if it is better or a person insists.
+
+    Raises:
+        SystemExit: With 1, where the alias stays where it is.
+    """
+    from sweep.promotion import promote as decide
+    from sweep.stores.registry import find_version
+    from sweep.stores.tracking import open_client, tracking_of
+
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", alias) or alias == "latest" or re.fullmatch(r"v\d+", alias):
+        raise InputError(
+            f"--as {alias}: an alias is small letters, digits, - and _, and neither latest nor v and a number"
+        )
+    terminal = display.Terminal(to_stderr=as_json)
+    client = open_client(tracking_uri or mlflow_in(Path.cwd()))
+    version = find_version(client, model)
+    decision = decide(tracking_of(client, version.run_id), version, alias, force=force, reason=reason)
+    holds = decision.moves or decision.holder == version.version
+    terminal.say(f"{version.name}@{alias}: {decision.reason}")
+    if not holds:
+        terminal.say("a person may decide otherwise: --force --reason '...'")
+    if as_json:
+        display.print_json({"exit_code": 0 if holds else 1, **asdict(decision)})
+    if not holds:
         raise SystemExit(1)
 
 

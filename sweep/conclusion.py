@@ -12,17 +12,25 @@ from typing import Any
 import numpy as np
 
 from data.cache import Images
+from data.sources import known_limits
 from models import ARCHITECTURES
 from sweep import provenance
+from sweep.card import Facts, card, description
 from sweep.errors import StudyFailedError
 from sweep.mirror import CONCLUSION, TEST, Mirror
 from sweep.plan import Plan, PlannedStudy
-from sweep.record import describe_params
+from sweep.promotion import promote
+from sweep.record import predictions_of
 from sweep.results import figures
-from sweep.results.metrics import Threshold, choose_threshold, probabilities, scores
+from sweep.results.assessment import Assessment, assess, assessment_of
+from sweep.results.calibration import fit_temperature
+from sweep.results.metrics import Threshold, choose_threshold, probabilities
+from sweep.results.predictions import Predictions, read_predictions
 from sweep.stores import registry
 from sweep.stores.study import Recorded, Study
 from sweep.training import Trained, predict, restore
+
+EXAMPLES = 16  # images that a model is tried with before it becomes a version
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,9 @@ class Outcome:
         best: The chosen trial.
         run_id: Its MLflow run.
         parent_run_id: The study's MLflow run.
-        validation: Its validation scores, `val/...`.
-        test: Its test scores at a threshold of 0.5, `test/...`.
+        validation: What it is worth on validation, as it is served.
+        test: What it is worth on test, likewise.
         threshold: The decision threshold that goes with it; None for more than two classes.
-        test_at_threshold: Its test scores at that threshold, where it is not 0.5.
         model: Name of the registered model.
         version: Its version there.
         seats: What became of each alias: alias -> sentence.
@@ -51,10 +58,9 @@ class Outcome:
     best: Recorded
     run_id: str
     parent_run_id: str
-    validation: Mapping[str, float]
-    test: Mapping[str, float]
+    validation: Assessment
+    test: Assessment
     threshold: Threshold | None
-    test_at_threshold: Mapping[str, float] | None
     model: str
     version: str
     seats: Mapping[str, str]
@@ -82,7 +88,6 @@ def conclude(
         StudyFailedError: No trial is complete.
         TrackingAwayError: MLflow's server does not answer.
     """
-    client = mirror.tracking.client
     best = study.best()
     if best is None:
         raise StudyFailedError(
@@ -92,22 +97,25 @@ def conclude(
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         trained = restore(mirror.fetch_checkpoint(best.number, place) or train_again(best, place))
-    likely = probabilities(trained.validation_logits)
+    chosen = predictions_of(images["validation"], trained.validation_logits, plan)
+    temperature = fit_temperature(chosen.labels, chosen.logits)
     two = len(plan.source.classes) == 2
-    threshold = choose_threshold(images["validation"].labels, likely[:, 1]) if two else None
-    test, test_at_threshold = _open_test(plan, study, mirror, images["test"], best, trained, threshold)
-    at_best = best.history[trained.epoch - 1]
-    validation = {name: value for name, value in at_best.items() if name.startswith("val/")}
+    threshold = choose_threshold(chosen.labels, chosen.likely(temperature)[:, 1]) if two else None
+    validation = assess(chosen, temperature, threshold.value if threshold else None)
+    test = _open_test(plan, study, mirror, images["test"], best, trained, validation, threshold)
+    trained.network.to("cpu")
 
-    description = _describe(plan, planned, study, best, validation, test, threshold)
-    spec = _model_spec(plan, planned, mirror, best, {**validation, **test}, threshold, description)
-    version = registry.register(client, spec, trained.network)
-    seats = {
-        alias: registry.seat(client, version.name, alias, version.version).reason
-        for alias in (planned.arch, registry.CHAMPION)
-    }
-    scored = {**validation, **test}
-    study.note(CONCLUSION, {"best": best.number, "scores": scored, "description": description})
+    scores = {**validation.values("val"), **test.values("test")}
+    facts = _facts(plan, planned, study, mirror, best, trained, validation, test, threshold)
+    client, run_id = mirror.tracking.client, mirror.runs[best.number]
+    tags = _version_tags(plan, mirror, best, temperature)
+    version = registry.registered(client, plan.source.name, run_id, tags)
+    if version is None:
+        spec = _model_spec(planned, mirror, facts, scores, tags, chosen)
+        version = registry.register(client, spec, trained.network, _example(trained, images, temperature))
+    aliases = (planned.arch, registry.CHAMPION)
+    seats = {alias: promote(mirror.tracking, version, alias).reason for alias in aliases}
+    study.note(CONCLUSION, {"best": best.number, "scores": scores, "description": description(facts)})
     mirror.show_conclusion()
     return Outcome(
         planned.arch,
@@ -119,7 +127,6 @@ def conclude(
         validation,
         test,
         threshold,
-        test_at_threshold,
         version.name,
         version.version,
         seats,
@@ -133,101 +140,146 @@ def _open_test(
     images: Images,
     best: Recorded,
     trained: Trained,
+    validation: Assessment,
     threshold: Threshold | None,
-) -> tuple[dict[str, float], dict[str, float] | None]:
-    """Scores a trial on the test set, once: the scores are noted on the study and never measured again."""
+) -> Assessment:
+    """Assesses a trial on the test set, once: what comes of it is noted on the study and never measured again."""
     opened: dict[str, Any] = study.noted(TEST) or {}
     key = str(best.number)
     if key not in opened:
         device = trained.config.device if trained.config.device == plan.device else "cpu"
-        likely = probabilities(predict(trained.network.to(device), trained.config, images))
-        trained.network.to("cpu")
-        scored = _named("test", scores(images.labels, likely))
-        tags: dict[str, Any] = {"sweep.test_opened": f"for {len(opened) + 1} of this study's trials so far"}
+        found = predictions_of(images, predict(trained.network.to(device), trained.config, images), plan)
+        test = assess(found, validation.temperature, validation.threshold)
+        tags: dict[str, Any] = {
+            "sweep.test_opened": f"for {len(opened) + 1} of this study's trials so far",
+            "sweep.temperature": f"{validation.temperature:.4f}",
+        }
         if threshold is not None:
             tags |= {"sweep.threshold": threshold.value, "sweep.threshold_reason": threshold.reason}
-            if threshold.supported:
-                scored |= _named("test_at_threshold", scores(images.labels, likely, threshold.value))
-        opened[key] = {"scores": scored, "tags": tags, "epoch": trained.epoch}
-        title, value = mirror.run_name(best.number), threshold.value if threshold else 0.5
-        files = figures.predictions(images.names, images.labels, likely, plan.source.classes, "test", title, value)
+        opened[key] = {
+            "scores": test.values("test"),
+            "assessment": test.plain(),
+            "tags": tags,
+            "epoch": trained.epoch,
+        }
+        files = figures.predictions(found, "test", mirror.run_name(best.number), test.temperature, test.threshold)
         mirror.tracking.log_files(mirror.runs[best.number], files)
         study.note(TEST, opened)
     mirror.show_test(best.number)  # each time: the server may have gone away the moment after they were noted
-    scored = opened[key]["scores"]
-    at_threshold = {name: value for name, value in scored.items() if name.startswith("test_at_threshold/")}
-    return {name: value for name, value in scored.items() if name not in at_threshold}, at_threshold or None
+    return assessment_of(opened[key]["assessment"])
+
+
+def _example(trained: Trained, images: Mapping[str, Images], temperature: float) -> registry.Example:
+    """Validation images, evenly spread, with what the network of the training says of them here."""
+    found = images["validation"]
+    rows = found.rows[np.unique(np.linspace(0, len(found) - 1, EXAMPLES).astype(int))]
+    some = Images(found.path, rows, np.zeros(len(rows), dtype=np.int64), (), ())
+    logits = predict(trained.network, trained.config, some)
+    return registry.Example(found.pixels()[rows], probabilities(logits / temperature))
+
+
+def _facts(
+    plan: Plan,
+    planned: PlannedStudy,
+    study: Study,
+    mirror: Mirror,
+    best: Recorded,
+    trained: Trained,
+    validation: Assessment,
+    test: Assessment,
+    threshold: Threshold | None,
+) -> Facts:
+    """What the model card says."""
+    source, split = plan.source, plan.split
+    listings = {
+        "train": source.splits["train"].select(split.train),
+        "validation": source.splits[split.validation_from].select(split.validation),
+        "test": source.splits["test"],
+    }
+    noted = best.attributes["run"]
+    return Facts(
+        name=source.name,
+        arch=planned.arch,
+        parameters=sum(parameter.numel() for parameter in trained.network.parameters()),
+        image_size=planned.image_size,
+        classes=source.classes,
+        study=study.name,
+        trial=best.number,
+        run=mirror.run_name(best.number),
+        metric=plan.settings.metric,
+        searched=best.params,
+        fixed=noted["params"],
+        history=best.history,
+        epoch=trained.epoch,
+        counts={
+            part: dict(
+                zip(source.classes, np.bincount(listing.labels, minlength=len(source.classes)).tolist(), strict=True)
+            )
+            for part, listing in listings.items()
+        },
+        patients={part: len(set(listing.patients)) for part, listing in listings.items()},
+        split=(
+            "whole patients taken from the training images, none of whom is left among them"
+            if split.validation_from == "train"
+            else "the data set's own, beside the training images"
+        ),
+        validation=validation,
+        test=test,
+        threshold=threshold.reason if threshold else "",
+        opened=len(study.noted(TEST) or {}),
+        limits=known_limits(source),
+        provenance={
+            "data": source.name,
+            "data kind": source.kind,
+            "data digest": source.digest,
+            "split digest": split.digest,
+            "study": study.name,
+            "trial": best.number,
+            "run": mirror.runs[best.number],
+            "seed": noted["params"]["seed"],
+            "epoch": trained.epoch,
+            **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
+        },
+    )
+
+
+def _version_tags(plan: Plan, mirror: Mirror, best: Recorded, temperature: float) -> dict[str, str]:
+    return {
+        **mirror.about["tags"],
+        "sweep.trial": str(best.number),
+        "sweep.metric": plan.settings.metric,
+        "sweep.train_images": str(len(plan.split.train)),
+        "sweep.temperature": f"{temperature:.4f}",
+    }
 
 
 def _model_spec(
-    plan: Plan,
     planned: PlannedStudy,
     mirror: Mirror,
-    best: Recorded,
-    metrics: Mapping[str, float],
-    threshold: Threshold | None,
-    description: str,
+    facts: Facts,
+    scores: Mapping[str, float],
+    tags: Mapping[str, str],
+    chosen: Predictions,
 ) -> registry.ModelSpec:
-    architecture, source = ARCHITECTURES[planned.arch], plan.source
+    architecture, run_id, test = ARCHITECTURES[planned.arch], mirror.runs[facts.trial], facts.test
+    parts = {"validation": chosen}
+    with tempfile.TemporaryDirectory() as folder:
+        if path := mirror.tracking.fetch(run_id, "predictions/test.csv", Path(folder)):
+            parts["test"] = read_predictions(path)
+    pictures = figures.of_model(facts.history, facts.epoch, parts, test.temperature, test.threshold, facts.run)
     return registry.ModelSpec(
-        name=source.name,
-        run_id=mirror.runs[best.number],
+        name=facts.name,
+        run_id=run_id,
         architecture=planned.arch,
         image_size=planned.image_size,
         mean=architecture.mean,
         std=architecture.std,
-        classes=source.classes,
-        threshold=threshold.value if threshold else None,
-        metrics=metrics,
-        tags={
-            **mirror.about["tags"],
-            "sweep.trial": str(best.number),
-            "sweep.metric": plan.settings.metric,
-            "sweep.train_images": str(len(plan.split.train)),
-        },
-        provenance={
-            **provenance.tags(),
-            "data": source.name,
-            "data_kind": source.kind,
-            "data_digest": source.digest,
-            "split_digest": plan.split.digest,
-            "study": mirror.study.name,
-            "trial": best.number,
-            "params": best.params,
-            "seed": best.attributes["run"]["params"]["seed"],
-            "epoch": best.best_epoch,
-        },
-        description=description,
+        classes=facts.classes,
+        temperature=test.temperature,
+        threshold=test.threshold,
+        metrics=scores,
+        tags=tags,
+        provenance={**facts.provenance, "params": dict(facts.searched)},
+        description=description(facts),
+        files={**pictures, "model_card.md": card(facts, list(pictures))},
     )
-
-
-def _describe(
-    plan: Plan,
-    planned: PlannedStudy,
-    study: Study,
-    best: Recorded,
-    validation: Mapping[str, float],
-    test: Mapping[str, float],
-    threshold: Threshold | None,
-) -> str:
-    split = plan.split
-    synthetic = plan.source.kind == "phantom"
-    warning = "**Learned from synthetic pictures: says nothing about X-rays.**\n\n" if synthetic else ""
-    opened = len(study.noted(TEST) or {})
-    patients = "whose patients are not among the" if split.validation_from == "train" else "from val/, beside"
-    rows = "\n".join(
-        f"| {name.removeprefix('test/')} | {validation.get(name.replace('test/', 'val/'), np.nan):.4f} | {value:.4f} |"
-        for name, value in test.items()
-    )
-    decision = f"Threshold {threshold.value:g}: {threshold.reason}.\n\n" if threshold else ""
-    return (
-        f"{warning}{planned.arch}, {planned.image_size} x {planned.image_size} pixels: {describe_params(best.params)}. "
-        f"Trial {best.number} of study {study.name}, chosen by {plan.settings.metric} on "
-        f"{len(split.validation):,} validation images {patients} {len(split.train):,} training images. "
-        f"The test set was opened for {opened} of the study's trials, each when it was chosen.\n\n"
-        f"| score | validation | test |\n|---|---|---|\n{rows}\n\n{decision}Not a medical device."
-    )
-
-
-def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in values.items()}

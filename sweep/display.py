@@ -6,10 +6,11 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -17,11 +18,18 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
+
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from data.sources import Source
     from sweep.conclusion import Outcome
+    from sweep.evaluation import Evaluation
     from sweep.plan import Estimate, Plan
     from sweep.progress import Progress
     from sweep.replay import Replay
+    from sweep.stores.registry import Version
 
 
 class Terminal:
@@ -122,11 +130,12 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     best = Table.grid(padding=(0, 2))
     for name, value in outcome.best.params.items():
         best.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    table = Table("score", "validation", "test")
-    for name, value in outcome.test.items():
-        score = name.removeprefix("test/")
-        seen = outcome.validation.get(f"val/{score}")
-        table.add_row(score, "" if seen is None else f"{seen:.4f}", f"{value:.4f}")
+    heads = ("score", "validation", "test (95 % interval)", f"all {outcome.test.always}")
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, interval in outcome.test.scores.items():
+        base = outcome.test.baseline.get(name)
+        seen = outcome.validation.scores[name].value
+        table.add_row(name, f"{seen:.3f}", str(interval), "" if base is None else f"{base:.3f}")
     lines: list[Any] = [
         Text(f"\nbest of study {outcome.study}: trial {outcome.best.number}", style="bold"),
         best,
@@ -135,10 +144,8 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     ]
     if outcome.threshold is not None:
         lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
-    if outcome.test_at_threshold is not None:
-        lines.append(
-            Text(f"test accuracy at that threshold: {outcome.test_at_threshold['test_at_threshold/accuracy']:.4f}")
-        )
+    if outcome.test.at_threshold is not None:
+        lines.append(Text(f"test accuracy at that threshold: {outcome.test.at_threshold['accuracy']}"))
     if plan.source.kind == "phantom":
         lines.append(Text("learned from the phantom: these scores say nothing about X-rays", style="yellow"))
     lines.append(Text(f"registered as {outcome.model} version {outcome.version}"))
@@ -147,6 +154,46 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         Text("trials: " + ", ".join(f"{count} {state.lower()}" for state, count in sorted(outcome.counts.items())))
     )
     return Group(*lines)
+
+
+def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, Any]) -> Group:
+    """What a model says of image files, and how many it gives each label."""
+    if answers.empty:
+        return Group(Text("no image could be read"))
+    table = Table("file", "label", *about["classes"])
+    for row in answers.to_dict("records"):
+        table.add_row(
+            Text(str(row["file"]), overflow="fold"),
+            row["label"],
+            *(f"{row[f'probability_{name}']:.3f}" for name in about["classes"]),
+        )
+    counts = answers["label"].value_counts()
+    said = ", ".join(f"{counts.get(name, 0):,} {name}" for name in about["classes"])
+    threshold = answers["threshold"].iloc[0]
+    cut = "" if threshold is None else f", {about['positive']} from {threshold:g} on"
+    model = f"{version.name} version {version.version} ({about['architecture']}{cut})"
+    return Group(table, Text(f"{len(answers):,} images, {said}; {model}"), Text(NOT_A_DEVICE.strip("*"), style="dim"))
+
+
+def evaluation_view(evaluation: Evaluation, source: Source) -> Group:
+    """The scores of a version on some images."""
+    found, version = evaluation.assessment, evaluation.version
+    tuned = found.at_threshold
+    heads = ["score", "(95 % interval)" if found.threshold is None else "at 0.5 (95 %)"]
+    if tuned is not None:
+        heads.append(f"at {found.threshold:.3g} (95 %)")
+    table = Table(*heads, f"all {found.always}", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, interval in found.scores.items():
+        base = found.baseline.get(name)
+        own = [] if tuned is None else ["" if name in THRESHOLD_FREE else str(tuned[name])]
+        table.add_row(name, str(interval), *own, "" if base is None else f"{base:.3f}")
+    kept = "" if found.threshold is None else f", threshold {found.threshold:g}"
+    return Group(
+        Text(f"{version.name} version {version.version} on {found.images:,} images of {source.location}", style="bold"),
+        table,
+        Text(f"temperature {found.temperature:.3f}{kept}; intervals from drawing {found.patients:,} patients anew"),
+        Text(f"logged as run {evaluation.run_id}"),
+    )
 
 
 def replay_view(name: str, replay: Replay) -> Group:
@@ -200,11 +247,15 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     plain = {
         field.name: getattr(outcome, field.name)
         for field in dataclasses.fields(outcome)
-        if field.name not in ("best", "threshold")
+        if field.name not in ("best", "threshold", "validation", "test")
     }
     threshold = None if outcome.threshold is None else dataclasses.asdict(outcome.threshold)
     return {
         **plain,
+        "validation": outcome.validation.values("val"),
+        "test": outcome.test.values("test"),
+        "intervals": {name: [interval.low, interval.high] for name, interval in outcome.test.scores.items()},
+        "temperature": outcome.test.temperature,
         "threshold": threshold,
         "best": {
             "trial": best.number,

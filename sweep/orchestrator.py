@@ -32,9 +32,8 @@ from sweep.mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy
 from sweep.progress import Progress, Running, View
 from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
-from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of
+from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
 from sweep.results import figures
-from sweep.results.metrics import probabilities
 from sweep.settings import METRICS
 from sweep.stores.study import ABOUT, Asked, Recorded, Study, open_study
 from sweep.stores.tracking import Tracking, TrackingAwayError
@@ -311,7 +310,7 @@ class _Loop:
 
     def _send(self, number: int, config: TrainingConfig, folder: Path) -> None:
         # Names are for tables; thousands of them would travel with every job.
-        parts = (replace(self.images[name], names=()) for name in ("train", "validation"))
+        parts = (replace(self.images[name], names=(), patients=()) for name in ("train", "validation"))
         self.engine.submit(Job(number, config, *parts, folder=folder))
 
     def _handle(self, event: Event) -> None:
@@ -384,10 +383,8 @@ class _Loop:
         curves = figures.learning_curves(pd.DataFrame(running.history).drop(columns="time"), best_epoch, title)
         files: dict[str, bytes | str] = {"figures/learning_curves.png": figures.png(curves)}
         if checkpoint is not None:
-            images, likely = self.images["validation"], probabilities(restore(checkpoint).validation_logits)
-            files |= figures.predictions(
-                images.names, images.labels, likely, self.plan.source.classes, "validation", title
-            )
+            found = predictions_of(self.images["validation"], restore(checkpoint).validation_logits, self.plan)
+            files |= figures.predictions(found, "validation", title)
         return files
 
     def _failed(self, running: Running, event: JobFailed) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from data.cache import images_of
+from data.cache import Images, images_of
 from data.sources import PATIENT_PATTERN
 from sweep import provenance
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.metrics import probabilities, scores
+from sweep.results.predictions import Predictions
 from sweep.training import EpochResult, TrainingConfig
 
 
@@ -132,6 +133,11 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         options=options,
         micro_batch=int(params["micro_batch"]) if "micro_batch" in params else None,
     )
+
+
+def predictions_of(images: Images, logits: np.ndarray, plan: Plan) -> Predictions:
+    """What a network said of cached images, with their names and patients."""
+    return Predictions(images.names, images.patients, images.labels, logits, plan.source.classes)
 
 
 def metrics_of(result: EpochResult, labels: np.ndarray) -> dict[str, float]:

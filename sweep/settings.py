@@ -26,6 +26,9 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val/average_precision": "maximize",
     "val/f1": "maximize",
 }
+NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"
+# Scores that look at probabilities alone: no decision threshold moves them.
+THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best")
 VALIDATIONS = ("auto", "split", "val")

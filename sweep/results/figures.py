@@ -14,6 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn import metrics
 
+from sweep.results.calibration import claims, expected_calibration_error, reliability
+from sweep.results.predictions import Predictions
+
 # Okabe and Ito's palette, which colour-blind people can tell apart, less the yellow that white swallows.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
 PALETTE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#000000")
@@ -143,38 +146,108 @@ def roc_curve(
     return figure
 
 
-def predictions(
-    names: Sequence[str],
-    labels: np.ndarray,
-    likely: np.ndarray,
-    classes: Sequence[str],
-    part: str,
-    title: str,
-    threshold: float = 0.5,
-) -> dict[str, bytes | str]:
-    """Draws the confusion matrix and the ROC curve of some predictions and writes a table of them.
+def calibration(predictions: Predictions, temperature: float, title: str) -> Figure:
+    """Draws what probabilities came true, before and after the temperature.
 
     Args:
-        names: N images.
-        labels: int [N].
-        likely: Probabilities [N, classes].
-        classes: In label order.
+        predictions: Of images whose classes are known.
+        temperature: What logits are divided by.
+        title: Above the figure.
+    """
+    figure, (axes,) = _panels(1, (4.4, 4.2), title)
+    axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
+    for name, value, color, marker in (("as trained", 1.0, ORANGE, "o"), ("as served", temperature, BLUE, "D")):
+        found = reliability(predictions.labels, predictions.likely(value))
+        error = expected_calibration_error(predictions.labels, predictions.likely(value))
+        axes.plot(found.predicted, found.observed, color=color, linewidth=1.4, label=f"{name}: error {error:.3f}")
+        size = 12 + 120 * np.sqrt(found.images / found.images.sum())
+        axes.scatter(found.predicted, found.observed, size, color=color, marker=marker, alpha=0.75, linewidths=0)
+    positive = f"probability of {predictions.classes[1]}" if len(predictions.classes) == 2 else "largest probability"
+    axes.set(xlabel=positive, ylabel="came true", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    return figure
+
+
+def score_histogram(predictions: Predictions, temperature: float, threshold: float | None, title: str) -> Figure:
+    """Draws how probabilities are spread, by class with two of them, else by right and wrong.
+
+    Args:
+        predictions: Of images whose classes are known.
+        temperature: What logits are divided by.
+        threshold: Marked with two classes.
+        title: Above the figure.
+    """
+    figure, (axes,) = _panels(1, (5.2, 3.4), title)
+    likely = predictions.likely(temperature)
+    probability, true = claims(predictions.labels, likely)
+    two = len(predictions.classes) == 2
+    names = predictions.classes if two else ("wrong", "right")
+    for name, chosen, color in zip(names, (~true, true), (BLUE, ORANGE), strict=True):
+        axes.hist(probability[chosen], bins=np.linspace(0, 1, 31).tolist(), color=color, alpha=0.65, label=name)
+    if two and threshold is not None:
+        axes.axvline(threshold, color=RED, linewidth=1.2, linestyle="--", label=f"threshold {threshold:.3g}")
+    axes.set(xlabel=f"probability of {names[1]}" if two else "largest probability", ylabel="images", xlim=(0, 1))
+    axes.legend(frameon=False, fontsize=8, loc="upper center")
+    return figure
+
+
+def predictions(
+    found: Predictions, part: str, title: str, temperature: float = 1.0, threshold: float | None = None
+) -> dict[str, bytes | str]:
+    """Draws what some predictions are worth, and writes a table of them.
+
+    Args:
+        found: The predictions.
         part: `validation` or `test`.
         title: Above the figures.
-        threshold: From which probability of the second of two classes on it is predicted.
+        temperature: What logits are divided by.
+        threshold: From which probability of the second of two classes on it is predicted; None for 0.5.
 
     Returns:
         PNG and CSV by their path among a run's artifacts.
     """
-    predicted = (likely[:, 1] >= threshold).astype(int) if len(classes) == 2 else likely.argmax(axis=1)
-    table = pd.DataFrame({"image": list(names), "class": [classes[label] for label in labels]})
-    table[[f"probability_{name}" for name in classes]] = likely.round(6)
-    before = "" if part == "validation" else f"{part}_"
-    return {
-        f"figures/{before}confusion_matrix.png": png(confusion_matrix(labels, predicted, classes, f"{title}, {part}")),
-        f"figures/{before}roc.png": png(roc_curve(labels, likely, classes, f"{title}, {part}", threshold)),
-        f"predictions/{part}.csv": table.to_csv(index=False),
+    likely, cut = found.likely(temperature), 0.5 if threshold is None else threshold
+    predicted = (likely[:, 1] >= cut).astype(int) if len(found.classes) == 2 else likely.argmax(axis=1)
+    before, named = "" if part == "validation" else f"{part}_", f"{title}, {part}"
+    drawn = {
+        "confusion_matrix": confusion_matrix(found.labels, predicted, found.classes, named),
+        "roc": roc_curve(found.labels, likely, found.classes, named, cut),
     }
+    if part == "test":
+        drawn["calibration"] = calibration(found, temperature, named)
+        drawn["scores"] = score_histogram(found, temperature, cut, named)
+    pictures = {f"figures/{before}{name}.png": png(figure) for name, figure in drawn.items()}
+    return {**pictures, f"predictions/{part}.csv": found.to_csv(temperature)}
+
+
+def of_model(
+    history: Sequence[Mapping[str, float]],
+    epoch: int,
+    parts: Mapping[str, Predictions],
+    temperature: float,
+    threshold: float | None,
+    title: str,
+) -> dict[str, bytes]:
+    """Draws what a model card shows.
+
+    Args:
+        history: A row of metrics an epoch.
+        epoch: The one whose weights these are.
+        parts: What the model says of `validation` and, where it was kept, of `test`.
+        temperature: What logits are divided by.
+        threshold: The model's own; None for more than two classes.
+        title: Above the figures.
+
+    Returns:
+        PNG by path.
+    """
+    drawn = {"learning_curves": learning_curves(pd.DataFrame(history), epoch, title)}
+    cut = 0.5 if threshold is None else threshold
+    for part, found in parts.items():
+        named = f"{title}, {part}"
+        drawn[f"{part}_roc"] = roc_curve(found.labels, found.likely(temperature), found.classes, named, cut)
+        drawn[f"{part}_calibration"] = calibration(found, temperature, named)
+    return {f"figures/{name}.png": png(figure) for name, figure in drawn.items()}
 
 
 def class_balance(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:

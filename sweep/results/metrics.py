@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn import metrics
 
+from sweep.results.calibration import expected_calibration_error
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -100,6 +102,37 @@ def scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> di
         "log_loss": -np.log(np.clip(likely[np.arange(len(labels)), labels], 1e-15, 1)).mean(),
     }
     return {name: float(value) for name, value in named.items()}
+
+
+def all_scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+    """Scores predictions with all that is worth saying once, of a chosen model.
+
+    Args:
+        labels: int [N]; every class occurs.
+        likely: Probabilities, float [N, classes].
+        threshold: With two classes, from which probability on an image is positive.
+
+    Returns:
+        What `scores` returns; precision and f1 as macro and weighted averages too, since the report does not say which
+        it means (those of recall are balanced_accuracy and accuracy); and ece, the expected calibration error.
+
+    Raises:
+        ValueError: As `scores`.
+    """
+    base = scores(labels, likely, threshold)
+    two = likely.shape[1] == 2
+    predicted = (likely[:, 1] >= threshold).astype(int) if two else likely.argmax(axis=1)
+    averages = {}
+    for average in ("macro", "weighted"):
+        precision, _, f1, _ = metrics.precision_recall_fscore_support(
+            labels,
+            predicted,
+            average=average,
+            zero_division=0,  # pyright: ignore[reportArgumentType] - its hints know "warn" alone
+            labels=range(likely.shape[1]),
+        )
+        averages |= {f"precision_{average}": float(precision), f"f1_{average}": float(f1)}
+    return {**base, **averages, "ece": expected_calibration_error(labels, likely)}
 
 
 def choose_threshold(

@@ -1,6 +1,8 @@
-"""The model registry: make a trial's network a version of the registered model, and say which version is the best.
+"""The model registry: make a trial's network a version of the registered model, find versions and load them.
 
-A version is an MLflow logged model: `serving_model.py`, `network.pt2`, `model.json` and `decode.py`. None is a pickle.
+A version is an MLflow logged model: `serving_model.py`, `network.pt2`, `model.json` and `decode.py`, and for people
+`model_card.md` with its figures. None is a pickle. `model.json` holds the hashes of the files that are run, and the
+version's tag `sweep.model_sha256` that of `model.json`: what is loaded is what was registered.
 """
 
 from __future__ import annotations
@@ -8,24 +10,30 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import hashlib
 import io
 import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import torch
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
@@ -34,10 +42,15 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image
 
 from data import decode
+from data.faults import InputError
+from sweep.stores.tracking import write_files
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "torch")
 TOLERANCE = 1e-5
 CHAMPION = "champion"
+DIGEST = "sweep.model_sha256"
+ARTIFACTS = {"network": "network.pt2", "decode": "decode.py", "about": "model.json"}
+SERVING = "serving_model.py"
 
 
 @dataclass(frozen=True)
@@ -52,11 +65,13 @@ class ModelSpec:
         mean: Subtracted from pixels that go from 0 to 1.
         std: Divides what is left.
         classes: Names in logit order; with two of them the second is the positive one.
+        temperature: Divides logits before they become probabilities.
         threshold: From which probability on an image is positive; None for more than two classes.
         metrics: Scores by name, `val/...` and `test/...`.
-        tags: Of the version; `sweep.metric`, `sweep.split_digest` and `sweep.train_images` decide about seats.
+        tags: Of the version; `sweep.metric` and `sweep.data_digest` decide how seats are compared.
         provenance: What made it.
-        description: Markdown for people.
+        description: Markdown for people, of at most 5,000 characters.
+        files: For people, by their path in the model: `model_card.md` and figures.
     """
 
     name: str
@@ -66,49 +81,64 @@ class ModelSpec:
     mean: float
     std: float
     classes: tuple[str, ...]
+    temperature: float
     threshold: float | None
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     provenance: Mapping[str, Any]
     description: str
+    files: Mapping[str, bytes | str]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Images with the answers that a model must give to them.
+
+    Attributes:
+        pixels: uint8 [N, image_size, image_size].
+        probabilities: float [N, classes], after the temperature.
+    """
+
+    pixels: np.ndarray
+    probabilities: np.ndarray
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a registered model; `created` says whether it is new."""
+    """A version of a registered model.
+
+    Attributes:
+        name: The registered model.
+        version: Its number there.
+        run_id: The run of the trial that made it.
+        model_id: MLflow's logged model.
+        tags: Its tags.
+    """
 
     name: str
     version: str
-    created: bool
+    run_id: str
+    model_id: str
+    tags: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether an alias moves to a candidate, and why."""
-
-    moves: bool
-    reason: str
-
-
-def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module) -> Version:
+def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module, example: Example) -> Version:
     """Registers a network, once for each trial.
 
-    Registering is not idempotent in MLflow. Both halves are looked up first: a version of this run, or of the run that
-    its trial had before the runs were written again, and a logged model of this run that an earlier process made, or
-    began to make, and did not get to register.
+    Registering is not idempotent in MLflow. Both halves are looked up first: a version of this trial, and a logged
+    model of this run that an earlier process made, or began to make, and did not get to register.
 
     Args:
         client: Of the store with the run.
         spec: What belongs to the network.
         network: Maps float32 [N, 1, image_size, image_size] to logits [N, classes]; left as it is.
+        example: What the model is tried with before it becomes a version.
 
     Raises:
-        RuntimeError: The exported network computes other logits than the network.
+        RuntimeError: The registered model answers otherwise than the network.
     """
-    for found in client.search_model_versions(f"name = '{spec.name}'"):
-        same_trial = all(found.tags.get(key, "") == spec.tags.get(key) for key in ("sweep.study_id", "sweep.trial"))
-        if found.run_id == spec.run_id or same_trial:
-            return Version(spec.name, str(found.version), created=False)
+    if known := registered(client, spec.name, spec.run_id, spec.tags):
+        return known
     try:
         client.create_registered_model(spec.name)
     except MlflowException as error:
@@ -117,62 +147,123 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module) ->
     model = _logged_model(client, spec)
     if model.status != LoggedModelStatus.READY:
         _fill(client, model, spec, network)
+    digest = _try_out(client, model, spec, example)
     with _global_store(client.tracking_uri):
         version = client.create_model_version(
             spec.name,
             model.model_uri,
             run_id=spec.run_id,
-            tags={**spec.tags, **{key: f"{value:.6f}" for key, value in spec.metrics.items()}},
+            tags={**spec.tags, DIGEST: digest, **{key: f"{value:.6f}" for key, value in spec.metrics.items()}},
             description=spec.description,
             model_id=model.model_id,
         )
-    return Version(spec.name, str(version.version), created=True)
+    return _version(version)
 
 
-def seat(client: MlflowClient, name: str, alias: str, version: str) -> Decision:
-    """Gives an alias to a version if it is better than the version that holds it.
+def registered(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> Version | None:
+    """The version that a trial has become; None where it has not.
 
     Args:
         client: Of the registry.
         name: The registered model.
-        alias: An architecture, or `champion`.
-        version: The candidate.
+        run_id: The trial's run.
+        tags: `sweep.study_id` and `sweep.trial` know it too, where its runs were written again after it was registered.
     """
-    held_by = client.get_registered_model(name).aliases.get(alias)
-    if held_by is not None and str(held_by) == version:
-        return Decision(False, f"version {version} holds it")
-    holder = None if held_by is None else client.get_model_version(name, held_by).tags
-    decision = decide(holder, client.get_model_version(name, version).tags)
-    if decision.moves:
-        client.set_registered_model_alias(name, alias, version)
-        return Decision(True, f"version {version} takes it: {decision.reason}")
-    return Decision(False, f"version {held_by} keeps it: {decision.reason}")
+    for found in client.search_model_versions(f"name = '{name}'"):
+        same_trial = all(found.tags.get(key, "") == tags.get(key) for key in ("sweep.study_id", "sweep.trial"))
+        if found.run_id == run_id or same_trial:
+            return _version(found)
+    return None
 
 
-def decide(holder: Mapping[str, str] | None, candidate: Mapping[str, str]) -> Decision:
-    """Decides whether a candidate is better than the holder of an alias, by the tags of both.
+def alias_holder(client: MlflowClient, name: str, alias: str) -> Version | None:
+    """The version that holds an alias; None if nobody does."""
+    number = client.get_registered_model(name).aliases.get(alias)
+    return None if number is None else _version(client.get_model_version(name, number))
 
-    Validation scores compare only on the same validation images. Where those differ, a model that learned from more
-    images takes the seat and never gives it back to one that learned from fewer: a quick trial on a few hundred
-    images cannot displace a real model, and a real one can displace a quick trial.
+
+def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Points an alias to a version."""
+    client.set_registered_model_alias(name, alias, version)
+
+
+def tag_version(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> None:
+    """Sets tags of a version."""
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def find_version(client: MlflowClient, model: str) -> Version:
+    """Finds a version of a registered model.
 
     Args:
-        holder: Tags of the version that holds the alias; None if nobody does.
-        candidate: Tags of the version that wants it.
+        client: Of the registry.
+        model: `NAME@ALIAS` or `NAME/VERSION`, with or without `models:/` before it; a `NAME` alone means its champion.
+
+    Raises:
+        InputError: There is no such model, alias or version, or it was not registered by this project.
     """
-    if holder is None:
-        return Decision(True, "nobody held it")
-    metric = candidate["sweep.metric"]
-    same = all(holder.get(digest) == candidate.get(digest) for digest in ("sweep.split_digest", "sweep.data_digest"))
-    if same and metric in holder:
-        ours, theirs = float(candidate[metric]), float(holder[metric])
-        better = ours < theirs if metric == "val/loss" else ours > theirs
-        return Decision(better, f"{metric} {ours:.4f} against {theirs:.4f} on the same validation images")
-    ours, theirs = int(candidate["sweep.train_images"]), int(holder.get("sweep.train_images", 0))
-    return Decision(
-        ours > theirs,
-        f"no validation score of both on the same images; learned from {ours:,} images against {theirs:,}",
-    )
+    path = model.removeprefix("models:/")
+    name, at, alias = path.partition("@")
+    name, slash, number = (name, "", "") if at else path.partition("/")
+    try:
+        known = client.get_registered_model(name)
+        if slash:
+            found = client.get_model_version(name, number)
+        else:
+            number = known.aliases.get(alias or CHAMPION, "")
+            found = client.get_model_version(name, number) if number else None
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        names = ", ".join(entry.name for entry in client.search_registered_models()) or "none"
+        wrong = f"{name} has no version {number}" if slash and f"name={name}" in str(error) else None
+        raise InputError(
+            wrong or f"model {model}: there is no such one; the registered models here are: {names}"
+        ) from error
+    if found is None:
+        aliases = ", ".join(f"{name}@{known}" for known in sorted(known.aliases)) or "none"
+        raise InputError(f"model {model}: {name} has no alias {alias or CHAMPION}; there are: {aliases}")
+    if DIGEST not in found.tags:
+        raise InputError(f"model {model}: version {found.version} was not registered by sweep, and is not loaded")
+    return _version(found)
+
+
+def load(client: MlflowClient, version: Version) -> Any:
+    """Loads a registered model without MLflow's loader: files whose hashes are not the registered ones are not run.
+
+    Args:
+        client: Of the registry.
+        version: A version.
+
+    Returns:
+        The `ImageClassifier` of its `serving_model.py`.
+
+    Raises:
+        InputError: A file is missing, or is not the one that was registered.
+    """
+    uri = f"models:/{version.name}/{version.version}"
+    with _global_store(client.tracking_uri):
+        folder = Path(download_artifacts(uri, tracking_uri=client.tracking_uri))
+    files = {name: folder / "artifacts" / file for name, file in ARTIFACTS.items()}
+    faults = [f"{uri}: {path} is missing" for path in (*files.values(), folder / SERVING) if not path.is_file()]
+    if faults:
+        raise InputError(*faults)
+    if _sha256(files["about"]) != version.tags[DIGEST]:
+        raise InputError(f"{uri}: {files['about']} is not the file that was registered; its hash differs")
+    about = json.loads(files["about"].read_text())
+    for path in (files["network"], files["decode"], folder / SERVING):
+        if _sha256(path) != about["sha256"][path.name]:
+            raise InputError(f"{uri}: {path} is not the file that was registered; its hash differs")
+    module = ModuleType("_sweep_serving_model")
+    module.__file__ = str(folder / SERVING)
+    with _silence():
+        # The source itself, not bytecode that may lie beside it: its hash is what was checked.
+        exec(compile((folder / SERVING).read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102
+        classifier = module.ImageClassifier()
+        classifier.load_context(SimpleNamespace(artifacts={name: str(path) for name, path in files.items()}))
+    classifier.version = version.version
+    return classifier
 
 
 def export_network(network: torch.nn.Module, image_size: int, path: Path) -> None:
@@ -219,25 +310,57 @@ def _fill(client: MlflowClient, model: LoggedModel, spec: ModelSpec, network: to
     with tempfile.TemporaryDirectory() as folder, _silence():
         files = Path(folder) / "files"
         files.mkdir()
-        export_network(network, spec.image_size, files / "network.pt2")
-        shutil.copy(decode.__file__, files / "decode.py")
-        (files / "model.json").write_text(json.dumps(_about(spec), indent=2))
+        serving = Path(__file__).with_name(SERVING)
+        artifacts = {name: files / file for name, file in ARTIFACTS.items()}
+        export_network(network, spec.image_size, artifacts["network"])
+        shutil.copy(decode.__file__, artifacts["decode"])
+        run = (artifacts["network"], artifacts["decode"], serving)
+        about = {**_about(spec), "sha256": {path.name: _sha256(path) for path in run}}
+        artifacts["about"].write_text(json.dumps(about, indent=2))
         mlflow.pyfunc.save_model(
             Path(folder) / "model",
-            python_model=str(Path(__file__).with_name("serving_model.py")),
-            artifacts={
-                "network": str(files / "network.pt2"),
-                "decode": str(files / "decode.py"),
-                "about": str(files / "model.json"),
-            },
+            python_model=str(serving),
+            artifacts={name: str(path) for name, path in artifacts.items()},
             signature=_signature(spec.classes),
             input_example=_example(),
             # Inferring them would take seconds, and miss Pillow.
             pip_requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in REQUIREMENTS],
             mlflow_model=Model(run_id=spec.run_id, model_id=model.model_id),
         )
+        write_files(Path(folder) / "model", spec.files)
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _try_out(client: MlflowClient, model: LoggedModel, spec: ModelSpec, example: Example) -> str:
+    """Loads a logged model as MLflow does and asks it about images; returns the hash of its `model.json`.
+
+    Raises:
+        RuntimeError: It answers otherwise than the network.
+    """
+    rows = pd.DataFrame({"image": [_base64_png(pixels) for pixels in example.pixels]})
+    columns = [f"probability_{name}" for name in spec.classes]
+    with _global_store(client.tracking_uri):
+        folder = Path(download_artifacts(model.model_uri, tracking_uri=client.tracking_uri))
+        writes = sys.dont_write_bytecode
+        sys.dont_write_bytecode = True  # nothing that was not registered belongs into its folder
+        try:
+            answer = mlflow.pyfunc.load_model(str(folder)).predict(rows)
+        finally:
+            sys.dont_write_bytecode = writes
+    difference = float(np.abs(answer[columns].to_numpy() - example.probabilities).max())
+    if not difference <= TOLERANCE:  # NaN too
+        raise RuntimeError(f"the registered model differs from the trained one: probabilities by {difference:.2g}")
+    return _sha256(folder / "artifacts" / ARTIFACTS["about"])
+
+
+def _version(found: ModelVersion) -> Version:
+    model_id = found.model_id or str(found.source).removeprefix("models:/")
+    return Version(found.name, str(found.version), str(found.run_id), model_id, found.tags)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _about(spec: ModelSpec) -> dict[str, Any]:
@@ -249,6 +372,7 @@ def _about(spec: ModelSpec) -> dict[str, Any]:
         "std": spec.std,
         "classes": list(spec.classes),
         "positive": spec.classes[1] if len(spec.classes) == 2 else None,
+        "temperature": spec.temperature,
         "threshold": spec.threshold,
         "metrics": dict(spec.metrics),
         "provenance": dict(spec.provenance),
@@ -258,24 +382,32 @@ def _about(spec: ModelSpec) -> dict[str, Any]:
 def _signature(classes: tuple[str, ...]) -> ModelSignature:
     numbers = ["probability", *(f"probability_{name}" for name in classes)]
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, "image")]),
+        inputs=Schema([ColSpec(DataType.string, "image", required=False)]),  # the model says what is missing, plainly
         outputs=Schema(
             [
                 ColSpec(DataType.string, "label"),
                 *(ColSpec(DataType.double, name) for name in numbers),
                 ColSpec(DataType.double, "threshold", required=False),
+                ColSpec(DataType.string, "model_version", required=False),
+                ColSpec(DataType.string, "heatmap", required=False),
             ]
         ),
         # MLflow drops a param that the signature does not name; None stands for the model's own threshold.
-        params=ParamSchema([ParamSpec("threshold", DataType.double, None)]),
+        params=ParamSchema(
+            [ParamSpec("threshold", DataType.double, None), ParamSpec("heatmap", DataType.boolean, False)]
+        ),
     )
 
 
 def _example() -> pd.DataFrame:
     """A tiny gray gradient; never a radiograph."""
+    return pd.DataFrame({"image": [_base64_png(np.asarray(Image.linear_gradient("L").resize((16, 16))))]})
+
+
+def _base64_png(pixels: np.ndarray) -> str:
     content = io.BytesIO()
-    Image.linear_gradient("L").resize((16, 16)).save(content, "PNG")
-    return pd.DataFrame({"image": [base64.b64encode(content.getvalue()).decode()]})
+    Image.fromarray(pixels).save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode()
 
 
 @contextlib.contextmanager

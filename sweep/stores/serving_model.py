@@ -1,15 +1,16 @@
 """The model as MLflow serves it: base64 images in, label and probabilities out.
 
 This file travels with every registered model, beside `network.pt2` (the exported network), `model.json` (how images
-are prepared and answers read) and `decode.py` (how an image file becomes pixels). It needs mlflow, torch, pillow,
-numpy and pandas, and nothing of the project that made it.
+are prepared and answers read, and the hashes of the other files) and `decode.py` (how an image file becomes pixels).
+It needs mlflow, torch, pillow, numpy and pandas, and nothing of the project that made it.
 """
 
 import base64
+import hashlib
+import io
 import json
 import zipfile
-from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,96 +18,219 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from PIL import Image
 
-BATCH = 32
+BATCH = 32  # images that are in memory at once, whatever a request holds
+OVERLAY = 512  # longer side of a heatmap's picture, in pixels
+# From no evidence to the most, as a reader of radiographs can tell apart on gray: violet, red, orange, yellow.
+HEAT = ((60, 0, 90), (160, 30, 90), (220, 70, 40), (250, 150, 10), (250, 250, 120))
+
+
+class InvalidInputError(MlflowException):
+    """Something is wrong with what was sent: MLflow answers 400 with this one sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        """The sentence."""
+        return self.sentence
+
+    @message.setter
+    def message(self, text: str) -> None:
+        # MLflow puts the whole input before it on its way out: a patient's image has no place in an error.
+        pass
 
 
 class ImageClassifier(PythonModel):
     """Answers label and probabilities for a column `image` of base64 JPEGs, PNGs and other pictures."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Reads the model's files."""
+        """Reads the model's files.
+
+        Raises:
+            MlflowException: A file is not the one that was registered.
+        """
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.about: dict[str, Any] = json.loads(files["about"].read_text())
+        for path in (files["network"], files["decode"], Path(__file__)):
+            if hashlib.sha256(path.read_bytes()).hexdigest() != self.about["sha256"][path.name]:
+                raise MlflowException(f"{path} is not the file that was registered: its hash differs from model.json's")
         _refuse_pickles(files["network"])
         self.network = torch.export.load(files["network"]).module()
+        self.network.requires_grad_(False)
         self.decoder = _load(files["decode"])
+        self.version = _version(files["about"].parents[1] / "registered_model_meta")
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's own is empty
-        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+        self, context: PythonModelContext | None, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Answers a row for each image.
 
         Args:
             context: MLflow's; unused.
             model_input: The column `image`, one image file in base64 a row.
-            params: `threshold`, from 0 to 1, answers with another threshold than the model's own.
+            params: `threshold`, from 0 to 1, answers with another threshold than the model's own; `heatmap` adds a
+                picture that shows what speaks for the positive class.
+
+        Returns:
+            The columns of `classify`, and with `heatmap` a PNG in base64.
+
+        Raises:
+            InvalidInputError: One sentence that names the row.
+        """
+        asked = params or {}
+        threshold, heatmap = self._threshold(asked.get("threshold")), bool(asked.get("heatmap"))
+        if "image" not in model_input.columns:
+            raise InvalidInputError("there is no column image; send base64 images in a column of that name")
+        if model_input.empty:
+            raise InvalidInputError("there are no rows")
+        images = list(pd.Series(model_input["image"]).explode())  # MLflow makes one row of {"image": [...]}
+        answers = []
+        for start in range(0, len(images), BATCH):
+            pictures = [self._picture(row, image) for row, image in enumerate(images[start : start + BATCH], start)]
+            pixels = np.stack([self.decoder.resize(picture, self.about["image_size"]) for picture in pictures])
+            answer = self.classify(pixels, threshold)
+            if heatmap:
+                answer["heatmap"] = [_base64_png(overlay) for overlay in self.overlays(pictures, pixels)]
+            answers.append(answer)
+        return pd.concat(answers, ignore_index=True)
+
+    def classify(self, pixels: np.ndarray, threshold: float | None = None) -> pd.DataFrame:
+        """Classifies decoded images.
+
+        Args:
+            pixels: uint8 [N, image_size, image_size].
+            threshold: From which probability on an image is positive; None for the model's own.
 
         Returns:
             label, probability (of the positive class where there are two classes, else of the label),
-            probability_<class> for each class, and threshold (None where the likeliest class is the label).
-
-        Raises:
-            MlflowException: INVALID_PARAMETER_VALUE, with one sentence that names the row.
+            probability_<class> for each class, threshold (None where the likeliest class is the label) and
+            model_version (None where it was not loaded from a registry).
         """
-        if model_input.empty:
-            raise _invalid("there are no rows")
-        threshold = self._threshold((params or {}).get("threshold"))
-        images = list(model_input.explode("image")["image"])  # MLflow makes one row of {"image": [...]}
-        likely = np.concatenate([self._probabilities(batch) for batch in self._batches(images)])
+        threshold = self.about["threshold"] if threshold is None else threshold
+        logits = self.logits(pixels) / self.about["temperature"]
+        likely = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
         classes, positive = self.about["classes"], self.about["positive"]
         labels = [classes[index] for index in likely.argmax(axis=1)]
         probability = likely.max(axis=1)
         if positive is not None:
             probability = likely[:, classes.index(positive)]
-        if threshold is not None:
             negative = next(name for name in classes if name != positive)
             labels = np.where(probability >= threshold, positive, negative)
         answer = {"label": labels, "probability": probability}
         answer |= {f"probability_{name}": likely[:, index] for index, name in enumerate(classes)}
-        return pd.DataFrame({**answer, "threshold": threshold})
+        return pd.DataFrame({**answer, "threshold": threshold, "model_version": self.version})
+
+    @torch.inference_mode()
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """The network's own answer, before temperature: uint8 [N, size, size] to float32 [N, classes]."""
+        return self.network(self._prepare(pixels)).numpy()
+
+    def overlays(self, pictures: Sequence[Image.Image], pixels: np.ndarray) -> list[Image.Image]:
+        """Lays over pictures what speaks for the positive class, or for the label where there are more than two.
+
+        This is Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) on the network's last feature maps. It shows where
+        the network looked, brightest where most; each picture has a scale of its own, and none is a finding.
+
+        Args:
+            pictures: Gray, in their own size.
+            pixels: The same as `classify` takes them.
+        """
+        watched = _LastMaps(self.network)
+        with torch.enable_grad():
+            logits = watched.run(self._prepare(pixels))
+            logits = logits[0] if isinstance(logits, tuple | list) else logits
+            best = logits.max(dim=1).values
+            if self.about["positive"] is not None:
+                sign = 1 if self.about["classes"].index(self.about["positive"]) == 1 else -1
+                best = sign * (logits[:, 1] - logits[:, 0])
+            (gradient,) = torch.autograd.grad(best.sum(), watched.maps)
+        heat = torch.relu((gradient.mean(dim=(2, 3), keepdim=True) * watched.maps).sum(dim=1)).detach()
+        heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+        return [_overlay(picture, warmth.numpy()) for picture, warmth in zip(pictures, heat, strict=True)]
+
+    def _prepare(self, pixels: np.ndarray) -> torch.Tensor:
+        """Float32 of shape [N, 1, size, size], as in training."""
+        return (torch.from_numpy(pixels).unsqueeze(1).float() / 255 - self.about["mean"]) / self.about["std"]
 
     def _threshold(self, asked: float | None) -> float | None:
         if asked is None:
-            return self.about["threshold"]
+            return None
         if self.about["positive"] is None:
-            raise _invalid("this model has more than two classes; it takes no threshold")
+            raise InvalidInputError("this model has more than two classes; it takes no threshold")
         if not 0 <= asked <= 1:
-            raise _invalid(f"threshold {asked} is not from 0 to 1")
+            raise InvalidInputError(f"threshold {asked} is not from 0 to 1")
         return asked
 
-    def _batches(self, images: list[Any]) -> Iterator[torch.Tensor]:
-        """Yields float32 tensors of shape [N, 1, size, size], at most BATCH images at once."""
-        for start in range(0, len(images), BATCH):
-            rows = enumerate(images[start : start + BATCH], start)
-            pixels = torch.from_numpy(np.stack([self._pixels(row, image) for row, image in rows]))
-            yield (pixels.unsqueeze(1).float() / 255 - self.about["mean"]) / self.about["std"]
-
-    def _pixels(self, row: int, image: Any) -> np.ndarray:
+    def _picture(self, row: int, image: Any) -> Image.Image:
         if not isinstance(image, str):
-            raise _invalid(f"row {row}: the image is not a string")
+            raise InvalidInputError(f"row {row}: the image is not a string")
+        text = image.partition(",")[2] if image.startswith("data:") else image
         try:
-            content = base64.b64decode("".join(image.split()), validate=True)
+            content = base64.b64decode("".join(text.split()), validate=True)
         except ValueError:
-            raise _invalid(f"row {row}: the image is not base64") from None
+            raise InvalidInputError(f"row {row}: the image is not base64") from None
         try:
-            return self.decoder.decode(content, self.about["image_size"])
+            return self.decoder.open_gray(content)
         except self.decoder.UnreadableImageError as error:
-            raise _invalid(f"row {row}: {error}") from None
+            raise InvalidInputError(f"row {row}: {error}") from None
 
-    @torch.inference_mode()
-    def _probabilities(self, images: torch.Tensor) -> np.ndarray:
-        return torch.softmax(self.network(images).double(), dim=1).numpy()
+
+class _LastMaps(torch.fx.Interpreter):
+    """Runs a network and keeps the last feature maps in it, for their gradient."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        values = {node: node.meta.get("val") for node in network.graph.nodes}
+        self.last = [node for node, value in values.items() if isinstance(value, torch.Tensor) and value.dim() == 4][-1]
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        result = super().run_node(n)
+        if n is self.last:
+            self.maps = result = result.requires_grad_()
+        return result
+
+
+def _overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
+    """Colours a gray picture, at most OVERLAY pixels long, by heat, float [h, w] from 0 to 1."""
+    under = picture.copy()
+    under.thumbnail((OVERLAY, OVERLAY))
+    spread = Image.fromarray(heat.astype(np.float32)).resize(under.size, Image.Resampling.BICUBIC)
+    warmth = np.asarray(spread).clip(0, 1)
+    stops = np.linspace(0, 1, len(HEAT))
+    color = np.stack([np.interp(warmth, stops, channel) for channel in np.transpose(HEAT)], axis=-1)
+    alpha = 0.55 * warmth[..., None]
+    mixed = (1 - alpha) * np.asarray(under, dtype=np.float32)[..., None] + alpha * color
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def _base64_png(image: Image.Image) -> str:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def _version(path: Path) -> str | None:
+    """The version that MLflow says it took the model from; it writes a file into the model's folder."""
+    version = yaml.safe_load(path.read_text()).get("model_version") if path.is_file() else None
+    return None if version is None else str(version)
 
 
 def _load(path: Path) -> ModuleType:
-    """Runs a file as a module of its own, never in `sys.modules`: two versions live in one process without meeting."""
-    loader = SourceFileLoader("_sweep_decode", str(path))
-    module = ModuleType(loader.name)
-    loader.exec_module(module)
+    """Runs a file as a module of its own, never in `sys.modules`: two versions live in one process without meeting.
+
+    The source itself is run, not bytecode that may lie beside it: its hash is what was checked.
+    """
+    module = ModuleType("_sweep_decode")
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102
     return module
 
 
@@ -122,10 +246,6 @@ def _refuse_pickles(path: Path) -> None:
                 raise MlflowException(f"{path.name} holds a pickle: {name}")
             if name.endswith("_config.json") and b'"use_pickle":true' in archive.read(name).replace(b" ", b""):
                 raise MlflowException(f"{path.name} asks for a pickle: {name}")
-
-
-def _invalid(sentence: str) -> MlflowException:
-    return MlflowException.invalid_parameter_value(sentence)
 
 
 set_model(ImageClassifier())

@@ -17,7 +17,7 @@ import mlflow.entities
 import pandas as pd
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -162,13 +162,18 @@ class Tracking:
 
     @_reaching
     def log(
-        self, run_id: str, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, Any] | None = None
+        self,
+        run_id: str,
+        metrics: Mapping[str, float],
+        step: int = 0,
+        tags: Mapping[str, Any] | None = None,
+        model_id: str | None = None,
     ) -> None:
-        """Logs metrics of one step, and tags, in one request."""
+        """Logs metrics of one step, and tags, in one request; a logged model's page shows its metrics too."""
         now = _milliseconds(None)
         self.client.log_batch(
             run_id,
-            metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()],
+            metrics=[Metric(key, float(value), now, step, model_id=model_id) for key, value in metrics.items()],
             tags=[RunTag(key, str(value)) for key, value in (tags or {}).items()],
         )
 
@@ -222,9 +227,21 @@ class Tracking:
         )
 
     @_reaching
+    def link_model(self, run_id: str, model_id: str) -> None:
+        """Says that a run is about a logged model, for both their pages."""
+        self.client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+
+    @_reaching
     def fetch(self, run_id: str, path: str, folder: Path) -> Path | None:
         """Downloads one artifact into a folder and returns its file; None where the run has none of that name."""
-        if all(entry.path != path for entry in self.client.list_artifacts(run_id, str(Path(path).parent))):
+        beside = path.rpartition("/")[0] or None
+        try:
+            entries = self.client.list_artifacts(run_id, beside)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None  # not even the run is there
+        if all(entry.path != path for entry in entries):
             return None
         return Path(self.client.download_artifacts(run_id, path, str(folder)))
 
@@ -297,6 +314,42 @@ def open_tracking(uri: str, experiment: str) -> Tracking:
     return Tracking(client, uri, experiment, identifier)
 
 
+def open_client(uri: str) -> MlflowClient:
+    """Opens a store that is there already.
+
+    Args:
+        uri: MLflow's tracking URI.
+
+    Raises:
+        InputError: It is not there, or cannot be opened or reached.
+    """
+    check_sqlite("--tracking-uri", uri)
+    path = file_of(uri)
+    if path is not None and not path.exists():
+        raise InputError(f"--tracking-uri {uri}: there is no such file")
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
+        raise InputError(f"--tracking-uri {uri}: cannot be opened ({_first_line(error)})") from error
+    return client
+
+
+def tracking_of(client: MlflowClient, run_id: str) -> Tracking:
+    """The experiment that a run is in.
+
+    Raises:
+        InputError: The run was deleted, and with it what is known of its data.
+    """
+    try:
+        identifier = client.get_run(run_id).info.experiment_id
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise InputError(f"{client.tracking_uri}: run {run_id}, which made the model, is not there") from error
+    return Tracking(client, str(client.tracking_uri), client.get_experiment(identifier).name, identifier)
+
+
 def read_run(uri: str, run_id: str) -> PastRun:
     """Reads a trial's run from a store.
 
@@ -307,12 +360,8 @@ def read_run(uri: str, run_id: str) -> PastRun:
     Raises:
         InputError: The store cannot be opened, or has no such run, or it is not one of a trial.
     """
-    check_sqlite("--tracking-uri", uri)
-    path = file_of(uri)
-    if path is not None and not path.exists():
-        raise InputError(f"--tracking-uri {uri}: there is no such file")
+    client = open_client(uri)
     try:
-        client = MlflowClient(tracking_uri=uri)
         entity = client.get_run(run_id)
         names = [name for name in entity.data.metrics if name.startswith(("train/", "val/"))]
         histories = {name: client.get_metric_history(run_id, name) for name in names}

@@ -1,0 +1,211 @@
+"""The model card: what a registered model is, what it learned from, how good it is and where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.results.assessment import CALIBRATED, Assessment
+from sweep.results.statistics import CONFIDENCE
+from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
+
+DESCRIPTION_LENGTH = 5000  # what MLflow's registry takes
+MOST_EPOCHS = 24
+FIRST = ("auroc", "accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f1", "ece")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a card says, as it was found.
+
+    Attributes:
+        name: The registered model.
+        arch: The architecture.
+        parameters: How many weights it has.
+        image_size: Side of its input, in pixels.
+        classes: In logit order.
+        study: The study's full name.
+        trial: The chosen trial.
+        run: Its run's name.
+        metric: What it was chosen by.
+        searched: Hyperparameters that the search chose.
+        fixed: The other settings of its training.
+        history: A row of metrics an epoch.
+        epoch: The one whose weights these are.
+        counts: part -> class -> images.
+        patients: part -> how many.
+        split: How validation was cut, a sentence without its end.
+        validation: Its worth there.
+        test: Its worth there.
+        threshold: Why the threshold is what it is, a sentence without its end.
+        opened: For how many of the study's trials the test set was opened so far.
+        limits: What is known to limit the data, a sentence each.
+        provenance: What made it: digests, seed, commit, versions.
+    """
+
+    name: str
+    arch: str
+    parameters: int
+    image_size: int
+    classes: tuple[str, ...]
+    study: str
+    trial: int
+    run: str
+    metric: str
+    searched: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+    history: Sequence[Mapping[str, float]]
+    epoch: int
+    counts: Mapping[str, Mapping[str, int]]
+    patients: Mapping[str, int]
+    split: str
+    validation: Assessment
+    test: Assessment
+    threshold: str
+    opened: int
+    limits: tuple[str, ...]
+    provenance: Mapping[str, Any]
+
+
+def card(facts: Facts, figures: Sequence[str] = ()) -> str:
+    """Writes the whole card.
+
+    Args:
+        facts: What it says.
+        figures: Paths of pictures beside it.
+
+    Returns:
+        Markdown.
+    """
+    pictures = "\n\n".join(f"![{path.rpartition('/')[2].removesuffix('.png')}]({path})" for path in figures)
+    parts = (
+        _what(facts),
+        ("Data", _data(facts)),
+        ("Configuration", _configuration(facts)),
+        ("Training", _training(facts)),
+        ("Scores", _scores(facts, facts.test.scores)),
+        ("Calibration", _calibration(facts)),
+        ("Limits", _limits(facts)),
+        ("Provenance", _table(("what", "value"), facts.provenance.items())),
+        ("Figures", pictures),
+    )
+    return _join(parts)
+
+
+def description(facts: Facts) -> str:
+    """Writes the card's heart, short enough for the registry.
+
+    Returns:
+        Markdown of at most DESCRIPTION_LENGTH characters.
+    """
+    parts = (
+        _what(facts),
+        ("Scores", _scores(facts, FIRST)),
+        ("Calibration", _calibration(facts)),
+        ("Limits", _limits(facts)),
+    )
+    written = _join(parts) + "\n\nThe whole card is `model_card.md` among the model's files."
+    return written if len(written) <= DESCRIPTION_LENGTH else written[: DESCRIPTION_LENGTH - 2] + " …"
+
+
+def _what(facts: Facts) -> str:
+    named = ", ".join(f"{name} {_number(value)}" for name, value in facts.searched.items())
+    return (
+        f"# {facts.name}: {facts.arch}\n\n{NOT_A_DEVICE}\n\n"
+        f"A network of {facts.parameters:,} parameters that looks at one image, {facts.image_size} x "
+        f"{facts.image_size} gray pixels, and says how likely each of {', '.join(facts.classes)} is: {named}. "
+        f"Trial {facts.trial} of study {facts.study}, chosen by {facts.metric} on validation images alone. The test "
+        f"set was opened for {facts.opened} of the study's trials so far, each when it was chosen."
+    )
+
+
+def _data(facts: Facts) -> str:
+    rows = [
+        (part, *(f"{counts.get(name, 0):,}" for name in facts.classes), f"{facts.patients[part]:,}")
+        for part, counts in facts.counts.items()
+    ]
+    return f"{_table(('images', *facts.classes, 'patients'), rows)}\n\nValidation: {facts.split}."
+
+
+def _configuration(facts: Facts) -> str:
+    rows = [(name, _number(value), "searched") for name, value in facts.searched.items()]
+    rows += [(name, _number(value), "fixed") for name, value in facts.fixed.items() if name not in facts.searched]
+    return _table(("setting", "value", ""), rows)
+
+
+def _training(facts: Facts) -> str:
+    columns = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc")
+    step = -(-len(facts.history) // MOST_EPOCHS)
+    shown = [row for row in facts.history if int(row["epoch"]) % step == 0 or int(row["epoch"]) in (1, facts.epoch)]
+    rows = []
+    for row in shown:
+        kept = " (kept)" if row["epoch"] == facts.epoch else ""
+        rows.append((f"{row['epoch']:.0f}{kept}", *(f"{row[name]:.4f}" for name in columns)))
+    table = _table(("epoch", *columns), rows)
+    return f"{table}\n\nThe weights are those of epoch {facts.epoch}, which has the lowest validation loss."
+
+
+def _scores(facts: Facts, names: Iterable[str]) -> str:
+    test, tuned = facts.test, facts.test.at_threshold
+    heads = ["score", "validation", "test", f"always {test.always}"]
+    rows = []
+    for name in names:
+        if name in test.scores:
+            base = f"{test.baseline[name]:.3f}" if name in test.baseline else ""
+            rows.append([name, str(facts.validation.scores[name]), str(test.scores[name]), base])
+            if tuned is not None:
+                rows[-1].append("" if name in THRESHOLD_FREE else str(tuned[name]))
+    if tuned is not None:
+        heads.append(f"test at {test.threshold:.3g}")
+    return (
+        f"{_table(heads, rows)}\n\nIn brackets {100 * CONFIDENCE:g} % intervals, from drawing patients anew: "
+        f"{facts.validation.patients:,} of validation, {test.patients:,} of test. They tell nothing of another seed, "
+        f"and a validation that chose flatters. The threshold is {_threshold(facts)}."
+    )
+
+
+def _threshold(facts: Facts) -> str:
+    value = facts.test.threshold
+    return "not used: the likeliest class is the answer" if value is None else f"{value:g}: {facts.threshold}"
+
+
+def _calibration(facts: Facts) -> str:
+    rows = []
+    for part, found in (("validation", facts.validation), ("test", facts.test)):
+        for name in CALIBRATED:
+            rows.append((part, name, f"{found.uncalibrated[name]:.4f}", f"{found.scores[name].value:.4f}"))
+    validation, test = (found.scores["ece"].value for found in (facts.validation, facts.test))
+    gap = (
+        f"On test the error is {test:.3f} and not {validation:.3f}: the temperature was fitted on validation, and test "
+        "differs from it. Do not read its probabilities as frequencies elsewhere."
+        if test > 1.5 * validation
+        else f"On test the error is {test:.3f}, on validation {validation:.3f}."
+    )
+    temperature = facts.test.temperature
+    sure = "too sure" if temperature > 1 else "not sure enough"
+    return (
+        f"Logits are divided by {temperature:.3f}, fitted on validation; as trained the network was {sure} of itself "
+        f"there.\n\n{_table(('images', 'score', 'as trained', 'as served'), rows)}\n\n{gap}"
+    )
+
+
+def _limits(facts: Facts) -> str:
+    return "\n".join(f"- {sentence}." for sentence in facts.limits)
+
+
+def _join(parts: Iterable[str | tuple[str, str]]) -> str:
+    return "\n\n".join(
+        part if isinstance(part, str) else f"## {part[0]}\n\n{part[1]}"
+        for part in parts
+        if isinstance(part, str) or part[1]
+    )
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,137 @@
+"""Score a registered model on test images, and write it down as an MLflow run that is linked to the version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.decode import UnreadableImageError
+from data.faults import InputError
+from data.sources import Source
+from sweep import provenance
+from sweep.results import figures
+from sweep.results.assessment import Assessment, assess
+from sweep.results.predictions import Predictions
+from sweep.stores.registry import Version
+from sweep.stores.tracking import FINISHED, Tracking
+
+BATCH = 32
+NAMED_FAULTS = 10
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a version is worth on some images.
+
+    Attributes:
+        version: The version.
+        assessment: Its scores.
+        predictions: What they were made from.
+        run_id: The MLflow run that shows them.
+    """
+
+    version: Version
+    assessment: Assessment
+    predictions: Predictions
+    run_id: str
+
+
+def evaluate(
+    version: Version, classifier: Any, source: Source, tracking: Tracking, progress: Callable[[int], None]
+) -> Evaluation:
+    """Scores a registered model.
+
+    Args:
+        version: The version.
+        classifier: The same, loaded by `registry.load`.
+        source: A source of the model's classes, with a split `test`.
+        tracking: Where the evaluation is logged: the experiment that the version's run is in.
+        progress: Told how many images are done; may raise to stop.
+
+    Raises:
+        InputError: An image cannot be read.
+    """
+    about, listing = classifier.about, source.splits["test"]
+    logits, unreadable = [], []
+    for start in range(0, len(listing), BATCH):
+        pixels = []
+        for row in range(start, min(start + BATCH, len(listing))):
+            try:
+                pixels.append(source.decode("test", row, about["image_size"]))
+            except UnreadableImageError as error:
+                unreadable.append(f"{source.location}: {listing.names[row]}: {error}")
+        if pixels and not unreadable:
+            logits.append(classifier.logits(np.stack(pixels)))
+        progress(min(start + BATCH, len(listing)))
+    if unreadable:
+        more = len(unreadable) - NAMED_FAULTS
+        raise InputError(*unreadable[:NAMED_FAULTS], *([f"and {more:,} more unreadable images"] if more > 0 else []))
+    classes = tuple(about["classes"])
+    found = Predictions(listing.names, listing.patients, listing.labels, np.concatenate(logits), classes)
+    assessment = assess(found, about["temperature"], about["threshold"])
+    return Evaluation(version, assessment, found, _log(version, about, source, found, assessment, tracking))
+
+
+def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
+    """The scores with their intervals as plain data, a row a score."""
+    rows = []
+    for name, interval in assessment.scores.items():
+        row = {"score": name, "value": interval.value, "low": interval.low, "high": interval.high}
+        if assessment.at_threshold is not None:
+            tuned = assessment.at_threshold[name]
+            row |= {"at_threshold": tuned.value, "at_threshold_low": tuned.low, "at_threshold_high": tuned.high}
+        rows.append({**row, f"always_{assessment.always}": assessment.baseline.get(name)})
+    return rows
+
+
+def _log(
+    version: Version,
+    about: dict[str, Any],
+    source: Source,
+    found: Predictions,
+    assessment: Assessment,
+    tracking: Tracking,
+) -> str:
+    title = f"{about['architecture']} v{version.version}"
+    run = tracking.start(
+        f"evaluate-{about['architecture']}-v{version.version}",
+        {
+            "sweep.kind": "evaluation",
+            "sweep.state": "COMPLETE",
+            "sweep.model": version.name,
+            "sweep.model_version": version.version,
+            "sweep.arch": about["architecture"],
+            "sweep.data": source.name,
+            "sweep.data_digest": source.digest,
+            **provenance.tags(),
+        },
+    )
+    params = {
+        "model": f"models:/{version.name}/{version.version}",
+        "data": source.location,
+        "images": assessment.images,
+        "patients": assessment.patients,
+        "threshold": assessment.threshold,
+        "temperature": assessment.temperature,
+    }
+    tracking.log_params(run.run_id, params)
+    tracking.log_data(run.run_id, source.name, source.location, {"test": source.digest}, "{}")
+    tracking.link_model(run.run_id, version.model_id)
+    scores = assessment.values("test")
+    ends = {
+        f"test_{end}/{name}": getattr(interval, end)
+        for name, interval in assessment.scores.items()
+        for end in ("low", "high")
+        if np.isfinite(interval.low)
+    }
+    base = {f"always_{assessment.always}/{name}": value for name, value in assessment.baseline.items()}
+    tracking.log(run.run_id, {**scores, **ends, **base}, model_id=version.model_id)
+    files = figures.predictions(found, "test", title, assessment.temperature, assessment.threshold)
+    tracking.log_files(run.run_id, files)
+    tracking.log_table(run.run_id, pd.DataFrame(rows_of(assessment)), "scores.json")
+    tracking.finish(run.run_id, FINISHED)
+    return run.run_id

@@ -1,0 +1,118 @@
+"""Label image files with a registered model, as it would be served, without a server."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.faults import InputError
+from data.sources import SUFFIXES
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a model says of some files.
+
+    Attributes:
+        answers: A row a file, `file` before the columns that serving answers.
+        unreadable: file -> why it could not be read.
+    """
+
+    answers: pd.DataFrame
+    unreadable: Mapping[Path, str]
+
+
+def find_images(patterns: Sequence[str]) -> list[Path]:
+    """Finds the images that a command line names.
+
+    Args:
+        patterns: Files; folders, whose images are taken at any depth; and globs, `**` too.
+
+    Returns:
+        Each file once, in the order named.
+
+    Raises:
+        InputError: One of them names nothing.
+    """
+    found: dict[Path, None] = {}
+    faults = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            inside = sorted(child for child in path.rglob("*") if child.suffix.lower() in SUFFIXES and child.is_file())
+        elif path.exists():
+            inside = [path]
+        else:
+            matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - absolute ones too
+            inside = [match for match in matches if match.is_file()]
+        if not inside:
+            faults.append(f"{pattern}: {'the folder holds no image' if path.is_dir() else 'there is no such file'}")
+        found |= dict.fromkeys(inside)
+    if faults:
+        raise InputError(*faults)
+    return list(found)
+
+
+def label(
+    classifier: Any,
+    paths: Sequence[Path],
+    threshold: float | None,
+    heatmaps: Path | None,
+    progress: Callable[[int], None],
+) -> Labelled:
+    """Labels image files; one that cannot be read is set aside.
+
+    Args:
+        classifier: As `registry.load` gives it.
+        paths: The files.
+        threshold: From which probability on an image is positive; None for the model's own.
+        heatmaps: Where an overlay of each image goes, as PNG; None for none.
+        progress: Told how many files are done; may raise to stop.
+    """
+    answers, unreadable = [], {}
+    names = _overlay_names(paths) if heatmaps else {}
+    for start in range(0, len(paths), BATCH):
+        pictures, read = [], []
+        for path in paths[start : start + BATCH]:
+            try:
+                picture = classifier.decoder.open_gray(path)
+            except classifier.decoder.UnreadableImageError as error:
+                unreadable[path] = str(error)
+                continue
+            pictures.append(picture)
+            read.append(path)
+        if read:
+            size = classifier.about["image_size"]
+            pixels = np.stack([classifier.decoder.resize(picture, size) for picture in pictures])
+            answer = classifier.classify(pixels, threshold)
+            answer.insert(0, "file", [str(path) for path in read])
+            if heatmaps:
+                overlays = classifier.overlays(pictures, pixels)
+                for path, overlay in zip(read, overlays, strict=True):
+                    overlay.save(heatmaps / names[path])
+                answer["heatmap"] = [str(heatmaps / names[path]) for path in read]
+            answers.append(answer)
+        progress(min(start + BATCH, len(paths)))
+    return Labelled(pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(), unreadable)
+
+
+def _overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A file name for the overlay of each image; those that would share one are numbered."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name, number = f"{path.stem}.png", 1
+        while name in taken:
+            number += 1
+            name = f"{path.stem}-{number}.png"
+        taken.add(name)
+        names[path] = name
+    return names

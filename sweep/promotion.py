@@ -1,0 +1,157 @@
+"""Who holds an alias: a version takes it that is better beyond chance on the same validation images, or by a person.
+
+Every decision is written down before the alias moves: as tags of the version, and in `promotions.jsonl` of its run.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from sweep.results.predictions import Predictions, read_predictions
+from sweep.results.statistics import CONFIDENCE, Interval, difference
+from sweep.stores.registry import Version, alias_holder, set_alias, tag_version
+from sweep.stores.tracking import Tracking
+
+LOG = "promotions.jsonl"
+VALIDATION = "predictions/validation.csv"
+# What a study chooses by, as the bootstrap computes it; a loss is better the lower it is.
+SCORES = {"val/loss": ("balanced_log_loss", -1)}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether an alias moves to a version, and why.
+
+    Attributes:
+        alias: The alias.
+        version: The version that wants it.
+        holder: The version that holds it; None if nobody does.
+        moves: Whether it moves.
+        reason: Why, a sentence without its end.
+        metric: What both were compared by; empty where they were not.
+        difference: By how much the candidate is better; None where they were not compared.
+        low: Lower end of its CONFIDENCE interval.
+        high: Upper end of it.
+        images: Validation images that both were compared on.
+        by: Who decided: `gate`, or a person's login.
+        at: When, in UTC.
+    """
+
+    alias: str
+    version: str
+    holder: str | None
+    moves: bool
+    reason: str
+    metric: str = ""
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    images: int = 0
+    by: str = "gate"
+    at: str = ""
+
+
+def promote(tracking: Tracking, version: Version, alias: str, *, force: bool = False, reason: str = "") -> Decision:
+    """Gives an alias to a version if it is better than the one that holds it, or if a person insists.
+
+    Args:
+        tracking: Of the store with the versions' runs.
+        version: The candidate.
+        alias: An architecture, `champion`, or any other.
+        force: A person decides; the comparison is made and written down all the same.
+        reason: What the person says to it.
+
+    Returns:
+        The decision; a version that holds the alias already keeps it, and nothing is written.
+    """
+    holder = alias_holder(tracking.client, version.name, alias)
+    if holder is not None and holder.version == version.version:
+        return Decision(alias, version.version, holder.version, False, f"version {version.version} holds it")
+    decision = judge(tracking, version, holder, alias)
+    if force and not decision.moves:
+        told = f": {reason}" if reason else ""
+        by, sentence = getpass.getuser(), f"version {version.version} takes it by decision of a person{told}"
+        decision = replace(decision, moves=True, by=by, reason=f"{sentence} ({decision.reason})")
+    _write_down(tracking, version, decision)
+    if decision.moves:
+        set_alias(tracking.client, version.name, alias, version.version)
+    return decision
+
+
+def judge(tracking: Tracking, version: Version, holder: Version | None, alias: str) -> Decision:
+    """Compares a version with the holder of an alias; changes nothing."""
+    number = version.version
+    if holder is None:
+        return Decision(alias, number, None, True, f"version {number} takes it: nobody held it")
+    keeps = f"version {holder.version} keeps it"
+    metric = version.tags.get("sweep.metric", "")
+    if not metric or version.tags.get("sweep.data_digest") != holder.tags.get("sweep.data_digest"):
+        return Decision(alias, number, holder.version, False, f"{keeps}: it learned from other data; only a person can")
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = (_validation(tracking, one, Path(folder) / one.version) for one in (version, holder))
+    if ours is None or theirs is None:
+        return Decision(alias, number, holder.version, False, f"{keeps}: the validation predictions of one are gone")
+    shared = sorted(set(ours.images) & set(theirs.images))
+    found = _difference(ours.select(shared), theirs.select(shared), metric) if shared else None
+    if found is None:
+        why = f"{len(shared):,} validation images in common are too few to compare on"
+        return Decision(alias, number, holder.version, False, f"{keeps}: {why}", metric, images=len(shared))
+    moves = found.low > 0
+    verb, how = f"version {number} takes it" if moves else keeps, "better" if found.value >= 0 else "worse"
+    sentence = (
+        f"{verb}: {metric} {how} by {abs(found.value):.4f} ({100 * CONFIDENCE:g} % "
+        f"interval {found.low:+.4f} to {found.high:+.4f}) on the same {len(shared):,} validation images"
+    )
+    return Decision(
+        alias, number, holder.version, moves, sentence, metric, found.value, found.low, found.high, len(shared)
+    )
+
+
+def _difference(ours: Predictions, theirs: Predictions, metric: str) -> Interval | None:
+    """By how much we are better; None where a class is missing or too rare to draw."""
+    if len(np.unique(ours.labels)) < len(ours.classes) or ours.classes != theirs.classes:
+        return None
+    score, sign = SCORES.get(metric, (metric.removeprefix("val/"), 1))
+    found = difference(ours.labels, ours.likely(), theirs.likely(), ours.patients, score)
+    if np.isnan(found.low):
+        return None
+    low, high = sorted((sign * found.low, sign * found.high))
+    return Interval(sign * found.value, low, high)
+
+
+def _validation(tracking: Tracking, version: Version, folder: Path) -> Predictions | None:
+    folder.mkdir()
+    path = tracking.fetch(version.run_id, VALIDATION, folder)
+    return None if path is None else read_predictions(path)
+
+
+def _write_down(tracking: Tracking, version: Version, decision: Decision) -> None:
+    """Adds a decision to the run's log and to the version's tags; one that was made before is not written again."""
+    known = _read_log(tracking, version)
+    if any(_same(decision, entry) for entry in known):
+        return
+    entry = {**asdict(decision), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    tracking.log_files(version.run_id, {LOG: "".join(json.dumps(line) + "\n" for line in [*known, entry])})
+    figures = {key: entry[key] for key in ("difference", "low", "high", "images") if entry[key]}
+    tags = {f"sweep.promotion.{decision.alias}": decision.reason}
+    tags |= {f"sweep.promotion.{decision.alias}.{key}": f"{value:.6g}" for key, value in figures.items()}
+    tag_version(tracking.client, version, tags)
+
+
+def _read_log(tracking: Tracking, version: Version) -> list[Mapping[str, object]]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = tracking.fetch(version.run_id, LOG, Path(folder))
+        return [] if path is None else [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _same(decision: Decision, entry: Mapping[str, object]) -> bool:
+    keys = ("alias", "version", "holder", "moves", "reason", "by")
+    return all(getattr(decision, key) == entry.get(key) for key in keys)

@@ -1,0 +1,97 @@
+"""What a model is worth on some images: every score with its error bars, beside what no model at all would score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sweep.results.metrics import all_scores
+from sweep.results.predictions import Predictions
+from sweep.results.statistics import Interval, intervals
+
+# What a temperature changes; it moves no image across 0.5 and none before another.
+CALIBRATED = ("ece", "brier", "log_loss")
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Scores of a model as it is served, temperature and all.
+
+    Attributes:
+        images: How many images it is of.
+        patients: How many patients.
+        temperature: What logits were divided by.
+        threshold: The model's own; None for more than two classes.
+        scores: At a threshold of 0.5, or of the likeliest class.
+        at_threshold: At the model's own threshold, where that is not 0.5.
+        baseline: What calling every image `always` would score; what needs a probability is not in it.
+        always: The positive class, or with more than two the commonest.
+        uncalibrated: CALIBRATED scores before the temperature.
+    """
+
+    images: int
+    patients: int
+    temperature: float
+    threshold: float | None
+    scores: Mapping[str, Interval]
+    at_threshold: Mapping[str, Interval] | None
+    baseline: Mapping[str, float]
+    always: str
+    uncalibrated: Mapping[str, float]
+
+    def values(self, prefix: str) -> dict[str, float]:
+        """Scores by name, `prefix/...`, and `prefix_at_threshold/...` where the threshold is not 0.5."""
+        named = {f"{prefix}/{name}": interval.value for name, interval in self.scores.items()}
+        at_threshold = self.at_threshold or {}
+        return named | {f"{prefix}_at_threshold/{name}": interval.value for name, interval in at_threshold.items()}
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for `assessment_of`."""
+
+        def ends(scores: Mapping[str, Interval] | None) -> dict[str, list[float]] | None:
+            return None if scores is None else {name: [i.value, i.low, i.high] for name, i in scores.items()}
+
+        return {**vars(self), "scores": ends(self.scores), "at_threshold": ends(self.at_threshold)}
+
+
+def assess(predictions: Predictions, temperature: float, threshold: float | None, seed: int = 0) -> Assessment:
+    """Assesses predictions.
+
+    Args:
+        predictions: Of images in which every class occurs.
+        temperature: What logits are divided by.
+        threshold: The model's own; None for more than two classes.
+        seed: Decides the bootstrap's draws.
+    """
+    labels, likely, patients = predictions.labels, predictions.likely(temperature), predictions.patients
+    classes = len(predictions.classes)
+    always = 1 if classes == 2 else int(np.bincount(labels).argmax())
+    nothing = np.eye(classes)[np.full(len(labels), always)]
+
+    def scored(cut: float) -> dict[str, Interval]:
+        return intervals(labels, likely, patients, all_scores(labels, likely, cut), cut, seed)
+
+    return Assessment(
+        len(labels),
+        len(set(patients)),
+        temperature,
+        threshold,
+        scored(0.5),
+        None if threshold in (None, 0.5) else scored(float(threshold)),
+        {name: value for name, value in all_scores(labels, nothing).items() if name not in CALIBRATED},
+        predictions.classes[always],
+        {name: value for name, value in all_scores(labels, predictions.likely()).items() if name in CALIBRATED},
+    )
+
+
+def assessment_of(plain: Mapping[str, Any]) -> Assessment:
+    """Makes an assessment from what `Assessment.plain` gave."""
+
+    def intervals_of(ends: Mapping[str, Any] | None) -> dict[str, Interval] | None:
+        return None if ends is None else {name: Interval(*three) for name, three in ends.items()}
+
+    known = {"scores": intervals_of(plain["scores"]), "at_threshold": intervals_of(plain["at_threshold"])}
+    return Assessment(**{**plain, **known})

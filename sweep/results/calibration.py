@@ -1,0 +1,110 @@
+"""Whether a probability of 0.8 comes true eight times in ten, and the one number that brings it nearer to that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+BINS = 15
+COLDEST, HOTTEST = 0.05, 20.0
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How probabilities came true, in bins of equal width; empty bins are left out.
+
+    Attributes:
+        predicted: Mean probability of each bin.
+        observed: Share of its images for which it came true.
+        images: Number of its images.
+    """
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    images: np.ndarray
+
+
+def claims(labels: np.ndarray, likely: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What predictions claim, and whether it is true.
+
+    Args:
+        labels: int [N].
+        likely: Probabilities, float [N, classes].
+
+    Returns:
+        Of each image, the probability of the positive class with two classes, else of the likeliest one; and whether
+        it is of that class.
+    """
+    if likely.shape[1] == 2:
+        return likely[:, 1], labels == 1
+    return likely.max(axis=1), likely.argmax(axis=1) == labels
+
+
+def bins_of(probability: np.ndarray) -> np.ndarray:
+    """The bin of each probability, from 0 to BINS - 1."""
+    return np.minimum((probability * BINS).astype(int), BINS - 1)
+
+
+def reliability(labels: np.ndarray, likely: np.ndarray) -> Reliability:
+    """Sets what predictions claim beside what came true.
+
+    Args:
+        labels: int [N].
+        likely: Probabilities, float [N, classes].
+    """
+    probability, true = claims(labels, likely)
+    where = bins_of(probability)
+    images = np.bincount(where, minlength=BINS)
+    kept = images > 0
+    predicted = np.bincount(where, probability, BINS)[kept] / images[kept]
+    observed = np.bincount(where, true, BINS)[kept] / images[kept]
+    return Reliability(predicted, observed, images[kept])
+
+
+def expected_calibration_error(labels: np.ndarray, likely: np.ndarray) -> float:
+    """Mean distance between claim and truth over the images, in BINS bins (Guo et al. 2017, arXiv:1706.04599).
+
+    Args:
+        labels: int [N].
+        likely: Probabilities, float [N, classes].
+
+    Returns:
+        From 0 to 1. With two classes it is about the probability of the positive one.
+    """
+    found = reliability(labels, likely)
+    return float((found.images * np.abs(found.predicted - found.observed)).sum() / found.images.sum())
+
+
+def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Fits the temperature that logits are divided by, so that probabilities come true (Guo et al. 2017).
+
+    The targets are Platt's (1999): not 1 but (n + 1) / (n + 2) for a class with n images. A validation set without a
+    single error would otherwise ask for a temperature of zero, which is certainty about everything.
+
+    Args:
+        labels: int [N], each of a class.
+        logits: float [N, classes].
+
+    Returns:
+        From COLDEST to HOTTEST; above 1 where the network was too sure of itself.
+
+    Raises:
+        ValueError: A logit is not finite.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError("a logit is not finite")
+    classes = logits.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    sure = ((counts + 1) / (counts + 2))[labels]
+    targets = np.repeat(((1 - sure) / (classes - 1))[:, None], classes, axis=1)
+    targets[np.arange(len(labels)), labels] = sure
+    wide = logits.astype(np.float64)
+
+    def loss(log_temperature: float) -> float:
+        return -float((targets * log_softmax(wide / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
+    return float(np.exp(found.x))

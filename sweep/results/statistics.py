@@ -1,0 +1,200 @@
+"""Error bars: what another draw of patients would have given, by the bootstrap.
+
+Whole patients are drawn, since two films of one child are not two opinions. Every score of a draw is computed with
+weights, all draws at once; `tests/test_statistics.py` holds them against scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sweep.results.calibration import BINS, bins_of, claims
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+CHUNK = 2**22  # weights in memory at once: 32 MB
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score and how far another draw of patients may lie from it.
+
+    Attributes:
+        value: On the images as they are.
+        low: Lower end of the CONFIDENCE interval; NaN where there are too few images to tell.
+        high: Upper end of it.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """As people write it: `0.912 (0.889-0.935)`."""
+        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
+
+
+def intervals(
+    labels: np.ndarray,
+    likely: np.ndarray,
+    patients: Sequence[str],
+    values: Mapping[str, float],
+    threshold: float = 0.5,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Puts a percentile bootstrap interval to each score.
+
+    Args:
+        labels: int [N]; every class occurs.
+        likely: Probabilities, float [N, classes].
+        patients: Of each image; those of one patient are drawn together.
+        values: The scores, from `metrics.all_scores` at the same threshold.
+        threshold: With two classes, from which probability on an image is positive.
+        seed: Decides the draws.
+    """
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
+    for weights in draws(patients, seed):
+        found = weighted_scores(labels, likely, weights, threshold)
+        for name, chunks in drawn.items():
+            chunks.append(found[name])
+    return {name: Interval(values[name], *_ends(np.concatenate(chunks))) for name, chunks in drawn.items()}
+
+
+def difference(
+    labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, patients: Sequence[str], score: str, seed: int = 0
+) -> Interval:
+    """How much one model's score is above another's on the same images: a paired bootstrap.
+
+    Args:
+        labels: int [N]; every class occurs.
+        ours: Probabilities of the one, float [N, classes].
+        theirs: Of the other.
+        patients: Of each image; those of one patient are drawn together.
+        score: A key of what `weighted_scores` returns.
+        seed: Decides the draws.
+    """
+
+    def gap(weights: np.ndarray) -> np.ndarray:
+        return weighted_scores(labels, ours, weights)[score] - weighted_scores(labels, theirs, weights)[score]
+
+    drawn = np.concatenate([gap(weights) for weights in draws(patients, seed)])
+    return Interval(float(gap(np.ones((1, len(labels))))[0]), *_ends(drawn))
+
+
+def draws(patients: Sequence[str], seed: int, count: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """Draws as many patients as there are, with replacement, again and again.
+
+    Args:
+        patients: Of each of N images.
+        seed: Decides the draws.
+        count: How many draws.
+
+    Yields:
+        float64 [some, N]: how often each image was drawn.
+    """
+    _, group = np.unique(np.asarray(patients), return_inverse=True)
+    groups = int(group.max()) + 1
+    random = np.random.default_rng(seed)
+    step = max(1, CHUNK // len(group))
+    for start in range(0, count, step):
+        some = min(step, count - start)
+        yield random.multinomial(groups, np.full(groups, 1 / groups), some)[:, group].astype(np.float64)
+
+
+def weighted_scores(
+    labels: np.ndarray, likely: np.ndarray, weights: np.ndarray, threshold: float = 0.5
+) -> dict[str, np.ndarray]:
+    """Computes every score of `metrics.all_scores` for many weightings of the same predictions.
+
+    Args:
+        labels: int [N].
+        likely: Probabilities, float [N, classes].
+        weights: float [draws, N], how often each image counts.
+        threshold: With two classes, from which probability on an image is positive.
+
+    Returns:
+        name -> float [draws], NaN where a class was not drawn; balanced_log_loss too, the mean over the classes of
+        their mean log loss.
+    """
+    classes = likely.shape[1]
+    two = classes == 2
+    predicted = (likely[:, 1] >= threshold).astype(int) if two else likely.argmax(axis=1)
+    one_hot = np.eye(classes)[labels]
+    called = np.eye(classes)[predicted]
+    total = weights.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        support = weights @ one_hot  # [draws, classes]
+        hits = weights @ (one_hot * called)
+        calls = weights @ called
+        everywhere = np.where((support > 0).all(axis=1), 1.0, np.nan)
+        recalls = hits / support
+        precisions = np.where(calls > 0, hits / calls, 0.0)
+        f1s = 2 * hits / (calls + support)
+        shares = support / total[:, None]
+        losses = -np.log(np.clip(likely[np.arange(len(labels)), labels], 1e-15, 1))
+        ranked = [1] if two else range(classes)
+        auroc = np.mean([_auroc(one_hot[:, label], likely[:, label], weights) for label in ranked], axis=0)
+        precision = np.mean([_average_precision(one_hot[:, label], likely[:, label], weights) for label in ranked], 0)
+        squares = np.square(likely - one_hot).sum(axis=1) / (2 if two else 1)
+        found = {
+            "accuracy": hits.sum(axis=1) / total,
+            "balanced_accuracy": recalls.mean(axis=1),
+            "precision": precisions[:, 1] if two else precisions.mean(axis=1),
+            "recall": recalls[:, 1] if two else recalls.mean(axis=1),
+            **({"specificity": recalls[:, 0]} if two else {}),
+            "f1": f1s[:, 1] if two else f1s.mean(axis=1),
+            "auroc": auroc,
+            "average_precision": precision,
+            "brier": weights @ squares / total,
+            "log_loss": weights @ losses / total,
+            "balanced_log_loss": ((weights * losses) @ one_hot / support).mean(axis=1),
+            "precision_macro": precisions.mean(axis=1),
+            "precision_weighted": (shares * precisions).sum(axis=1),
+            "f1_macro": f1s.mean(axis=1),
+            "f1_weighted": (shares * f1s).sum(axis=1),
+            "ece": _calibration_error(labels, likely, weights),
+        }
+    return {name: values * everywhere for name, values in found.items()}
+
+
+def _auroc(positive: np.ndarray, likely: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The chance that a positive image is ranked above a negative one; ties count half."""
+    order, starts = _ranks(likely)
+    above = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
+    below = np.add.reduceat(weights[:, order] * (1 - positive[order]), starts, axis=1)
+    # Ranks rise: negatives before a rank are those that its positives beat.
+    beaten = np.cumsum(below, axis=1) - below / 2
+    return (above * beaten).sum(axis=1) / (above.sum(axis=1) * below.sum(axis=1))
+
+
+def _average_precision(positive: np.ndarray, likely: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean of the precision at each threshold, weighted by the recall that it adds."""
+    order, starts = _ranks(-likely)
+    true = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
+    every = np.add.reduceat(weights[:, order], starts, axis=1)
+    called = np.cumsum(every, axis=1)
+    precision = np.where(called > 0, np.cumsum(true, axis=1) / called, 0.0)
+    return (true * precision).sum(axis=1) / true.sum(axis=1)
+
+
+def _ranks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order of values, and where in it each new value begins."""
+    order = np.argsort(values, kind="stable")
+    return order, np.flatnonzero(np.diff(values[order], prepend=-np.inf))
+
+
+def _calibration_error(labels: np.ndarray, likely: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    probability, true = claims(labels, likely)
+    members = np.eye(BINS)[bins_of(probability)]
+    gaps = np.abs(weights @ (members * (probability - true)[:, None])).sum(axis=1)
+    return gaps / weights.sum(axis=1)
+
+
+def _ends(drawn: np.ndarray) -> tuple[float, float]:
+    if np.isnan(drawn).mean() > 0.05:  # where a class is hardly ever drawn, what is left says nothing
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
