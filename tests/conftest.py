@@ -15,6 +15,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "OPTUNA_STORAGE"):
     os.environ.pop(name, None)
 
+pytest_plugins = ["tests.served"]
 XRAYS = Path(__file__).parents[2] / "shared" / "chest_xray"
 
 

@@ -144,6 +144,10 @@ class ImageClassifier(PythonModel):
             pictures: Gray, in their own size.
             pixels: The same as `classify` takes them.
         """
+        return [_overlay(picture, warmth) for picture, warmth in zip(pictures, self.heat(pixels), strict=True)]
+
+    def heat(self, pixels: np.ndarray) -> np.ndarray:
+        """Grad-CAM of decoded images, uint8 [N, size, size]: float32 [N, h, w] from 0 to 1."""
         watched = _LastMaps(self.network)
         with torch.enable_grad():
             logits = watched.run(self._prepare(pixels))
@@ -154,8 +158,7 @@ class ImageClassifier(PythonModel):
                 best = sign * (logits[:, 1] - logits[:, 0])
             (gradient,) = torch.autograd.grad(best.sum(), watched.maps)
         heat = torch.relu((gradient.mean(dim=(2, 3), keepdim=True) * watched.maps).sum(dim=1)).detach()
-        heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-        return [_overlay(picture, warmth.numpy()) for picture, warmth in zip(pictures, heat, strict=True)]
+        return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).numpy()
 
     def _prepare(self, pixels: np.ndarray) -> torch.Tensor:
         """Float32 of shape [N, 1, size, size], as in training."""
@@ -190,7 +193,9 @@ class _LastMaps(torch.fx.Interpreter):
     def __init__(self, network: Any) -> None:
         super().__init__(network)
         values = {node: node.meta.get("val") for node in network.graph.nodes}
-        self.last = [node for node, value in values.items() if isinstance(value, torch.Tensor) and value.dim() == 4][-1]
+        shapes = {node: value.shape for node, value in values.items() if isinstance(value, torch.Tensor)}
+        # What global pooling leaves is four-dimensional too, and knows no place any more.
+        self.last = [node for node, shape in shapes.items() if len(shape) == 4 and shape[-1] > 1][-1]
 
     def run_node(self, n: torch.fx.Node) -> Any:
         result = super().run_node(n)
