@@ -183,10 +183,14 @@ def _calibration(facts: Facts) -> str:
         else f"On test the error is {test:.3f}, on validation {validation:.3f}."
     )
     temperature = facts.test.temperature
+    weighted = (
+        "The training loss gives each class the same weight, so probabilities are those of a world in which all "
+        "classes are as frequent; a temperature does not change that."
+    )
     sure = "too sure" if temperature > 1 else "not sure enough"
     return (
         f"Logits are divided by {temperature:.3f}, fitted on validation; as trained the network was {sure} of itself "
-        f"there.\n\n{_table(('images', 'score', 'as trained', 'as served'), rows)}\n\n{gap}"
+        f"there.\n\n{_table(('images', 'score', 'as trained', 'as served'), rows)}\n\n{gap} {weighted}"
     )
 
 

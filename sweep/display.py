@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -160,10 +161,13 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
     """What a model says of image files, and how many it gives each label."""
     if answers.empty:
         return Group(Text("no image could be read"))
-    table = Table("file", "label", *about["classes"])
+    folders = {Path(file).parent for file in answers["file"]}
+    where = folders.pop() if len(folders) == 1 else None
+    heading = "file" if where is None else f"file in {where}"
+    table = Table(heading, "label", *about["classes"], box=box.SIMPLE_HEAD, pad_edge=False)
     for row in answers.to_dict("records"):
         table.add_row(
-            Text(str(row["file"]), overflow="fold"),
+            Text(row["file"] if where is None else Path(row["file"]).name, overflow="fold"),
             row["label"],
             *(f"{row[f'probability_{name}']:.3f}" for name in about["classes"]),
         )
