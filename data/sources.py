@@ -27,8 +27,8 @@ PATIENT_PATTERN = r"person\d+|NORMAL2-IM-\d+|IM-\d+"
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 SPLITS = ("train", "val", "test")
 
-# How the pneumonia films of Kermany et al. (2018) are called, on Kaggle and elsewhere.
-KERMANY = re.compile(r"person\d+_(bacteria|virus)_\d+")
+# How the films of Kermany et al. (2018) are called, on Kaggle and elsewhere; a data set with all of these is theirs.
+KERMANY = tuple(map(re.compile, (r"person\d+_bacteria_\d+", r"person\d+_virus_\d+", r"NORMAL2-IM-\d+-\d+")))
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,8 @@ def known_limits(source: Source) -> tuple[str, ...]:
         "Its test images come with the data set; another hospital, machine or age may give other scores",
         "It knows its classes and nothing else, and answers with one of them to any picture",
     )
-    if any(KERMANY.match(Path(name).name) for name in source.splits["train"].names):
+    names = [Path(name).name for name in source.splits["train"].names]
+    if all(any(kind.match(name) for name in names) for kind in KERMANY):
         return (
             "All images are of children of one to five years from one hospital, the Guangzhou Women and Children's "
             "Medical Center (Kermany et al. 2018): nothing is known about adults",

@@ -148,7 +148,7 @@ def _training(facts: Facts) -> str:
 
 def _scores(facts: Facts, names: Iterable[str]) -> str:
     test, tuned = facts.test, facts.test.at_threshold
-    heads = ["score", "validation", "test", f"always {test.always}"]
+    heads = ["score", "validation", "test", f"all {test.always}"]
     rows = []
     for name in names:
         if name in test.scores:

@@ -163,8 +163,8 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
         return Group(Text("no image could be read"))
     folders = {Path(file).parent for file in answers["file"]}
     where = folders.pop() if len(folders) == 1 else None
-    heading = "file" if where is None else f"file in {where}"
-    table = Table(heading, "label", *about["classes"], box=box.SIMPLE_HEAD, pad_edge=False)
+    lines = [] if where is None else [Text(f"images in {where}:")]
+    table = Table("file", "label", *about["classes"], box=box.SIMPLE_HEAD, pad_edge=False)
     for row in answers.to_dict("records"):
         table.add_row(
             Text(row["file"] if where is None else Path(row["file"]).name, overflow="fold"),
@@ -176,7 +176,9 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
     threshold = answers["threshold"].iloc[0]
     cut = "" if threshold is None else f", {about['positive']} from {threshold:g} on"
     model = f"{version.name} version {version.version} ({about['architecture']}{cut})"
-    return Group(table, Text(f"{len(answers):,} images, {said}; {model}"), Text(NOT_A_DEVICE.strip("*"), style="dim"))
+    return Group(
+        *lines, table, Text(f"{len(answers):,} images, {said}; {model}"), Text(NOT_A_DEVICE.strip("*"), style="dim")
+    )
 
 
 def evaluation_view(evaluation: Evaluation, source: Source) -> Group:
