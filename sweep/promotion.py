@@ -139,11 +139,12 @@ def _write_down(tracking: Tracking, version: Version, decision: Decision) -> Non
     if any(_same(decision, entry) for entry in known):
         return
     entry = {**asdict(decision), "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    tracking.log_files(version.run_id, {LOG: "".join(json.dumps(line) + "\n" for line in [*known, entry])})
     figures = {key: entry[key] for key in ("difference", "low", "high", "images") if entry[key]}
     tags = {f"sweep.promotion.{decision.alias}": decision.reason}
     tags |= {f"sweep.promotion.{decision.alias}.{key}": f"{value:.6g}" for key, value in figures.items()}
     tag_version(tracking.client, version, tags)
+    # Last, since it is what says that all of this was done.
+    tracking.log_files(version.run_id, {LOG: "".join(json.dumps(line) + "\n" for line in [*known, entry])})
 
 
 def _read_log(tracking: Tracking, version: Version) -> list[Mapping[str, object]]:

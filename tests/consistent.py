@@ -67,6 +67,8 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
     best = max((trial for trial in trials if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)
     assert made_of[parent.data.tags["sweep.study_id"], str(best.number)] == 1
     assert client.get_registered_model(experiment).aliases.keys() >= {parent.data.params["arch"], "champion"}
+    for version in versions:
+        assert {f"sweep.promotion.{parent.data.params['arch']}", "sweep.promotion.champion"} <= version.tags.keys()
     models = client.search_logged_models([parent.info.experiment_id])
     assert len(models) == len(versions)
     assert {str(model.status) for model in models} == {"READY"}

@@ -48,8 +48,10 @@ CONCLUDING = {
     "model begun": ("sweep.stores.registry", "_logged_model", EXIT),
     "model filled": ("sweep.stores.registry", "_fill", EXIT),
     "version made": ("sweep.stores.registry", "register", EXIT),
-    "before the alias": ("sweep.stores.registry", "seat", ENTRY),
-    "after the alias": ("sweep.stores.registry", "seat", EXIT),
+    "model tried": ("sweep.stores.registry", "_try_out", EXIT),
+    "before the alias": ("sweep.conclusion", "promote", ENTRY),
+    "decision logged": ("sweep.promotion", "_write_down", EXIT),
+    "after the alias": ("sweep.conclusion", "promote", EXIT),
     "concluded": ("sweep.mirror", "Mirror.show_conclusion", ENTRY),
     "all done": ("sweep.mirror", "Mirror.show_conclusion", EXIT),
 }
