@@ -156,7 +156,8 @@ def open_test(location: Path | None, classes: tuple[str, ...], *, patient_patter
             raise InputError(*(f"--data {root}: {name}/ holds no image" for name in empty))
         every = [path for files in paths for path in files]
         listing = _listing(root, every, np.repeat(np.arange(len(classes)), [len(f) for f in paths]), patient_pattern)
-        name = slug(location.resolve().name)
+        here = location.resolve()
+        name = slug(here.parent.name if here.name == "test" else here.name)
         return Source(
             name, "folder", str(root), classes, {"test": listing}, lambda _, row, size: decode(every[row], size)
         )

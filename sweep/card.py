@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweep.markdown import table
 from sweep.results.assessment import CALIBRATED, Assessment
 from sweep.results.statistics import CONFIDENCE
 from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
@@ -87,7 +88,7 @@ def card(facts: Facts, figures: Sequence[str] = ()) -> str:
         ("Scores", _scores(facts, facts.test.scores)),
         ("Calibration", _calibration(facts)),
         ("Limits", _limits(facts)),
-        ("Provenance", _table(("what", "value"), facts.provenance.items())),
+        ("Provenance", table(("what", "value"), facts.provenance.items())),
         ("Figures", pictures),
     )
     return _join(parts)
@@ -125,13 +126,13 @@ def _data(facts: Facts) -> str:
         (part, *(f"{counts.get(name, 0):,}" for name in facts.classes), f"{facts.patients[part]:,}")
         for part, counts in facts.counts.items()
     ]
-    return f"{_table(('images', *facts.classes, 'patients'), rows)}\n\nValidation: {facts.split}."
+    return f"{table(('images', *facts.classes, 'patients'), rows)}\n\nValidation: {facts.split}."
 
 
 def _configuration(facts: Facts) -> str:
     rows = [(name, _number(value), "searched") for name, value in facts.searched.items()]
     rows += [(name, _number(value), "fixed") for name, value in facts.fixed.items() if name not in facts.searched]
-    return _table(("setting", "value", ""), rows)
+    return table(("setting", "value", ""), rows)
 
 
 def _training(facts: Facts) -> str:
@@ -142,8 +143,8 @@ def _training(facts: Facts) -> str:
     for row in shown:
         kept = " (kept)" if row["epoch"] == facts.epoch else ""
         rows.append((f"{row['epoch']:.0f}{kept}", *(f"{row[name]:.4f}" for name in columns)))
-    table = _table(("epoch", *columns), rows)
-    return f"{table}\n\nThe weights are those of epoch {facts.epoch}, which has the lowest validation loss."
+    epochs = table(("epoch", *columns), rows)
+    return f"{epochs}\n\nThe weights are those of epoch {facts.epoch}, which has the lowest validation loss."
 
 
 def _scores(facts: Facts, names: Iterable[str]) -> str:
@@ -159,7 +160,7 @@ def _scores(facts: Facts, names: Iterable[str]) -> str:
     if tuned is not None:
         heads.append(f"test at {test.threshold:.3g}")
     return (
-        f"{_table(heads, rows)}\n\nIn brackets {100 * CONFIDENCE:g} % intervals, from drawing patients anew: "
+        f"{table(heads, rows)}\n\nIn brackets {100 * CONFIDENCE:g} % intervals, from drawing patients anew: "
         f"{facts.validation.patients:,} of validation, {test.patients:,} of test. They tell nothing of another seed, "
         f"and a validation that chose flatters. The threshold is {_threshold(facts)}."
     )
@@ -190,7 +191,7 @@ def _calibration(facts: Facts) -> str:
     sure = "too sure" if temperature > 1 else "not sure enough"
     return (
         f"Logits are divided by {temperature:.3f}, fitted on validation; as trained the network was {sure} of itself "
-        f"there.\n\n{_table(('images', 'score', 'as trained', 'as served'), rows)}\n\n{gap} {weighted}"
+        f"there.\n\n{table(('images', 'score', 'as trained', 'as served'), rows)}\n\n{gap} {weighted}"
     )
 
 
@@ -204,11 +205,6 @@ def _join(parts: Iterable[str | tuple[str, str]]) -> str:
         for part in parts
         if isinstance(part, str) or part[1]
     )
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _number(value: Any) -> str:

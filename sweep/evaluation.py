@@ -13,6 +13,7 @@ from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import Source
 from sweep import provenance
+from sweep.markdown import table
 from sweep.results import figures
 from sweep.results.assessment import Assessment, assess
 from sweep.results.predictions import Predictions
@@ -88,6 +89,18 @@ def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
     return rows
 
 
+def _note(version: Version, assessment: Assessment, source: Source) -> str:
+    """What the run's page says of it."""
+    heads, columns = ["score", "at 0.5"], [list(assessment.scores), list(assessment.scores.values())]
+    if assessment.at_threshold is not None:
+        heads.append(f"at {assessment.threshold:.3g}")
+        columns.append(list(assessment.at_threshold.values()))
+    return (
+        f"**{version.name} version {version.version}** on {assessment.images:,} images of {source.location}, with 95 % "
+        f"intervals from drawing {assessment.patients:,} patients anew.\n\n{table(heads, zip(*columns, strict=True))}"
+    )
+
+
 def _log(
     version: Version,
     about: dict[str, Any],
@@ -105,6 +118,7 @@ def _log(
             "sweep.model": version.name,
             "sweep.model_version": version.version,
             "sweep.arch": about["architecture"],
+            "mlflow.note.content": _note(version, assessment, source),
             "sweep.data": source.name,
             "sweep.data_digest": source.digest,
             **provenance.tags(),

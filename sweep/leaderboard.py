@@ -44,9 +44,3 @@ def leaderboard(trials: Sequence[Recorded], metric: str, name: Callable[[int], s
     sign = -1 if METRICS[metric] == "maximize" else 1
     order = np.lexsort((sign * table[metric], table["state"] == "PRUNED"))
     return table.iloc[order].reset_index(drop=True)
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Writes a table as Markdown."""
-    lines = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

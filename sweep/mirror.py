@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from sweep.leaderboard import leaderboard, markdown
+from sweep import markdown
+from sweep.leaderboard import leaderboard
 from sweep.results import figures
 from sweep.stores.study import ABOUT, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, TrackingAwayError, write_files
@@ -232,7 +233,7 @@ class Mirror:
         best = self.run_name(noted["best"])
         note = (
             f"**{best}** is the best of {len(table)} trials by {metric}.\n\n{noted['description']}\n\n"
-            f"{markdown(table.head(SHOWN_IN_NOTE))}"
+            f"{markdown.table(list(table.columns), table.head(SHOWN_IN_NOTE).to_numpy().tolist())}"
         )
         plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}
         self.tracking.log_files(self.parent, plots)
