@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -243,27 +242,33 @@ def load(client: MlflowClient, version: Version) -> Any:
         InputError: A file is missing, or is not the one that was registered.
     """
     uri = f"models:/{version.name}/{version.version}"
-    with _global_store(client.tracking_uri):
-        folder = Path(download_artifacts(uri, tracking_uri=client.tracking_uri))
-    files = {name: folder / "artifacts" / file for name, file in ARTIFACTS.items()}
-    faults = [f"{uri}: {path} is missing" for path in (*files.values(), folder / SERVING) if not path.is_file()]
-    if faults:
-        raise InputError(*faults)
-    if _sha256(files["about"]) != version.tags[DIGEST]:
-        raise InputError(f"{uri}: {files['about']} is not the file that was registered; its hash differs")
-    about = json.loads(files["about"].read_text())
-    for path in (files["network"], files["decode"], folder / SERVING):
-        if _sha256(path) != about["sha256"][path.name]:
-            raise InputError(f"{uri}: {path} is not the file that was registered; its hash differs")
-    module = ModuleType("_sweep_serving_model")
-    module.__file__ = str(folder / SERVING)
-    with _silence():
+    with _copy_of(client, uri) as folder:
+        files = {name: folder / "artifacts" / file for name, file in ARTIFACTS.items()}
+        serving = folder / SERVING
+        missing = [path.name for path in (*files.values(), serving) if not path.is_file()]
+        if missing:
+            raise InputError(*(f"{uri}: {name} is missing" for name in missing))
+        if _sha256(files["about"]) != version.tags[DIGEST]:
+            raise InputError(f"{uri}: {files['about'].name} is not the file that was registered; its hash differs")
+        known = json.loads(files["about"].read_text())["sha256"]
+        for path in (files["network"], files["decode"], serving):
+            if _sha256(path) != known[path.name]:
+                raise InputError(f"{uri}: {path.name} is not the file that was registered; its hash differs")
+        module = ModuleType("_sweep_serving_model")
+        module.__file__ = str(serving)
         # The source itself, not bytecode that may lie beside it: its hash is what was checked.
-        exec(compile((folder / SERVING).read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102
+        exec(compile(serving.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102
         classifier = module.ImageClassifier()
         classifier.load_context(SimpleNamespace(artifacts={name: str(path) for name, path in files.items()}))
     classifier.version = version.version
     return classifier
+
+
+@contextlib.contextmanager
+def _copy_of(client: MlflowClient, uri: str) -> Iterator[Path]:
+    """Copies a model's files to a place of our own: what is checked is what is run, and nothing is added to the store."""
+    with tempfile.TemporaryDirectory() as place, _global_store(client.tracking_uri):
+        yield Path(download_artifacts(uri, dst_path=place, tracking_uri=client.tracking_uri))
 
 
 def export_network(network: torch.nn.Module, image_size: int, path: Path) -> None:
@@ -340,18 +345,13 @@ def _try_out(client: MlflowClient, model: LoggedModel, spec: ModelSpec, example:
     """
     rows = pd.DataFrame({"image": [_base64_png(pixels) for pixels in example.pixels]})
     columns = [f"probability_{name}" for name in spec.classes]
-    with _global_store(client.tracking_uri):
-        folder = Path(download_artifacts(model.model_uri, tracking_uri=client.tracking_uri))
-        writes = sys.dont_write_bytecode
-        sys.dont_write_bytecode = True  # nothing that was not registered belongs into its folder
-        try:
-            answer = mlflow.pyfunc.load_model(str(folder)).predict(rows)
-        finally:
-            sys.dont_write_bytecode = writes
+    with _copy_of(client, model.model_uri) as folder:
+        answer = mlflow.pyfunc.load_model(str(folder)).predict(rows)
+        digest = _sha256(folder / "artifacts" / ARTIFACTS["about"])
     difference = float(np.abs(answer[columns].to_numpy() - example.probabilities).max())
     if not difference <= TOLERANCE:  # NaN too
         raise RuntimeError(f"the registered model differs from the trained one: probabilities by {difference:.2g}")
-    return _sha256(folder / "artifacts" / ARTIFACTS["about"])
+    return digest
 
 
 def _version(found: ModelVersion) -> Version:
