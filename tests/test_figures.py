@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from sweep.results import figures
+from sweep.results.calibration import expected_calibration_error, reliability
+from sweep.results.predictions import Predictions
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 1])
@@ -93,6 +95,52 @@ def test_several_classes_have_a_curve_each():
     named = set(texts(figures.roc_curve(labels, likely, ("a", "b", "c"), "x")))
     assert sum("AUROC" in text for text in named) == 3
     assert len(figures.png(figures.confusion_matrix(labels, likely.argmax(1), ("a", "b", "c"), "x"))) > 1000
+
+
+def some_predictions(classes: tuple[str, ...]) -> Predictions:
+    random = np.random.default_rng(0)
+    labels = np.arange(300) % len(classes)
+    logits = random.normal(size=(300, len(classes)))
+    logits[np.arange(300), labels] += 1.5
+    return Predictions([str(row) for row in range(300)], ["x"] * 300, labels, 4 * logits, classes)
+
+
+@pytest.mark.parametrize("classes", [("NORMAL", "PNEUMONIA"), ("a", "b", "c")])
+def test_calibration_is_drawn_before_and_after(classes):
+    found = some_predictions(classes)
+    figure = figures.calibration(found, 4.0, "x")
+    (axes,) = figure.axes
+    said = {
+        text: expected_calibration_error(found.labels, found.likely(t))
+        for text, t in (("as trained", 1), ("as served", 4))
+    }
+    assert {f"{name}: error {error:.3f}" for name, error in said.items()} <= set(texts(figure))
+    assert said["as served"] < said["as trained"] / 2
+    *_, after = axes.lines
+    known = reliability(found.labels, found.likely(4.0))
+    assert after.get_xdata() == pytest.approx(known.predicted)
+    assert after.get_ydata() == pytest.approx(known.observed)
+
+
+def test_a_histogram_holds_every_image_in_its_class():
+    found = some_predictions(CLASSES)
+    figure = figures.score_histogram(found, 4.0, 0.3, "x")
+    assert {"NORMAL", "PNEUMONIA", "threshold 0.3", "probability of PNEUMONIA"} <= set(texts(figure))
+    heights = [sum(bar.get_height() for bar in container) for container in figure.axes[0].containers]
+    assert heights == [150, 150]
+    three = figures.score_histogram(some_predictions(("a", "b", "c")), 4.0, None, "x")
+    assert {"right", "wrong", "largest probability"} <= set(texts(three))
+
+
+def test_test_images_have_more_to_show_than_validation():
+    found = some_predictions(CLASSES)
+    assert set(figures.predictions(found, "validation", "x")) == {
+        "figures/confusion_matrix.png", "figures/roc.png", "predictions/validation.csv",
+    }  # fmt: skip
+    assert set(figures.predictions(found, "test", "x", 4.0, 0.3)) == {
+        "figures/test_confusion_matrix.png", "figures/test_roc.png", "figures/test_calibration.png",
+        "figures/test_scores.png", "predictions/test.csv",
+    }  # fmt: skip
 
 
 def test_no_figure_stays_behind():

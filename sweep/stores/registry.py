@@ -266,7 +266,7 @@ def load(client: MlflowClient, version: Version) -> Any:
 
 @contextlib.contextmanager
 def _copy_of(client: MlflowClient, uri: str) -> Iterator[Path]:
-    """Copies a model's files to a place of our own: what is checked is what is run, and nothing is added to the store."""
+    """Copies a model's files to a place of our own: what is checked is what is run, and the store stays as it is."""
     with tempfile.TemporaryDirectory() as place, _global_store(client.tracking_uri):
         yield Path(download_artifacts(uri, dst_path=place, tracking_uri=client.tracking_uri))
 
