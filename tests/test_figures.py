@@ -97,6 +97,9 @@ def test_several_classes_have_a_curve_each():
     assert len(figures.png(figures.confusion_matrix(labels, likely.argmax(1), ("a", "b", "c"), "x"))) > 1000
 
 
+RIGHT = 4 / 1.5  # the temperature that undoes what follows
+
+
 def some_predictions(classes: tuple[str, ...]) -> Predictions:
     random = np.random.default_rng(0)
     labels = np.arange(300) % len(classes)
@@ -108,16 +111,16 @@ def some_predictions(classes: tuple[str, ...]) -> Predictions:
 @pytest.mark.parametrize("classes", [("NORMAL", "PNEUMONIA"), ("a", "b", "c")])
 def test_calibration_is_drawn_before_and_after(classes):
     found = some_predictions(classes)
-    figure = figures.calibration(found, 4.0, "x")
+    figure = figures.calibration(found, RIGHT, "x")
     (axes,) = figure.axes
     said = {
         text: expected_calibration_error(found.labels, found.likely(t))
-        for text, t in (("as trained", 1), ("as served", 4))
+        for text, t in (("as trained", 1), ("as served", RIGHT))
     }
     assert {f"{name}: error {error:.3f}" for name, error in said.items()} <= set(texts(figure))
     assert said["as served"] < said["as trained"] / 2
     *_, after = axes.lines
-    known = reliability(found.labels, found.likely(4.0))
+    known = reliability(found.labels, found.likely(RIGHT))
     assert after.get_xdata() == pytest.approx(known.predicted)
     assert after.get_ydata() == pytest.approx(known.observed)
 
