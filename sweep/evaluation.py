@@ -142,7 +142,7 @@ def _log(
         for end in ("low", "high")
         if np.isfinite(interval.low)
     }
-    base = {f"always_{assessment.always}/{name}": value for name, value in assessment.baseline.items()}
+    base = {f"baseline/{name}": value for name, value in assessment.baseline.items()}
     tracking.log(run.run_id, {**scores, **ends, **base}, model_id=version.model_id)
     files = figures.predictions(found, "test", title, assessment.temperature, assessment.threshold)
     tracking.log_files(run.run_id, files)
