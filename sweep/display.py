@@ -273,8 +273,16 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
-    """Prints the one object on stdout."""
-    print(json.dumps(value, indent=2, default=str))
+    """Prints the one object on stdout; a number that there is none of is null, since JSON knows no NaN."""
+    print(json.dumps(_known(value), indent=2, default=str))
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _known(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration(seconds: float) -> str:
