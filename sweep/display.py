@@ -231,11 +231,11 @@ def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -
     uri = plan.settings.tracking_uri or ""
     remote = f"MLFLOW_TRACKING_URI={uri} " if uri and not uri.endswith("/mlflow.db") else ""
     last = outcomes[-1]
+    page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
     commands = (
-        (
-            f"{remote}mlflow ui",
-            f"look at it: http://127.0.0.1:5000/#/experiments/{experiment_id}/runs?workflowType=machine_learning",
-        ),
+        (f"{uri}{page}", "look at it")
+        if uri.startswith("http")
+        else (f"{remote}mlflow ui", f"look at it: http://127.0.0.1:5000{page}"),
         (f"{remote}mlflow models serve -m models:/{last.model}@{last.arch} --env-manager local -p 5001", "serve it"),
         ("optuna-dashboard sqlite:///optuna.db", "look at the search (pip install optuna-dashboard)")
         if plan.settings.storage is None
