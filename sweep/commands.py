@@ -287,7 +287,7 @@ def promote(model: str, alias: str, reason: str, tracking_uri: str | None, *, fo
     decision = decide(tracking_of(client, version.run_id), version, alias, force=force, reason=reason)
     holds = decision.moves or decision.holder == version.version
     terminal.say(f"{version.name}@{alias}: {decision.reason}")
-    if not holds:
+    if not holds and "--force" not in decision.reason:
         terminal.say("a person may decide otherwise: --force --reason '...'")
     if as_json:
         display.print_json({"exit_code": 0 if holds else 1, **asdict(decision)})

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.splits import SMALLEST_VALIDATION
 from sweep.results.predictions import Predictions, read_predictions
 from sweep.results.statistics import CONFIDENCE, Interval, difference
 from sweep.stores.registry import Version, alias_holder, set_alias, tag_version
@@ -91,19 +92,22 @@ def judge(tracking: Tracking, version: Version, holder: Version | None, alias: s
     number = version.version
     if holder is None:
         return Decision(alias, number, None, True, f"version {number} takes it: nobody held it")
-    keeps = f"version {holder.version} keeps it"
-    metric = version.tags.get("sweep.metric", "")
+    keeps, metric = f"version {holder.version} keeps it", version.tags.get("sweep.metric", "")
+    stays = Decision(alias, number, holder.version, False, "", metric)
+    otherwise = f"; a person may decide otherwise: sweep promote {version.name}/{number} --as {alias} --force"
     if not metric or version.tags.get("sweep.data_digest") != holder.tags.get("sweep.data_digest"):
-        return Decision(alias, number, holder.version, False, f"{keeps}: it learned from other data; only a person can")
+        return replace(stays, reason=f"{keeps}: it learned from other data{otherwise}")
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = (_validation(tracking, one, Path(folder) / one.version) for one in (version, holder))
     if ours is None or theirs is None:
-        return Decision(alias, number, holder.version, False, f"{keeps}: the validation predictions of one are gone")
+        return replace(stays, reason=f"{keeps}: the validation predictions of one are gone{otherwise}")
+    # Where the splits differ, images that both kept for validation are images that neither learned from.
     shared = sorted(set(ours.images) & set(theirs.images))
-    found = _difference(ours.select(shared), theirs.select(shared), metric) if shared else None
+    enough = len(shared) >= min(SMALLEST_VALIDATION, len(ours.images))
+    found = _difference(ours.select(shared), theirs.select(shared), metric) if enough else None
     if found is None:
-        why = f"{len(shared):,} validation images in common are too few to compare on"
-        return Decision(alias, number, holder.version, False, f"{keeps}: {why}", metric, images=len(shared))
+        few = f"{len(shared):,} validation images in common are too few to compare on"
+        return replace(stays, reason=f"{keeps}: {few}{otherwise}", images=len(shared))
     moves = found.low > 0
     verb, how = f"version {number} takes it" if moves else keeps, "better" if found.value >= 0 else "worse"
     sentence = (

@@ -129,7 +129,7 @@ def test_only_images_that_both_validated_on_count(tracking: Tracking, registry):
         (predictions(0.1), "b", "other data"),
         (None, "a", "predictions of one are gone"),
         (predictions(0.1, first=10_000), "a", "0 validation images in common are too few"),
-        (predictions(0.1, first=238), "a", "2 validation images in common are too few"),
+        (predictions(0.1, first=150), "a", "90 validation images in common are too few"),
     ],
     ids=["other data", "no predictions", "nothing in common", "hardly anything"],
 )
@@ -141,6 +141,7 @@ def test_what_does_not_compare_does_not_move(tracking: Tracking, registry, their
 
     assert not decision.moves
     assert said in decision.reason
+    assert f"sweep promote {candidate.name}/2 --as champion --force" in decision.reason
     assert alias_holder(tracking.client, candidate.name, "champion").version == "1"
 
 
