@@ -206,11 +206,14 @@ def predict(
     classifier = load(client, version)
     if threshold is not None and classifier.about["positive"] is None:
         raise InputError(f"--threshold: {model} has more than two classes and answers with the likeliest")
-    if heatmaps is not None:
-        heatmaps.mkdir(parents=True, exist_ok=True)
     terminal = display.Terminal(to_stderr=as_json or as_csv)
-    with _stoppable() as stopping, terminal.counting("labelling", len(paths)) as progress:
-        found = label(classifier, paths, threshold, heatmaps, _unless(stopping, progress))
+    try:
+        if heatmaps is not None:
+            heatmaps.mkdir(parents=True, exist_ok=True)
+        with _stoppable("stopped") as stopping, terminal.counting("labelling", len(paths)) as progress:
+            found = label(classifier, paths, threshold, heatmaps, _unless(stopping, progress))
+    except OSError as error:  # images that cannot be read are set aside; this is about what is written
+        raise InputError(f"--heatmap {heatmaps}: cannot be written ({error.strerror or error})") from error
     if as_csv:
         sys.stdout.write(found.answers.to_csv(index=False))
     elif not as_json:
@@ -242,7 +245,8 @@ def evaluate(
     source = open_test(location, tuple(classifier.about["classes"]), patient_pattern=patient_pattern)
     for note in (*source.notes, *_notes_of_test(classifier.about, source)):
         terminal.say(f"note: {note}")
-    with _stoppable() as stopping, terminal.counting("scoring", len(source.splits["test"])) as progress:
+    counted = terminal.counting("scoring", len(source.splits["test"]))
+    with _stoppable("stopped; nothing was logged") as stopping, counted as progress:
         found = score(version, classifier, source, tracking, _unless(stopping, progress))
     terminal.show(display.evaluation_view(found, source))
     if as_json:
@@ -306,13 +310,13 @@ def mlflow_in(folder: Path) -> str:
 
 
 @contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
+def _stoppable(said: str = "stopped; the same command goes on from here") -> Iterator[Callable[[], bool]]:
     """Lets Ctrl-C and SIGTERM end a command where it is safe, and says so."""
     try:
         with deferred() as stopping:
             yield stopping
     except KeyboardInterrupt as error:
-        raise StudyInterruptedError("stopped; the same command goes on from here") from error
+        raise StudyInterruptedError(said) from error
 
 
 def _unless(stopping: Callable[[], bool], progress: Callable[[int], None]) -> Callable[[int], None]:

@@ -33,7 +33,9 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        """As people write it: `0.912 (0.889-0.935)`."""
+        """As people write it: `0.912 (0.889-0.935)`, or `0.912 (too few)`."""
+        if np.isnan(self.low):
+            return f"{self.value:.3f} (too few)"
         return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
 
 
