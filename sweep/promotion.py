@@ -79,7 +79,7 @@ def promote(tracking: Tracking, version: Version, alias: str, *, force: bool = F
     decision = judge(tracking, version, holder, alias)
     if force and not decision.moves:
         told = f": {reason}" if reason else ""
-        by, sentence = getpass.getuser(), f"version {version.version} takes it by decision of a person{told}"
+        by, sentence = _login(), f"version {version.version} takes it by decision of a person{told}"
         decision = replace(decision, moves=True, by=by, reason=f"{sentence} ({decision.reason})")
     _write_down(tracking, version, decision)
     if decision.moves:
@@ -117,6 +117,13 @@ def judge(tracking: Tracking, version: Version, holder: Version | None, alias: s
     return Decision(
         alias, number, holder.version, moves, sentence, metric, found.value, found.low, found.high, len(shared)
     )
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "somebody"
 
 
 def _difference(ours: Predictions, theirs: Predictions, metric: str) -> Interval | None:

@@ -117,6 +117,27 @@ def test_a_model_that_answers_otherwise_never_becomes_a_version(tracking: Tracki
     assert not tracking.client.search_model_versions(f"run_id = '{spec.run_id}'")
 
 
+def test_a_model_that_others_logged_to_the_run_is_not_touched(tracking: Tracking, network: nn.Module, tmp_path: Path):
+    class Theirs(mlflow.pyfunc.PythonModel):
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+        def predict(self, context, model_input):
+            return model_input
+
+    spec, client = new_spec(tracking), tracking.client
+    theirs = client.create_logged_model(tracking.experiment_id, "cnn1", spec.run_id)
+    mlflow.pyfunc.save_model(tmp_path / "m", python_model=Theirs(), pip_requirements=[])
+    client.log_model_artifacts(theirs.model_id, str(tmp_path / "m"))
+    client.finalize_logged_model(theirs.model_id, "READY")
+    (tmp_path / "ran").unlink(missing_ok=True)
+
+    version = register(client, spec, network, example(network))
+
+    assert version.model_id != theirs.model_id
+    assert not (tmp_path / "ran").exists()
+
+
 def test_nothing_that_was_not_registered_lies_in_its_folder(folder: Path):
     assert not [path for path in folder.rglob("*") if path.suffix == ".pyc"]
     assert (folder / "model_card.md").read_text() == "# A model\n"

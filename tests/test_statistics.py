@@ -85,7 +85,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     covered = []
     for seed in range(120):
         labels, likely = some(150, 2, seed=seed, decimals=6)
-        found = intervals(labels, likely, [str(row) for row in range(150)], {"auroc": 0.0})["auroc"]
+        found = intervals(labels, likely, [str(row) for row in range(150)], all_scores(labels, likely))["auroc"]
         covered.append(found.low <= truth <= found.high)
 
     assert 0.88 <= np.mean(covered) <= 1
@@ -116,7 +116,7 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
 
     assert found.value == pytest.approx(12 / 400)
     assert 0 < found.low < found.value < found.high
-    single = intervals(labels, ours, patients, {"accuracy": 0.0})["accuracy"]
+    single = intervals(labels, ours, patients, all_scores(labels, ours))["accuracy"]
     assert found.high - found.low < 0.5 * (single.high - single.low)
     assert difference(labels, theirs, theirs, patients, "auroc") == Interval(0.0, 0.0, 0.0)
 
@@ -127,3 +127,24 @@ def test_too_few_of_a_class_have_no_interval():
     found = intervals(labels, likely, list("abcdef"), all_scores(labels, likely))
 
     assert np.isnan([found["auroc"].low, found["auroc"].high]).all()
+
+
+def test_a_few_patients_tell_nothing_of_others():
+    labels, likely = some(80, 2)
+    few, enough = ([str(row % count) for row in range(80)] for count in (9, 10))
+
+    assert np.isnan(difference(labels, likely, likely[:, ::-1], few, "auroc").low)
+    assert difference(labels, likely, likely[:, ::-1], enough, "auroc").low > 0
+    assert str(intervals(labels, likely, few, all_scores(labels, likely))["auroc"]).endswith("(too few)")
+
+
+def test_a_calibration_error_lies_within_its_own_interval():
+    """Noise only ever makes it larger, so percentiles alone would leave it out."""
+    inside = []
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        positive = random.random(300)
+        labels, likely = (random.random(300) < positive).astype(int), np.stack([1 - positive, positive], axis=1)
+        found = intervals(labels, likely, [str(row) for row in range(300)], all_scores(labels, likely))["ece"]
+        inside.append(found.low <= found.value < found.high)
+    assert all(inside)

@@ -15,6 +15,7 @@ from sweep.results.calibration import BINS, bins_of, claims
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+FEWEST_PATIENTS = 10  # fewer of them tell nothing of others
 CHUNK = 2**22  # weights in memory at once: 32 MB
 
 
@@ -49,6 +50,8 @@ def intervals(
 ) -> dict[str, Interval]:
     """Puts a percentile bootstrap interval to each score.
 
+    That of a calibration error reaches upwards from it, since noise only ever makes it larger.
+
     Args:
         labels: int [N]; every class occurs.
         likely: Probabilities, float [N, classes].
@@ -62,7 +65,7 @@ def intervals(
         found = weighted_scores(labels, likely, weights, threshold)
         for name, chunks in drawn.items():
             chunks.append(found[name])
-    return {name: Interval(values[name], *_ends(np.concatenate(chunks))) for name, chunks in drawn.items()}
+    return {name: _interval(values[name], np.concatenate(chunks), patients) for name, chunks in drawn.items()}
 
 
 def difference(
@@ -83,7 +86,7 @@ def difference(
         return weighted_scores(labels, ours, weights)[score] - weighted_scores(labels, theirs, weights)[score]
 
     drawn = np.concatenate([gap(weights) for weights in draws(patients, seed)])
-    return Interval(float(gap(np.ones((1, len(labels))))[0]), *_ends(drawn))
+    return _interval(float(gap(np.ones((1, len(labels))))[0]), drawn, patients)
 
 
 def draws(patients: Sequence[str], seed: int, count: int = RESAMPLES) -> Iterator[np.ndarray]:
@@ -195,8 +198,10 @@ def _calibration_error(labels: np.ndarray, likely: np.ndarray, weights: np.ndarr
     return gaps / weights.sum(axis=1)
 
 
-def _ends(drawn: np.ndarray) -> tuple[float, float]:
-    if np.isnan(drawn).mean() > 0.05:  # where a class is hardly ever drawn, what is left says nothing
-        return float("nan"), float("nan")
+def _interval(value: float, drawn: np.ndarray, patients: Sequence[str]) -> Interval:
+    """The interval of a score from its draws."""
+    # Where a class is hardly ever drawn, what is left says nothing.
+    if len(set(patients)) < FEWEST_PATIENTS or np.isnan(drawn).mean() > 0.05:
+        return Interval(value, float("nan"), float("nan"))
     low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    return Interval(value, min(float(low), value), max(float(high), value))

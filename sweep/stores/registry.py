@@ -50,6 +50,7 @@ CHAMPION = "champion"
 DIGEST = "sweep.model_sha256"
 ARTIFACTS = {"network": "network.pt2", "decode": "decode.py", "about": "model.json"}
 SERVING = "serving_model.py"
+OURS = {"sweep.kind": "model"}  # a tag of the logged models that are made here
 
 
 @dataclass(frozen=True)
@@ -302,8 +303,9 @@ def _logged_model(client: MlflowClient, spec: ModelSpec) -> LoggedModel:
     """The logged model of the run: finished, begun by a process that died, or new."""
     run = client.get_run(spec.run_id)
     experiment = run.info.experiment_id
-    found = client.search_logged_models([experiment], f"source_run_id = '{spec.run_id}'")
-    model = found[0] if found else client.create_logged_model(experiment, spec.architecture, spec.run_id)
+    every = client.search_logged_models([experiment], f"source_run_id = '{spec.run_id}'")
+    found = [model for model in every if model.tags.items() >= OURS.items()]  # others may log models to the run
+    model = found[0] if found else client.create_logged_model(experiment, spec.architecture, spec.run_id, OURS)
     # The run's page lists its models by this; MLflow refuses to hear it twice.
     if run.outputs is None or not run.outputs.model_outputs:
         client.log_outputs(spec.run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -413,16 +415,19 @@ def _base64_png(pixels: np.ndarray) -> str:
 @contextlib.contextmanager
 def _global_store(uri: str) -> Iterator[None]:
     """Points MLflow's global tracking URI at a store: `create_model_version` looks the logged model up there."""
-    exported = os.environ.get("MLFLOW_TRACKING_URI")
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # whatever a model's folder holds
     try:
         # Its public half cannot be undone: after `set_tracking_uri` there is always one set.
         with _use_tracking_uri(uri), _silence():
             yield
     finally:
         # MLflow exports the URI too, where our own settings and child processes would read it.
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-        if exported is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = exported
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
