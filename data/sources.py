@@ -114,10 +114,7 @@ def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN
     Raises:
         InputError: There is no usable data set; says every fault that was found.
     """
-    try:
-        pattern = re.compile(patient_pattern)
-    except re.error as error:
-        raise InputError(f"--patient-pattern {patient_pattern!r} is not a regular expression: {error}") from error
+    pattern = _compiled(patient_pattern)
     if location is None:
         downloaded = download_folder()
         return read_folder(downloaded, pattern) if (downloaded / "train").is_dir() else read_phantom()
@@ -144,6 +141,7 @@ def open_test(location: Path | None, classes: tuple[str, ...], *, patient_patter
     Raises:
         InputError: There are none, or not of these classes.
     """
+    pattern = _compiled(patient_pattern)
     if location is not None and location.is_dir() and not (location / "train").is_dir():
         root = location / "test" if (location / "test").is_dir() else location
         folders = tuple(sorted(child.name for child in root.iterdir() if child.is_dir() and child.name[0] != "."))
@@ -155,7 +153,7 @@ def open_test(location: Path | None, classes: tuple[str, ...], *, patient_patter
         if empty:
             raise InputError(*(f"--data {root}: {name}/ holds no image" for name in empty))
         every = [path for files in paths for path in files]
-        listing = _listing(root, every, np.repeat(np.arange(len(classes)), [len(f) for f in paths]), patient_pattern)
+        listing = _listing(root, every, np.repeat(np.arange(len(classes)), [len(f) for f in paths]), pattern)
         here = location.resolve()
         name = slug(here.parent.name if here.name == "test" else here.name)
         return Source(
@@ -372,11 +370,18 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "data"
 
 
-def _listing(root: Path, paths: list[Path], labels: np.ndarray, pattern: str | re.Pattern[str]) -> Listing:
+def _compiled(patient_pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(patient_pattern)
+    except re.error as error:
+        raise InputError(f"--patient-pattern {patient_pattern!r} is not a regular expression: {error}") from error
+
+
+def _listing(root: Path, paths: list[Path], labels: np.ndarray, pattern: re.Pattern[str]) -> Listing:
     return Listing(
         names=tuple(path.relative_to(root).as_posix() for path in paths),
         labels=labels,
-        patients=tuple(_patient(path, re.compile(pattern)) for path in paths),
+        patients=tuple(_patient(path, pattern) for path in paths),
         hashes=tuple(_hash(path) for path in paths),
     )
 

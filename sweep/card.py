@@ -188,11 +188,8 @@ def _calibration(facts: Facts) -> str:
         "The training loss gives each class the same weight, so probabilities are those of a world in which all "
         "classes are as frequent; a temperature does not change that."
     )
-    sure = "too sure" if temperature > 1 else "not sure enough"
-    return (
-        f"Logits are divided by {temperature:.3f}, fitted on validation; as trained the network was {sure} of itself "
-        f"there.\n\n{table(('images', 'score', 'as trained', 'as served'), rows)}\n\n{gap} {weighted}"
-    )
+    scores = table(("images", "score", "as trained", "as served"), rows)
+    return f"Logits are divided by {temperature:.3f}, which fits validation best.\n\n{scores}\n\n{gap} {weighted}"
 
 
 def _limits(facts: Facts) -> str:

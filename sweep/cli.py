@@ -12,7 +12,7 @@ import typer
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from models import ARCHITECTURES
-from sweep.errors import StudyFailedError, StudyInterruptedError
+from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 from sweep.settings import FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings, seconds_of
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -290,7 +290,7 @@ def main() -> None:
         _end(WRONG_INPUT, as_json, list(error.faults))
     except StudyInterruptedError as error:
         _end(INTERRUPTED, as_json, [str(error)])
-    except StudyFailedError as error:
+    except (StudyFailedError, TrackingAwayError) as error:
         _end(FAILED, as_json, [str(error)])
 
 

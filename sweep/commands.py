@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+from rich.markup import escape
 from rich.table import Table
 
 from data import cache
@@ -22,7 +23,7 @@ from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import SPLITS, Source, download, open_source, open_test
 from sweep import display
-from sweep.errors import StudyFailedError, StudyInterruptedError
+from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 from sweep.hardware import choose_device
 from sweep.interrupt import deferred
 from sweep.owner import describe_owner, myself
@@ -116,7 +117,7 @@ def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_j
         raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
     from sweep.reconcile import mend
     from sweep.stores.study import stored_studies
-    from sweep.stores.tracking import TrackingAwayError, open_tracking
+    from sweep.stores.tracking import open_tracking
 
     uri = tracking_uri or mlflow_in(folder)
     mended, missing = [], []
@@ -277,17 +278,23 @@ def promote(model: str, alias: str, reason: str, tracking_uri: str | None, *, fo
     Raises:
         SystemExit: With 1, where the alias stays where it is.
     """
+    from models import ARCHITECTURES
     from sweep.promotion import promote as decide
     from sweep.stores.registry import find_version
     from sweep.stores.tracking import open_client, tracking_of
 
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*", alias) or alias == "latest" or re.fullmatch(r"v\d+", alias):
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", alias) or alias == "latest" or re.fullmatch(r"v\d+", alias):
         raise InputError(
             f"--as {alias}: an alias is small letters, digits, - and _, and neither latest nor v and a number"
         )
+    if reason and not force:
+        raise InputError("--reason: only a person's decision has one; say --force too")
     terminal = display.Terminal(to_stderr=as_json)
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
+    arch = version.tags.get("sweep.arch")
+    if alias in ARCHITECTURES and alias != arch:
+        raise InputError(f"--as {alias}: that seat is for networks of {alias}, and {model} is a {arch}")
     decision = decide(tracking_of(client, version.run_id), version, alias, force=force, reason=reason)
     holds = decision.moves or decision.holder == version.version
     terminal.say(f"{version.name}@{alias}: {decision.reason}")
@@ -391,7 +398,7 @@ def data_info(location: Path | None, patient_pattern: str, *, as_json: bool) -> 
     source = open_source(location, patient_pattern=patient_pattern)
     terminal = display.Terminal(to_stderr=as_json)
     terminal.say(f"{source.name}: {source.kind}, {source.location}, digest {source.digest}")
-    table = Table("split", *source.classes, "images", "patients")
+    table = Table("split", *map(escape, source.classes), "images", "patients")
     for split, counts in source.counts().items():
         listing = source.splits[split]
         patients = len(set(listing.patients))

@@ -19,7 +19,7 @@ from sweep.card import Facts, card, description
 from sweep.errors import StudyFailedError
 from sweep.mirror import CONCLUSION, TEST, Mirror
 from sweep.plan import Plan, PlannedStudy
-from sweep.promotion import promote
+from sweep.promotion import settle
 from sweep.record import predictions_of
 from sweep.results import figures
 from sweep.results.assessment import Assessment, assess, assessment_of
@@ -112,9 +112,12 @@ def conclude(
     version = registry.registered(client, plan.source.name, run_id, tags)
     if version is None:
         spec = _model_spec(planned, mirror, facts, scores, tags, chosen)
-        version = registry.register(client, spec, trained.network, _example(trained, images, temperature))
+        try:
+            version = registry.register(client, spec, trained.network, _example(trained, images, temperature))
+        except registry.ModelDiffersError as error:
+            raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
     aliases = (planned.arch, registry.CHAMPION)
-    seats = {alias: promote(mirror.tracking, version, alias).reason for alias in aliases}
+    seats = {alias: settle(mirror.tracking, version, alias) for alias in aliases}
     study.note(CONCLUSION, {"best": best.number, "scores": scores, "description": description(facts)})
     mirror.show_conclusion()
     return Outcome(
@@ -146,12 +149,12 @@ def _open_test(
     """Assesses a trial on the test set, once: what comes of it is noted on the study and never measured again."""
     opened: dict[str, Any] = study.noted(TEST) or {}
     key = str(best.number)
-    if key not in opened:
+    if "assessment" not in opened.get(key, {}):  # an earlier release noted less
         device = trained.config.device if trained.config.device == plan.device else "cpu"
         found = predictions_of(images, predict(trained.network.to(device), trained.config, images), plan)
         test = assess(found, validation.temperature, validation.threshold)
         tags: dict[str, Any] = {
-            "sweep.test_opened": f"for {len(opened) + 1} of this study's trials so far",
+            "sweep.test_opened": f"for {len(opened.keys() | {key})} of this study's trials so far",
             "sweep.temperature": f"{validation.temperature:.4f}",
         }
         if threshold is not None:

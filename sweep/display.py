@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -90,7 +91,7 @@ def data_line(plan: Plan) -> str:
 def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
     """What --dry-run prints."""
     source, split, settings = plan.source, plan.split, plan.settings
-    counts = Table("split", *source.classes, "images", title="Images", title_justify="left")
+    counts = Table("split", *map(escape, source.classes), "images", title="Images", title_justify="left")
     parts = {
         "train": source.splits["train"].labels[split.train],
         "validation": source.splits[split.validation_from].labels[split.validation],
@@ -131,7 +132,7 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     best = Table.grid(padding=(0, 2))
     for name, value in outcome.best.params.items():
         best.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    heads = ("score", "validation", "test (95 % interval)", f"all {outcome.test.always}")
+    heads = ("score", "validation", "test (95 % interval)", escape(f"all {outcome.test.always}"))
     table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, interval in outcome.test.scores.items():
         base = outcome.test.baseline.get(name)
@@ -164,11 +165,11 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
     folders = {Path(file).parent for file in answers["file"]}
     where = folders.pop() if len(folders) == 1 else None
     lines = [] if where is None else [Text(f"images in {where}:")]
-    table = Table("file", "label", *about["classes"], box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("file", "label", *map(escape, about["classes"]), box=box.SIMPLE_HEAD, pad_edge=False)
     for row in answers.to_dict("records"):
         table.add_row(
             Text(row["file"] if where is None else Path(row["file"]).name, overflow="fold"),
-            row["label"],
+            escape(row["label"]),
             *(f"{row[f'probability_{name}']:.3f}" for name in about["classes"]),
         )
     counts = answers["label"].value_counts()
@@ -188,7 +189,7 @@ def evaluation_view(evaluation: Evaluation, source: Source) -> Group:
     heads = ["score", "(95 % interval)" if found.threshold is None else "at 0.5 (95 %)"]
     if tuned is not None:
         heads.append(f"at {found.threshold:.3g} (95 %)")
-    table = Table(*heads, f"all {found.always}", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(*heads, escape(f"all {found.always}"), box=box.SIMPLE_HEAD, pad_edge=False)
     for name, interval in found.scores.items():
         base = found.baseline.get(name)
         own = [] if tuned is None else ["" if name in THRESHOLD_FREE else str(tuned[name])]

@@ -15,6 +15,10 @@ class StudyInterruptedError(RuntimeError):
     """Somebody stopped a study, by Ctrl-C or SIGTERM; its stores are consistent."""
 
 
+class TrackingAwayError(RuntimeError):
+    """MLflow's server does not answer at the moment."""
+
+
 def disk_full(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that a disk is full."""
     while error is not None:

@@ -91,10 +91,16 @@ def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
 
 def _note(version: Version, assessment: Assessment, source: Source) -> str:
     """What the run's page says of it."""
-    heads, columns = ["score", "at 0.5"], [list(assessment.scores), list(assessment.scores.values())]
+    own = "at 0.5" if assessment.threshold is not None else "value"
+    heads: list[str] = ["score", own]
+    columns: list[list[Any]] = [list(assessment.scores), list(assessment.scores.values())]
     if assessment.at_threshold is not None:
         heads.append(f"at {assessment.threshold:.3g}")
         columns.append(list(assessment.at_threshold.values()))
+    heads.append(f"all {assessment.always}")
+    columns.append(
+        [f"{assessment.baseline[name]:.3f}" if name in assessment.baseline else "" for name in assessment.scores]
+    )
     return (
         f"**{version.name} version {version.version}** on {assessment.images:,} images of {source.location}, with 95 % "
         f"intervals from drawing {assessment.patients:,} patients anew.\n\n{table(heads, zip(*columns, strict=True))}"
@@ -110,11 +116,13 @@ def _log(
     tracking: Tracking,
 ) -> str:
     title = f"{about['architecture']} v{version.version}"
+    # Drawn before the run is begun: a process that dies here leaves nothing behind.
+    files = figures.predictions(found, "test", title, assessment.temperature, assessment.threshold)
     run = tracking.start(
         f"evaluate-{about['architecture']}-v{version.version}",
         {
             "sweep.kind": "evaluation",
-            "sweep.state": "COMPLETE",
+            "sweep.state": "RUNNING",
             "sweep.model": version.name,
             "sweep.model_version": version.version,
             "sweep.arch": about["architecture"],
@@ -143,9 +151,10 @@ def _log(
         if np.isfinite(interval.low)
     }
     base = {f"baseline/{name}": value for name, value in assessment.baseline.items()}
-    tracking.log(run.run_id, {**scores, **ends, **base}, model_id=version.model_id)
-    files = figures.predictions(found, "test", title, assessment.temperature, assessment.threshold)
+    data = (source.name, source.digest)
+    tracking.log(run.run_id, {**scores, **ends, **base}, model_id=version.model_id, dataset=data)
     tracking.log_files(run.run_id, files)
     tracking.log_table(run.run_id, pd.DataFrame(rows_of(assessment)), "scores.json")
+    tracking.log(run.run_id, {}, tags={"sweep.state": "COMPLETE"})
     tracking.finish(run.run_id, FINISHED)
     return run.run_id

@@ -17,10 +17,11 @@ from typing import Any
 import pandas as pd
 
 from sweep import markdown
+from sweep.errors import TrackingAwayError
 from sweep.leaderboard import leaderboard
 from sweep.results import figures
 from sweep.stores.study import ABOUT, Recorded, Study
-from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, TrackingAwayError, write_files
+from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.training import BEST
 
 SHOWN_IN_NOTE = 10

@@ -27,7 +27,7 @@ from data.faults import InputError
 from sweep import provenance
 from sweep.conclusion import Outcome, conclude
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
-from sweep.errors import StudyFailedError, StudyInterruptedError, disk_full
+from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
 from sweep.mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy
 from sweep.progress import Progress, Running, View
@@ -36,7 +36,7 @@ from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of
 from sweep.results import figures
 from sweep.settings import METRICS
 from sweep.stores.study import ABOUT, Asked, Recorded, Study, open_study
-from sweep.stores.tracking import Tracking, TrackingAwayError
+from sweep.stores.tracking import Tracking
 from sweep.training import BEST, EpochResult, TrainingConfig, restore
 
 # So many configurations in a row that come to nothing are no accident; the first ones of a study still less.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from data.faults import InputError
 from data.sources import SUFFIXES
 
 BATCH = 32
+OVERLAY = ".heatmap.png"
+COLUMNS = ("file", "label", "probability")
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,14 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     faults = []
     for pattern in patterns:
         path = Path(pattern)
+        try:
+            path.stat()
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                faults.append(f"{pattern[:80]}...: is too long for a file's name")
+                continue
         if path.is_dir():
-            inside = sorted(child for child in path.rglob("*") if child.suffix.lower() in SUFFIXES and child.is_file())
+            inside = sorted(child for child in path.rglob("*") if _is_image(child))
         elif path.exists():
             inside = [path]
         else:
@@ -77,23 +86,26 @@ def label(
         heatmaps: Where an overlay of each image goes, as PNG; None for none.
         progress: Told how many files are done; may raise to stop.
     """
-    answers, unreadable = [], {}
+    answers, unreadable, size = [], {}, classifier.about["image_size"]
     names = _overlay_names(paths) if heatmaps else {}
     for start in range(0, len(paths), BATCH):
-        pictures, read = [], []
+        pictures, decoded, read = [], [], []
         for path in paths[start : start + BATCH]:
             try:
                 picture = classifier.decoder.open_gray(path)
             except classifier.decoder.UnreadableImageError as error:
                 unreadable[path] = str(error)
                 continue
-            pictures.append(picture)
+            decoded.append(classifier.decoder.resize(picture, size))
+            if heatmaps:
+                picture.thumbnail((classifier.overlay_size,) * 2)  # full films of a whole batch would fill the memory
+                pictures.append(picture)
             read.append(path)
         if read:
-            size = classifier.about["image_size"]
-            pixels = np.stack([classifier.decoder.resize(picture, size) for picture in pictures])
+            pixels = np.stack(decoded)
             answer = classifier.classify(pixels, threshold)
-            answer.insert(0, "file", [str(path) for path in read])
+            # A name that is no text, as old archives have them, is shown as well as it can be.
+            answer.insert(0, "file", [str(path).encode(errors="replace").decode() for path in read])
             if heatmaps:
                 overlays = classifier.overlays(pictures, pixels)
                 for path, overlay in zip(read, overlays, strict=True):
@@ -101,18 +113,23 @@ def label(
                 answer["heatmap"] = [str(heatmaps / names[path]) for path in read]
             answers.append(answer)
         progress(min(start + BATCH, len(paths)))
-    return Labelled(pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(), unreadable)
+    return Labelled(pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(columns=COLUMNS), unreadable)
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file in a folder is meant: heatmaps of an earlier time, laid among the images, are not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
 
 
 def _overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name for the overlay of each image; those that would share one are numbered."""
+    """A file name for the overlay of each image, which no image has; those that would share one are numbered."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
-        name, number = f"{path.stem}.png", 1
+        name, number = f"{path.stem}{OVERLAY}", 1
         while name in taken:
             number += 1
-            name = f"{path.stem}-{number}.png"
+            name = f"{path.stem}-{number}{OVERLAY}"
         taken.add(name)
         names[path] = name
     return names

@@ -22,6 +22,7 @@ from sweep.stores.registry import Version, alias_holder, set_alias, tag_version
 from sweep.stores.tracking import Tracking
 
 LOG = "promotions.jsonl"
+TAG = "sweep.promotion"
 VALIDATION = "predictions/validation.csv"
 # What a study chooses by, as the bootstrap computes it; a loss is better the lower it is.
 SCORES = {"val/loss": ("balanced_log_loss", -1)}
@@ -73,18 +74,39 @@ def promote(tracking: Tracking, version: Version, alias: str, *, force: bool = F
     Returns:
         The decision; a version that holds the alias already keeps it, and nothing is written.
     """
-    holder = alias_holder(tracking.client, version.name, alias)
+    client, settled = tracking.client, f"{TAG}.{alias}.settled"
+    holder = alias_holder(client, version.name, alias)
     if holder is not None and holder.version == version.version:
+        if version.tags.get(settled) == "no":  # this process's forerunner died just before it could say so
+            tag_version(client, version, {settled: "yes"})
         return Decision(alias, version.version, holder.version, False, f"version {version.version} holds it")
     decision = judge(tracking, version, holder, alias)
-    if force and not decision.moves:
+    if force:
         told = f": {reason}" if reason else ""
-        by, sentence = _login(), f"version {version.version} takes it by decision of a person{told}"
-        decision = replace(decision, moves=True, by=by, reason=f"{sentence} ({decision.reason})")
+        sentence = f"version {version.version} takes it by decision of a person{told}"
+        decision = replace(decision, moves=True, by=_login(), reason=f"{sentence} ({decision.reason})")
     _write_down(tracking, version, decision)
     if decision.moves:
-        set_alias(tracking.client, version.name, alias, version.version)
+        set_alias(client, version.name, alias, version.version)
+    tag_version(client, version, {settled: "yes"})
     return decision
+
+
+def settle(tracking: Tracking, version: Version, alias: str) -> str:
+    """Has the gate decide about a version that a study has registered, once: later only a person moves the alias to it.
+
+    Args:
+        tracking: Of the store with the versions' runs.
+        version: The version.
+        alias: An alias.
+
+    Returns:
+        What became of the alias, a sentence without its end.
+    """
+    if version.tags.get(f"{TAG}.{alias}.settled") != "yes":
+        return promote(tracking, version, alias).reason
+    holder = alias_holder(tracking.client, version.name, alias)
+    return "nobody holds it" if holder is None else f"version {holder.version} holds it"
 
 
 def judge(tracking: Tracking, version: Version, holder: Version | None, alias: str) -> Decision:
@@ -95,7 +117,9 @@ def judge(tracking: Tracking, version: Version, holder: Version | None, alias: s
     keeps, metric = f"version {holder.version} keeps it", version.tags.get("sweep.metric", "")
     stays = Decision(alias, number, holder.version, False, "", metric)
     otherwise = f"; a person may decide otherwise: sweep promote {version.name}/{number} --as {alias} --force"
-    if not metric or version.tags.get("sweep.data_digest") != holder.tags.get("sweep.data_digest"):
+    if not metric:
+        return replace(stays, reason=f"{keeps}: it was not registered by a study{otherwise}")
+    if version.tags.get("sweep.data_digest") != holder.tags.get("sweep.data_digest"):
         return replace(stays, reason=f"{keeps}: it learned from other data{otherwise}")
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = (_validation(tracking, one, Path(folder) / one.version) for one in (version, holder))
@@ -145,16 +169,16 @@ def _validation(tracking: Tracking, version: Version, folder: Path) -> Predictio
 
 
 def _write_down(tracking: Tracking, version: Version, decision: Decision) -> None:
-    """Adds a decision to the run's log and to the version's tags; one that was made before is not written again."""
-    known = _read_log(tracking, version)
-    if any(_same(decision, entry) for entry in known):
+    """Adds a decision to tags and log, unless an earlier process did and died before it could move the alias."""
+    name, known = f"{TAG}.{decision.alias}", _read_log(tracking, version)
+    last = next((entry for entry in reversed(known) if entry["alias"] == decision.alias), None)
+    if version.tags.get(f"{name}.settled") == "no" and last is not None and _same(decision, last):
         return
     entry = {**asdict(decision), "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    figures = {key: entry[key] for key in ("difference", "low", "high", "images") if entry[key]}
-    tags = {f"sweep.promotion.{decision.alias}": decision.reason}
-    tags |= {f"sweep.promotion.{decision.alias}.{key}": f"{value:.6g}" for key, value in figures.items()}
+    figures = {key: entry[key] for key in ("difference", "low", "high", "images")}
+    tags = {name: decision.reason, f"{name}.settled": "no"}
+    tags |= {f"{name}.{key}": "" if value is None else f"{value:.6g}" for key, value in figures.items()}
     tag_version(tracking.client, version, tags)
-    # Last, since it is what says that all of this was done.
     tracking.log_files(version.run_id, {LOG: "".join(json.dumps(line) + "\n" for line in [*known, entry])})
 
 

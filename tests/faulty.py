@@ -49,9 +49,9 @@ CONCLUDING = {
     "model filled": ("sweep.stores.registry", "_fill", EXIT),
     "version made": ("sweep.stores.registry", "register", EXIT),
     "model tried": ("sweep.stores.registry", "_try_out", EXIT),
-    "before the alias": ("sweep.conclusion", "promote", ENTRY),
+    "before the alias": ("sweep.conclusion", "settle", ENTRY),
     "decision logged": ("sweep.promotion", "_write_down", EXIT),
-    "after the alias": ("sweep.conclusion", "promote", EXIT),
+    "after the alias": ("sweep.conclusion", "settle", EXIT),
     "concluded": ("sweep.mirror", "Mirror.show_conclusion", ENTRY),
     "all done": ("sweep.mirror", "Mirror.show_conclusion", EXIT),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweep.promotion import LOG, promote
+from sweep.promotion import LOG, promote, settle
 from sweep.results.predictions import Predictions, read_predictions
 from sweep.stores.registry import Version, alias_holder, find_version, set_alias
 from sweep.stores.tracking import Tracking
@@ -163,10 +163,44 @@ def test_a_person_decides_otherwise_and_it_is_on_record(tracking: Tracking, regi
     assert find_version(tracking.client, f"{candidate.name}/2").tags["sweep.promotion.champion"] == decision.reason
 
 
-def test_force_where_the_gate_agrees_needs_no_person(tracking: Tracking, registry):
+def test_what_a_person_says_is_on_record_where_the_gate_agrees_too(tracking: Tracking, registry, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "curie")
     version = registry(predictions(1.0))
 
-    assert promote(tracking, version, "champion", force=True).by == "gate"
+    decision = promote(tracking, version, "champion", force=True, reason="ticket 4711")
+
+    assert decision.by == "curie"
+    assert (
+        decision.reason
+        == "version 1 takes it by decision of a person: ticket 4711 (version 1 takes it: nobody held it)"
+    )
+
+
+def test_no_study_typed_again_undoes_what_a_person_decided(tracking: Tracking, registry, tmp_path: Path):
+    first, second = registry(predictions(0.5)), registry(predictions(2.0))
+    assert settle(tracking, first, "champion") == "version 1 takes it: nobody held it"
+    assert settle(tracking, second, "champion").startswith("version 2 takes it: val/auroc better")
+    first, second = (find_version(tracking.client, f"{first.name}/{number}") for number in (1, 2))
+    promote(tracking, first, "champion", force=True, reason="the clinic knows it")
+
+    assert settle(tracking, second, "champion") == "version 1 holds it"
+    assert alias_holder(tracking.client, first.name, "champion").version == "1"
+    promote(tracking, second, "champion")  # a person asks the gate once more, and that is on record too
+    assert alias_holder(tracking.client, first.name, "champion").version == "2"
+    assert [entry["moves"] for entry in log_of(tracking, second, tmp_path)] == [True, True]
+
+
+def test_figures_of_an_earlier_decision_do_not_stay(tracking: Tracking, registry):
+    holder, candidate = registry(predictions(2.0)), registry(predictions(0.5))
+    promote(tracking, holder, "champion")
+    promote(tracking, candidate, "champion")
+    tracking.client.delete_registered_model_alias(candidate.name, "champion")
+
+    promote(tracking, candidate, "champion")
+
+    tags = find_version(tracking.client, f"{candidate.name}/2").tags
+    assert tags["sweep.promotion.champion"] == "version 2 takes it: nobody held it"
+    assert {tags[f"sweep.promotion.champion.{key}"] for key in ("difference", "low", "high")} == {""}
 
 
 def test_a_decision_is_written_before_the_alias_moves_and_once(tracking: Tracking, registry, tmp_path, monkeypatch):
@@ -177,6 +211,7 @@ def test_a_decision_is_written_before_the_alias_moves_and_once(tracking: Trackin
         with pytest.raises(SystemExit, match="killed"):
             promote(tracking, version, "champion")
     assert alias_holder(tracking.client, version.name, "champion") is None
+    version = find_version(tracking.client, f"{version.name}/1")
 
     promote(tracking, version, "champion")
 

@@ -12,7 +12,7 @@ from sweep.results.metrics import all_scores
 from sweep.results.predictions import Predictions
 from sweep.results.statistics import Interval, intervals
 
-# What a temperature changes; it moves no image across 0.5 and none before another.
+# What a temperature is for. With two classes it moves no image across 0.5 and none before another.
 CALIBRATED = ("ece", "brier", "log_loss")
 
 

@@ -46,7 +46,7 @@ class Threshold:
         )
         if self.supported:
             return f"validation supports it against 0.5 ({gained})"
-        return f"validation does not support {self.tuned:.3f}, its own best, against 0.5 ({gained})"
+        return f"validation does not support {self.tuned:.4g}, its own best, against 0.5 ({gained})"
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -53,6 +53,10 @@ SERVING = "serving_model.py"
 OURS = {"sweep.kind": "model"}  # a tag of the logged models that are made here
 
 
+class ModelDiffersError(RuntimeError):
+    """What would be registered answers otherwise than the network that was trained."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """What a model version holds beside its network.
@@ -135,7 +139,7 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module, ex
         example: What the model is tried with before it becomes a version.
 
     Raises:
-        RuntimeError: The registered model answers otherwise than the network.
+        ModelDiffersError: The registered model answers otherwise than the network.
     """
     if known := registered(client, spec.name, spec.run_id, spec.tags):
         return known
@@ -147,7 +151,11 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module, ex
     model = _logged_model(client, spec)
     if model.status != LoggedModelStatus.READY:
         _fill(client, model, spec, network)
-    digest = _try_out(client, model, spec, example)
+    try:
+        digest = _try_out(client, model, spec, example)
+    except ModelDiffersError:
+        client.delete_logged_model(model.model_id)  # so that the next attempt makes a new one
+        raise
     with _global_store(client.tracking_uri):
         version = client.create_model_version(
             spec.name,
@@ -243,7 +251,12 @@ def load(client: MlflowClient, version: Version) -> Any:
         InputError: A file is missing, or is not the one that was registered.
     """
     uri = f"models:/{version.name}/{version.version}"
-    with _copy_of(client, uri) as folder:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(_copy_of(client, uri))
+        except (MlflowException, OSError) as error:
+            why = str(error).splitlines()[0]
+            raise InputError(f"{uri}: its files are not where the registry says ({why})") from error
         files = {name: folder / "artifacts" / file for name, file in ARTIFACTS.items()}
         serving = folder / SERVING
         missing = [path.name for path in (*files.values(), serving) if not path.is_file()]
@@ -281,7 +294,7 @@ def export_network(network: torch.nn.Module, image_size: int, path: Path) -> Non
         path: A `.pt2` file.
 
     Raises:
-        RuntimeError: The exported network computes other logits than the network.
+        ModelDiffersError: The exported network computes other logits than the network.
     """
     # Training may leave the weights on a GPU or in channels_last, and the export would keep either.
     network = copy.deepcopy(network).eval().to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
@@ -296,7 +309,9 @@ def export_network(network: torch.nn.Module, image_size: int, path: Path) -> Non
             images = torch.rand(batch, 1, image_size, image_size, generator=generator)
             difference = (exported(images) - network(images)).abs().max().item()
             if not difference <= TOLERANCE:  # NaN too
-                raise RuntimeError(f"the exported network differs from the trained one: logits by {difference:.2g}")
+                raise ModelDiffersError(
+                    f"the exported network differs from the trained one: logits by {difference:.2g}"
+                )
 
 
 def _logged_model(client: MlflowClient, spec: ModelSpec) -> LoggedModel:
@@ -343,7 +358,7 @@ def _try_out(client: MlflowClient, model: LoggedModel, spec: ModelSpec, example:
     """Loads a logged model as MLflow does and asks it about images; returns the hash of its `model.json`.
 
     Raises:
-        RuntimeError: It answers otherwise than the network.
+        ModelDiffersError: It answers otherwise than the network.
     """
     rows = pd.DataFrame({"image": [_base64_png(pixels) for pixels in example.pixels]})
     columns = [f"probability_{name}" for name in spec.classes]
@@ -352,7 +367,7 @@ def _try_out(client: MlflowClient, model: LoggedModel, spec: ModelSpec, example:
         digest = _sha256(folder / "artifacts" / ARTIFACTS["about"])
     difference = float(np.abs(answer[columns].to_numpy() - example.probabilities).max())
     if not difference <= TOLERANCE:  # NaN too
-        raise RuntimeError(f"the registered model differs from the trained one: probabilities by {difference:.2g}")
+        raise ModelDiffersError(f"the registered model differs from the trained one: probabilities by {difference:.2g}")
     return digest
 
 

@@ -26,7 +26,6 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
 BATCH = 32  # images that are in memory at once, whatever a request holds
-OVERLAY = 512  # longer side of a heatmap's picture, in pixels
 # From no evidence to the most, as a reader of radiographs can tell apart on gray: violet, red, orange, yellow.
 HEAT = ((60, 0, 90), (160, 30, 90), (220, 70, 40), (250, 150, 10), (250, 250, 120))
 
@@ -51,6 +50,8 @@ class InvalidInputError(MlflowException):
 
 class ImageClassifier(PythonModel):
     """Answers label and probabilities for a column `image` of base64 JPEGs, PNGs and other pictures."""
+
+    overlay_size = 512  # longer side of a heatmap's picture, in pixels
 
     def load_context(self, context: PythonModelContext) -> None:
         """Reads the model's files.
@@ -95,8 +96,14 @@ class ImageClassifier(PythonModel):
         images = list(pd.Series(model_input["image"]).explode())  # MLflow makes one row of {"image": [...]}
         answers = []
         for start in range(0, len(images), BATCH):
-            pictures = [self._picture(row, image) for row, image in enumerate(images[start : start + BATCH], start)]
-            pixels = np.stack([self.decoder.resize(picture, self.about["image_size"]) for picture in pictures])
+            pictures, decoded = [], []
+            for row, image in enumerate(images[start : start + BATCH], start):
+                picture = self._picture(row, image)
+                decoded.append(self.decoder.resize(picture, self.about["image_size"]))
+                if heatmap:  # made small at once: full films of a whole batch would fill the memory
+                    picture.thumbnail((self.overlay_size, self.overlay_size))
+                    pictures.append(picture)
+            pixels = np.stack(decoded)
             answer = self.classify(pixels, threshold)
             if heatmap:
                 answer["heatmap"] = [_base64_png(overlay) for overlay in self.overlays(pictures, pixels)]
@@ -144,7 +151,10 @@ class ImageClassifier(PythonModel):
             pictures: Gray, in their own size.
             pixels: The same as `classify` takes them.
         """
-        return [_overlay(picture, warmth) for picture, warmth in zip(pictures, self.heat(pixels), strict=True)]
+        return [
+            _overlay(picture, warmth, self.overlay_size)
+            for picture, warmth in zip(pictures, self.heat(pixels), strict=True)
+        ]
 
     def heat(self, pixels: np.ndarray) -> np.ndarray:
         """Grad-CAM of decoded images, uint8 [N, size, size]: float32 [N, h, w] from 0 to 1."""
@@ -204,10 +214,10 @@ class _LastMaps(torch.fx.Interpreter):
         return result
 
 
-def _overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
-    """Colours a gray picture, at most OVERLAY pixels long, by heat, float [h, w] from 0 to 1."""
+def _overlay(picture: Image.Image, heat: np.ndarray, size: int) -> Image.Image:
+    """Colours a gray picture, at most `size` pixels long, by heat, float [h, w] from 0 to 1."""
     under = picture.copy()
-    under.thumbnail((OVERLAY, OVERLAY))
+    under.thumbnail((size, size))
     spread = Image.fromarray(heat.astype(np.float32)).resize(under.size, Image.Resampling.BICUBIC)
     warmth = np.asarray(spread).clip(0, 1)
     stops = np.linspace(0, 1, len(HEAT))

@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from data.faults import InputError
+from sweep.errors import TrackingAwayError
 from sweep.stores.files import check_sqlite, file_of, open_whole
 
 for _name in ("alembic", "mlflow"):  # which set their own levels while they are imported
@@ -40,10 +41,6 @@ _NO_METRICS = ("epoch", "time")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-class TrackingAwayError(Exception):
-    """The tracking server does not answer at the moment."""
 
 
 @dataclass(frozen=True)
@@ -168,12 +165,16 @@ class Tracking:
         step: int = 0,
         tags: Mapping[str, Any] | None = None,
         model_id: str | None = None,
+        dataset: tuple[str | None, str | None] = (None, None),
     ) -> None:
-        """Logs metrics of one step, and tags, in one request; a logged model's page shows its metrics too."""
-        now = _milliseconds(None)
+        """Logs metrics of one step, and tags, in one request.
+
+        The page of a logged model shows those that have its id, by the data set's name and digest.
+        """
+        now, (name, digest) = _milliseconds(None), dataset
         self.client.log_batch(
             run_id,
-            metrics=[Metric(key, float(value), now, step, model_id=model_id) for key, value in metrics.items()],
+            metrics=[Metric(key, float(value), now, step, model_id, name, digest) for key, value in metrics.items()],
             tags=[RunTag(key, str(value)) for key, value in (tags or {}).items()],
         )
 
@@ -339,15 +340,18 @@ def tracking_of(client: MlflowClient, run_id: str) -> Tracking:
     """The experiment that a run is in.
 
     Raises:
-        InputError: The run was deleted, and with it what is known of its data.
+        InputError: The run or its experiment was deleted.
     """
     try:
-        identifier = client.get_run(run_id).info.experiment_id
+        experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise InputError(f"{client.tracking_uri}: run {run_id}, which made the model, is not there") from error
-    return Tracking(client, str(client.tracking_uri), client.get_experiment(identifier).name, identifier)
+    if experiment.lifecycle_stage != "active":
+        name = f"experiment {experiment.name}, in which the model was made,"
+        raise InputError(f"{name} is deleted; restore it with `mlflow experiments restore`")
+    return Tracking(client, str(client.tracking_uri), experiment.name, experiment.experiment_id)
 
 
 def read_run(uri: str, run_id: str) -> PastRun:
