@@ -513,3 +513,28 @@ def test_a_server_that_is_away_at_the_end_is_waited_for(pictures, tmp_path, serv
         assert process.wait(240) == 0, said()
     (work / "log").unlink()
     consistent(work, STUDY, 4, uri=server.uri)
+
+
+@pytest.mark.slow
+def test_with_a_server_stdout_belongs_to_one_object_and_nothing_stays_in_temp(pictures, tmp_path, server):
+    """MLflow prints the address of each run that ends, and downloads models to places of its own."""
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    work.mkdir()
+    temporary.mkdir()
+    server.start()
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": server.uri, "TMPDIR": str(temporary)}
+    for arguments in (
+        tiny(pictures, 2),
+        ("predict", "blob-pictures", pictures / "test"),
+        ("evaluate", "blob-pictures@cnn3", "--data", pictures),
+        ("promote", "blob-pictures/1", "--as", "clinic"),
+    ):
+        done = command(work, *arguments, "--json", env=environment)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["exit_code"] == 0
+    left = [path for path in temporary.iterdir() if not path.name.startswith("torchinductor_")]  # torch's, and empty
+    assert not left
+    server.kill()
+    away = command(work, "evaluate", "blob-pictures", "--data", pictures, env=environment)
+    assert away.returncode == 2
+    assert "Traceback" not in away.stderr
