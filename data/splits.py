@@ -14,6 +14,7 @@ from data.sources import Listing, Source
 VALIDATION_FRACTION = 0.15
 # Kaggle's own val/ holds 16 images: one image there is 6.25 points of accuracy.
 SMALLEST_VALIDATION = 100
+SIXTEEN = 16
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
         source: The data set.
         validation: `auto` takes the source's own `val` where it holds at least SMALLEST_VALIDATION images and
             cuts 15 % of the training patients otherwise; `split` always cuts; `val` takes the source's own, however
-            small.
+            small; `sixteen` does what the report did for some of its rows: the source's own, or 8 training images of
+            each class, whoever's they are.
         limit: Use at most this many of the training images, whole patients, in the classes' proportions. None uses all.
         seed: Decides which patients.
 
@@ -56,17 +58,24 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
     own = source.splits.get("val")
     if validation == "val" and own is None:
         raise InputError(f"--validation val: {source.location} has no val split")
-    if own is not None and (validation == "val" or (validation == "auto" and len(own) >= SMALLEST_VALIDATION)):
+    if own is not None and (
+        validation in ("val", "sixteen") or (validation == "auto" and len(own) >= SMALLEST_VALIDATION)
+    ):
         shared = len(set(own.patients) & set(listing.select(rows).patients))
         notes = (f"{shared:,} patients are in both train and val: validation scores will flatter",) if shared else ()
         _check_classes(source, listing.labels[rows], "training")
         return Split(rows, np.arange(len(own)), "val", _digest(listing.select(rows).names, own.names), notes)
 
-    chosen = take_patients(listing.select(rows), VALIDATION_FRACTION, seed)
+    if validation == "sixteen":
+        chosen = _take_images(listing.select(rows), SIXTEEN // 2, seed)
+        notes: tuple[str, ...] = (
+            f"validation is {chosen.sum()} images, and other images of their patients are in train",
+        )
+    else:
+        chosen, notes = take_patients(listing.select(rows), VALIDATION_FRACTION, seed), ()
     train, held = rows[~chosen], rows[chosen]
     _check_classes(source, listing.labels[train], "training")
     _check_classes(source, listing.labels[held], "validation")
-    notes = ()
     if own is not None and validation == "auto":
         notes = (
             f"val/ holds only {len(own)} images and is not used; validation is cut from train "
@@ -102,6 +111,15 @@ def take_patients(listing: Listing, fraction: float, seed: int) -> np.ndarray:
         if np.all(wanted <= open_places):
             open_places -= wanted
             taken[rows] = True
+    return taken
+
+
+def _take_images(listing: Listing, count: int, seed: int) -> np.ndarray:
+    """Marks so many images of each class, bool [N], but never all of them."""
+    random, taken = np.random.default_rng(seed), np.zeros(len(listing), dtype=bool)
+    for label in np.unique(listing.labels):
+        rows = np.flatnonzero(listing.labels == label)
+        taken[random.permutation(rows)[: min(count, len(rows) - 1)]] = True
     return taken
 
 

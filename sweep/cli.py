@@ -15,6 +15,7 @@ from models import ARCHITECTURES
 from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 from sweep.settings import FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings, seconds_of
 
+REPORTED = ("cnn1", "cnn2", "cnn3")  # the report has tables of these
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
@@ -253,6 +254,67 @@ def promote(
     from sweep.commands import promote as run_promote
 
     run_promote(model, alias, reason, tracking_uri, force=force, as_json=json)
+
+
+@app.command()
+def replicate(
+    arch: Annotated[
+        list[str], typer.Option(metavar="NAME", help=f"Whose rows: {', '.join(REPORTED)}. Repeatable. Default: all.")
+    ] = [],  # noqa: B006
+    seeds: Annotated[int, typer.Option(help="How often each row is trained; one seed is one draw.")] = 3,
+    protocol: Annotated[
+        str,
+        typer.Option(help="ours: validation by patients decides. report: as they did, on 16 images; see the cost."),
+    ] = "ours",
+    data: DataOption = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of a training at most.")] = 12,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without a lower validation loss before a training stops early.")
+    ] = 4,
+    image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels. Default: the report's.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use so many training images only, for trying things.")] = None,
+    patient_pattern: PatientOption = PATIENT_PATTERN,
+    study: Annotated[
+        str | None, typer.Option(help="Name of the studies, after their architecture's. Default: replicate-PROTOCOL.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides every training's random draws.")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Decides which patients validate.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Trials to train at once. Default: one a GPU, or one a core.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16 (training steps only).")] = "auto",
+    tracking_uri: TrackingOption = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name."),
+    ] = None,
+    storage: StorageOption = None,
+    json: Json = False,
+) -> None:
+    """Train the rows of the report's tables again and set them beside its figures."""
+    from sweep.comparing import replicate as run_replicate
+
+    settings = Settings(
+        archs=tuple(arch) or REPORTED,
+        trials=seeds,
+        data=data,
+        epochs=epochs,
+        patience=patience,
+        image_size=image_size,
+        limit=limit,
+        patient_pattern=patient_pattern,
+        seed=seed,
+        split_seed=split_seed,
+        pruner="none",
+        workers=workers,
+        device=device,
+        precision=precision,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        storage=storage,
+    )
+    run_replicate(settings, seeds, protocol, study, as_json=json)
 
 
 @data_app.command("info")

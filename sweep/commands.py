@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,18 +18,14 @@ from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import SPLITS, Source, download, open_source, open_test
 from sweep import display
-from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
+from sweep.errors import TrackingAwayError
 from sweep.hardware import choose_device
-from sweep.interrupt import deferred
-from sweep.owner import describe_owner, myself
-from sweep.plan import Plan, disk_of, estimate, make_plan
-from sweep.settings import Settings, check_folder
+from sweep.plan import estimate, make_plan
+from sweep.settings import Settings
+from sweep.workplace import alone, mlflow_in, optuna_in, stoppable, unless
 
 if TYPE_CHECKING:
-    from sweep.conclusion import Outcome
-    from sweep.stores.tracking import Tracking
-
-LOCK = ".sweep.lock"  # one writer a directory: SQLite and MLflow's stores take no more
+    pass
 
 
 def search(settings: Settings, *, as_json: bool) -> None:
@@ -44,66 +35,15 @@ def search(settings: Settings, *, as_json: bool) -> None:
         StudyInterruptedError: Somebody stopped it.
     """
     terminal = display.Terminal(to_stderr=as_json)
-    with _stoppable() as stopping:
+    with stoppable() as stopping:
+        from sweep.conclusion import conclude
+        from sweep.running import run_plan
+
         plan = make_plan(settings, fetch=True)
-        terminal.say(display.data_line(plan))
-        for note in (*plan.source.notes, *plan.split.notes):
-            terminal.say(f"note: {note}")
-        folder = Path.cwd()
-        resuming = (folder / "optuna.db").exists()
-        check_folder(folder, sum(disk_of(plan, planned, resuming=resuming) for planned in plan.studies))
-        images = sum(len(listing) for listing in plan.source.splits.values())
-        for size in sorted({planned.image_size for planned in plan.studies}):
-            with terminal.counting(f"decoding images to {size} x {size}", images) as progress:
-                cache.build(plan.source, size, _unless(stopping, progress))
-        with _alone(folder):
-            outcomes, tracking = _run_studies(plan, folder, terminal, stopping)
+        outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, display.outcome_view)
     terminal.show(display.next_commands(outcomes, plan, tracking.experiment_id))
     if as_json:
         display.print_json({"exit_code": 0, "studies": [display.outcome_json(outcome) for outcome in outcomes]})
-
-
-def _run_studies(
-    plan: Plan, folder: Path, terminal: display.Terminal, stopping: Callable[[], bool]
-) -> tuple[list[Outcome], Tracking]:
-    """Opens stores and engine, and runs the studies."""
-    settings = plan.settings
-    from sweep.engines.local import LocalEngine
-    from sweep.orchestrator import open_studies, run_study
-    from sweep.stores.files import file_of
-    from sweep.stores.tracking import open_tracking
-
-    uri = settings.tracking_uri or mlflow_in(folder)
-    if file_of(uri) is None:  # a server that does not answer is to be known before a study is begun
-        open_tracking(uri, plan.experiment)
-    studies = open_studies(plan, settings.storage or optuna_in(folder))
-    engine = LocalEngine(plan.workers, plan.device, plan.threads)  # its workers import torch while MLflow opens
-    end = math.inf if settings.budget is None else time.monotonic() + settings.budget
-    try:
-        tracking = open_tracking(uri, plan.experiment)
-        outcomes = []
-        for left, planned, study in zip(range(len(studies), 0, -1), plan.studies, studies, strict=True):
-            if stopping():
-                raise KeyboardInterrupt
-            terminal.say(
-                f"study {plan.full_name(planned)}: {settings.trials} trials, "
-                f"{planned.image_size} x {planned.image_size} pixels, "
-                f"{plan.workers} at once on {plan.device} in {plan.precision}"
-            )
-            now = time.monotonic()
-            deadline = now + (end - now) / left  # what one study does not use, the others have
-            with terminal.live():
-                outcome = run_study(plan, planned, study, engine, tracking, folder, terminal, stopping, deadline)
-            if outcome is not None:
-                terminal.show(display.outcome_view(outcome, plan))
-                outcomes.append(outcome)
-        if not outcomes:
-            raise StudyFailedError("the budget ended before any trial was complete; the same command goes on from here")
-    finally:
-        engine.close()
-        for study in studies:
-            study.release()
-    return outcomes, tracking
 
 
 def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_json: bool) -> None:
@@ -121,7 +61,7 @@ def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_j
 
     uri = tracking_uri or mlflow_in(folder)
     mended, missing = [], []
-    with _stoppable() as stopping, _alone(folder):
+    with stoppable() as stopping, alone(folder):
         studies = stored_studies(storage or optuna_in(folder))
         for study in studies:
             if stopping():
@@ -165,7 +105,7 @@ def replay(run_id: str, data: Path | None, tracking_uri: str | None, *, as_json:
     source, split = data_of(past, data)
     device, threads = choose_device(past.params["device"]), int(past.params["threads"])
     terminal.say(f"{past.name}: {len(past.epochs)} epochs on {source.location}, seed {past.params['seed']}")
-    with _stoppable() as stopping:
+    with stoppable() as stopping:
         engine = LocalEngine(1, device, threads)
         try:
             result = train_again(past, source, split, engine, stopping, terminal.say)
@@ -211,8 +151,8 @@ def predict(
     try:
         if heatmaps is not None:
             heatmaps.mkdir(parents=True, exist_ok=True)
-        with _stoppable("stopped") as stopping, terminal.counting("labelling", len(paths)) as progress:
-            found = label(classifier, paths, threshold, heatmaps, _unless(stopping, progress))
+        with stoppable("stopped") as stopping, terminal.counting("labelling", len(paths)) as progress:
+            found = label(classifier, paths, threshold, heatmaps, unless(stopping, progress))
     except OSError as error:  # images that cannot be read are set aside; this is about what is written
         raise InputError(f"--heatmap {heatmaps}: cannot be written ({error.strerror or error})") from error
     if as_csv:
@@ -247,8 +187,8 @@ def evaluate(
     for note in (*source.notes, *_notes_of_test(classifier.about, source)):
         terminal.say(f"note: {note}")
     counted = terminal.counting("scoring", len(source.splits["test"]))
-    with _stoppable("stopped; nothing was logged") as stopping, counted as progress:
-        found = score(version, classifier, source, tracking, _unless(stopping, progress))
+    with stoppable("stopped; nothing was logged") as stopping, counted as progress:
+        found = score(version, classifier, source, tracking, unless(stopping, progress))
     terminal.show(display.evaluation_view(found, source))
     if as_json:
         display.print_json(
@@ -304,62 +244,6 @@ def promote(model: str, alias: str, reason: str, tracking_uri: str | None, *, fo
         display.print_json({"exit_code": 0 if holds else 1, **asdict(decision)})
     if not holds:
         raise SystemExit(1)
-
-
-def optuna_in(folder: Path) -> str:
-    """Optuna's store of a working directory."""
-    return f"sqlite:///{folder / 'optuna.db'}"
-
-
-def mlflow_in(folder: Path) -> str:
-    """MLflow's store of a working directory, the one that plain `mlflow ui` opens."""
-    return f"sqlite:///{folder / 'mlflow.db'}"
-
-
-@contextmanager
-def _stoppable(said: str = "stopped; the same command goes on from here") -> Iterator[Callable[[], bool]]:
-    """Lets Ctrl-C and SIGTERM end a command where it is safe, and says so."""
-    try:
-        with deferred() as stopping:
-            yield stopping
-    except KeyboardInterrupt as error:
-        raise StudyInterruptedError(said) from error
-
-
-def _unless(stopping: Callable[[], bool], progress: Callable[[int], None]) -> Callable[[int], None]:
-    def go_on(done: int) -> None:
-        if stopping():
-            raise KeyboardInterrupt
-        progress(done)
-
-    return go_on
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other sweeps out of a directory; the kernel lets go of the lock however this process ends."""
-    path = folder / LOCK
-    lock, new = FileLock(path, timeout=0), not path.exists()
-    try:
-        lock.acquire()
-    except Timeout:
-        try:
-            owner = describe_owner(json.loads(path.read_text()))
-        except ValueError:  # it has the lock and has not said yet who it is
-            owner = "another process"
-        raise InputError(
-            f"{folder}: {owner} runs a sweep in this directory; wait for it, stop it, or use another directory"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{folder}: the working directory cannot be written ({error.strerror})") from error
-    with lock:
-        path.write_text(json.dumps(myself()))
-        try:
-            yield
-        except InputError:
-            if new:  # what is refused changes nothing
-                path.unlink()
-            raise
 
 
 def dry_run(settings: Settings, *, as_json: bool) -> None:

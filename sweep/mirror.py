@@ -81,7 +81,7 @@ class Mirror:
         """
         run, mended = self.find(), []
         if run is None:
-            if self.study.trials():
+            if any(trial.state != "WAITING" for trial in self.study.trials()):
                 mended.append(f"study {self.study.name}: its run was missing; started again")
             tags = {**self.about["tags"], "sweep.kind": "study", "sweep.state": "RUNNING"}
             run = self.tracking.start(self.about["name"], tags)

@@ -7,7 +7,6 @@ is a trial and a run of its own, and goes on from the last checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -15,21 +14,20 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from data.cache import images_of
+from data.cache import Images, images_of
 from data.faults import InputError
 from sweep import provenance
-from sweep.conclusion import Outcome, conclude
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
 from sweep.mirror import CONCLUSION, Mirror
-from sweep.plan import Plan, PlannedStudy
+from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.progress import Progress, Running, View
 from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
@@ -47,6 +45,13 @@ EPOCH_SECONDS, STEP_SECONDS = 15.0, 5.0
 AWAY_SECONDS, AGAIN_SECONDS = 600.0, 5.0
 # Hyperparameters whose names are too long for a column of the terminal.
 SHORT = {"learning_rate": "rate", "batch_size": "batch"}
+
+T = TypeVar("T")
+# (plan, its study, the same in Optuna, its runs, its images, what trains a trial into a folder once more) -> a result
+Finish = Callable[
+    [Plan, PlannedStudy, Study, Mirror, Mapping[str, Images], Callable[[Recorded, Path], Path]],
+    T,
+]
 
 
 def open_studies(plan: Plan, storage: str) -> list[Study]:
@@ -68,7 +73,7 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
             planned.space,
             direction=METRICS[settings.metric],
             fingerprint=fingerprint(plan, planned),
-            seed=_seed(settings.seed, planned.arch),
+            seed=seed_of(settings.seed, planned.arch),
             pruner=settings.pruner,
             warmup=settings.warmup,
             epochs=settings.epochs,
@@ -82,6 +87,7 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
             if known is None or not study.trials():
                 identity = known["tags"]["sweep.study_id"] if known else uuid4().hex
                 study.note(ABOUT, about(plan, planned, study.name, identity))
+            study.enqueue(planned.listed)
     except InputError:
         for study in studies:
             study.release()
@@ -98,9 +104,10 @@ def run_study(
     folder: Path,
     view: View,
     stopping: Callable[[], bool],
+    finish: Finish[T],
     deadline: float = math.inf,
-) -> Outcome | None:
-    """Runs a study until it has the trials that it is to have, or its time is over, and registers its best.
+) -> T | None:
+    """Runs a study until it has the trials that it is to have, or its time is over, and concludes it.
 
     Args:
         plan: The sweep.
@@ -111,10 +118,11 @@ def run_study(
         folder: The working directory; checkpoints of running trials go to `checkpoints/` in it.
         view: Who wants to know.
         stopping: Says whether somebody wants the study to end now.
+        finish: Concludes it, such as `conclusion.conclude`; may be called again where a server went away.
         deadline: When its time is over, on the monotonic clock in seconds.
 
     Returns:
-        What it came to; None if its time was over before any trial was complete.
+        What `finish` came to; None if its time was over before any trial was complete.
 
     Raises:
         InputError: Another process has claimed the study since it was opened.
@@ -130,7 +138,7 @@ def run_study(
         if loop.missing() > 0 and study.best() is None:
             mirror.close("its budget ended", failed=False)
             return None
-        return loop.conclude()
+        return loop.conclude(finish)
     except KeyboardInterrupt as error:
         with suppress(Exception):  # as below
             loop.abandon("the study was stopped", failed=False)
@@ -184,7 +192,7 @@ class _Loop:
         Raises:
             KeyboardInterrupt: Somebody wants it to end.
         """
-        wanted, missing = self.settings.trials, self.missing()
+        wanted, missing = self.planned.trials, self.missing()
         if missing <= 0:
             self.view.say(
                 f"study {self.study.name} has {wanted - missing} of {wanted} trials; nothing is left to train"
@@ -192,7 +200,9 @@ class _Loop:
             return
         self.study.note(CONCLUSION, None)
         names = [SHORT.get(name, name) for name in self.planned.space]
-        self.view.say(_columns("trial", "state", self.settings.metric.removeprefix("val/"), "epoch", "img/s", *names))
+        self.view.say(
+            self._columns("trial", "state", self.settings.metric.removeprefix("val/"), "epoch", "img/s", *names)
+        )
         while True:
             if self.stopping():
                 self._wind_down()
@@ -208,8 +218,8 @@ class _Loop:
             done = wanted - self.missing()
             self.view.say(f"the budget is used up after {done} of {wanted} trials; the same command goes on with them")
 
-    def conclude(self) -> Outcome:
-        """Chooses, tests and registers; waits for MLflow's server if it is away, since nothing else is left to do."""
+    def conclude(self, finish: Finish[T]) -> T:
+        """Concludes the study; waits for MLflow's server if it is away, since nothing else is left to do."""
 
         def say(state: RetryCallState) -> None:
             if state.attempt_number == 1 and state.outcome is not None:
@@ -221,14 +231,14 @@ class _Loop:
                 raise KeyboardInterrupt
             return stop_after_delay(AWAY_SECONDS)(state)
 
-        def once() -> Outcome:
+        def once() -> T:
             self.mirror.catch_up(now=True)
             if self.stopping():
                 raise KeyboardInterrupt
             if self.settings.keep == "best" and (best := self.study.best()):
                 self.mirror.thin(best.number)
             with self.mirror.tracking.reaching():
-                return conclude(self.plan, self.planned, self.study, self.mirror, self.images, self._train_again)
+                return finish(self.plan, self.planned, self.study, self.mirror, self.images, self._train_again)
 
         retry, wait = retry_if_exception_type(TrackingAwayError), wait_fixed(AGAIN_SECONDS)
         try:
@@ -239,7 +249,10 @@ class _Loop:
 
     def missing(self) -> int:
         """How many trials the study still lacks."""
-        return self.settings.trials - sum(trial.state in ("COMPLETE", "PRUNED") for trial in self.study.trials())
+        states = [trial.state for trial in self.study.trials()]
+        if self.planned.listed:  # one that came to nothing is not replaced by another configuration
+            return states.count("WAITING") + states.count("RUNNING")
+        return self.planned.trials - states.count("COMPLETE") - states.count("PRUNED")
 
     def abandon(self, reason: str, *, failed: bool) -> None:
         """Stops the trials that run and queues their configurations again; they go on from their last checkpoints.
@@ -268,7 +281,7 @@ class _Loop:
         states = [trial.state for trial in trials]
         return Progress(
             self.planned.name,
-            self.settings.trials,
+            self.planned.trials,
             states.count("COMPLETE") + states.count("PRUNED"),
             states.count("PRUNED"),
             states.count("FAIL"),
@@ -291,9 +304,9 @@ class _Loop:
         config = TrainingConfig(
             arch=self.planned.arch,
             **asked.params,
-            seed=_seed(self.settings.seed, self.planned.arch, asked.origin) if asked.seed is None else asked.seed,
+            seed=seed_of(self.settings.seed, self.planned.arch, asked.origin) if asked.seed is None else asked.seed,
             epochs=self.settings.epochs,
-            patience=self.settings.patience,
+            patience=self.settings.patience if asked.patience is None else asked.patience,
             image_size=self.planned.image_size,
             classes=len(self.plan.source.classes),
             precision=self.plan.precision,
@@ -303,7 +316,9 @@ class _Loop:
         )
         parts = {} if asked.micro_batch is None else {"micro_batch": asked.micro_batch}
         params = {**asked.params, "seed": config.seed, **fixed_params(self.plan, self.planned), **parts}
-        self.mirror.trial_started(asked.number, params, {**self.mirror.about["tags"], **provenance.tags()})
+        params["patience"] = config.patience
+        label = {} if asked.label is None else {"sweep.label": asked.label}
+        self.mirror.trial_started(asked.number, params, {**self.mirror.about["tags"], **provenance.tags(), **label})
         folder = self.mirror.folder(asked.origin)
         self.running[asked.number] = Running(asked, config, folder, time.monotonic())
         self._send(asked.number, config, folder)
@@ -373,7 +388,7 @@ class _Loop:
         rate = np.mean([row["images_per_second"] for row in running.history])
         params = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in running.asked.params.values()]
         shown = (f"{best[self.settings.metric]:.4f}", str(len(running.history)), f"{rate:,.0f}")
-        self.view.say(_columns(self.mirror.run_name(number), state.lower(), *shown, *params))
+        self.view.say(self._columns(self.mirror.run_name(number), state.lower(), *shown, *params))
 
     def _files(self, running: Running, checkpoint: Path | None) -> dict[str, bytes | str]:
         title, best_epoch = (
@@ -394,7 +409,7 @@ class _Loop:
         sentence = f"{event.cause}: {event.message}"
         self._give_up(running, event.cause, event.message, again, event.details)
         said = f"{sentence}; {advice}" if advice else sentence
-        self.view.say(f"{_columns(self.mirror.run_name(asked.number), 'failed')} {said}")
+        self.view.say(f"{self._columns(self.mirror.run_name(asked.number), 'failed')} {said}")
         if event.cause in ("disk full", "bad configuration"):  # the next trial would end the same way
             where = "make room, and the same command goes on from here" if again is not None else "no trial can begin"
             raise StudyFailedError(f"study {self.study.name}: {sentence}; {where}")
@@ -414,7 +429,7 @@ class _Loop:
         self._give_up(running, "interrupted", reason, again={})
         epochs = f" after epoch {len(running.history)}" if running.history else ""
         self.view.say(
-            f"{_columns(self.mirror.run_name(running.asked.number), 'stopped')} {reason}{epochs}; queued again"
+            f"{self._columns(self.mirror.run_name(running.asked.number), 'stopped')} {reason}{epochs}; queued again"
         )
 
     def _give_up(
@@ -474,6 +489,12 @@ class _Loop:
         running.stopped = reason
         self.engine.stop(running.asked.number, after_epoch=after_epoch)
 
+    def _columns(self, *cells: str) -> str:
+        """A line of the list of ended trials: name, state, metric, epochs, images/s and the hyperparameters."""
+        # 80 columns with the names of the small networks
+        widths = (len(self.mirror.run_name(0)), 8, 6, 5, 5, 10, 9, 8, 5, 7)
+        return " ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)).rstrip()
+
     def _training(self) -> tuple[Running, ...]:
         return tuple(running for running in self.running.values() if not running.pruned)
 
@@ -526,14 +547,3 @@ def _result(running: Running) -> dict[str, Any]:
     """What is noted on a trial when it ends."""
     best_epoch = int(running.best["epoch"]) if running.best else None
     return {"history": running.history, "best_epoch": best_epoch, "resumed_after": running.repeated}
-
-
-def _columns(*cells: str) -> str:
-    """A line of the list of ended trials: name, state, metric, epochs, images/s and the hyperparameters."""
-    widths = (8, 8, 6, 5, 5, 10, 9, 8, 5, 7)  # 80 columns with the names of the small networks
-    return " ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)).rstrip()
-
-
-def _seed(*parts: int | str) -> int:
-    """A seed from what it belongs to; 31 bits, which every library takes."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1

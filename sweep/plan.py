@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
@@ -15,7 +16,7 @@ from data.splits import Split, split_source
 from models import ARCHITECTURES
 from sweep.hardware import choose_device, choose_precision, choose_workers, usable_cores
 from sweep.settings import Settings, check, check_data
-from sweep.space import Space
+from sweep.space import Choice, Listed, Space
 
 # A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;
 # a last one is the network, the optimiser's two moments and the best weights.
@@ -32,15 +33,25 @@ class PlannedStudy:
         arch: The architecture.
         name: The study's short name, also the parent run's.
         space: What it searches.
+        trials: Finished or pruned trials that it is to have in the end.
         image_size: Side of the images, in pixels.
         options: Further arguments of the architecture's `build`.
+        listed: Its trials, where they are given and nothing is searched.
     """
 
     arch: str
     name: str
     space: Space
+    trials: int
     image_size: int
     options: Mapping[str, Any]
+    listed: tuple[Listed, ...] = ()
+
+    def of(self, name: str, listed: Sequence[Listed]) -> PlannedStudy:
+        """A study of given trials of the same architecture."""
+        values = {key: dict.fromkeys(trial.params[key] for trial in listed) for key in self.space}
+        space = {key: Choice(tuple(found)) for key, found in values.items()}
+        return replace(self, name=name, space=space, trials=len(listed), listed=tuple(listed))
 
 
 @dataclass(frozen=True)
@@ -122,12 +133,18 @@ def make_plan(settings: Settings, *, fetch: bool) -> Plan:
                 arch,
                 settings.study_of(arch),
                 settings.space_of(arch),
+                settings.trials,
                 settings.size_of(arch, source),
                 {name: options[name] for name in ARCHITECTURES[arch].options},
             )
             for arch in settings.archs
         ),
     )
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed from what it belongs to; 31 bits, which every library takes."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
 
 
 def parameters_of(plan: Plan, study: PlannedStudy) -> int:
@@ -149,8 +166,8 @@ def disk_of(plan: Plan, study: PlannedStudy, *, resuming: bool = False) -> int:
         resuming: Whether most of it may be there already; then only what trials in training write is counted.
     """
     network = 4 * parameters_of(plan, study)
-    kept = 1 if plan.settings.keep == "best" else plan.settings.trials
-    figures = plan.settings.trials * _FIGURES_BYTES
+    kept = 1 if plan.settings.keep == "best" else study.trials
+    figures = study.trials * _FIGURES_BYTES
     if resuming:
         kept, figures = 1, 0
     return (kept + plan.workers * _CHECKPOINTS) * network + figures + _STORES_BYTES
@@ -166,7 +183,7 @@ def estimate(plan: Plan, study: PlannedStudy) -> Estimate:
         speed = mean(pool.map(lambda _: measure_speed(*arguments, study.options), range(plan.workers)))
     # Validation runs forward alone, which is a third of a training step.
     epoch = len(plan.split.train) + len(plan.split.validation) / 3
-    images = plan.settings.trials * plan.settings.epochs * epoch
+    images = study.trials * plan.settings.epochs * epoch
     return Estimate(
         study.arch, parameters_of(plan, study), speed, images / (speed * plan.workers), disk_of(plan, study)
     )

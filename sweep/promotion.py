@@ -155,7 +155,7 @@ def _difference(ours: Predictions, theirs: Predictions, metric: str) -> Interval
     if len(np.unique(ours.labels)) < len(ours.classes) or ours.classes != theirs.classes:
         return None
     score, sign = SCORES.get(metric, (metric.removeprefix("val/"), 1))
-    found = difference(ours.labels, ours.likely(), theirs.likely(), ours.patients, score)
+    found = difference(ours.labels, ours.likely(), theirs.likely(), ours.patients, score).interval
     if np.isnan(found.low):
         return None
     low, high = sorted((sign * found.low, sign * found.high))

@@ -31,7 +31,7 @@ NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any
 THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best")
-VALIDATIONS = ("auto", "split", "val")
+VALIDATIONS = ("auto", "split", "val", "sixteen")
 
 
 @dataclass(frozen=True)

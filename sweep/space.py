@@ -39,6 +39,24 @@ class Range:
 
 Space = Mapping[str, Choice | Range]
 
+
+@dataclass(frozen=True)
+class Listed:
+    """A trial that is given, not searched.
+
+    Attributes:
+        label: What it is, such as `cnn1 row 3`; trials with other seeds have the same.
+        params: Its hyperparameters.
+        seed: Of its training.
+        patience: Its own instead of the sweep's; None for that.
+    """
+
+    label: str
+    params: Mapping[str, Value]
+    seed: int
+    patience: int | None = None
+
+
 ACTIVATIONS = ("relu", "sigmoid", "gelu", "silu")
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
 

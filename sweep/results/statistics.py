@@ -68,9 +68,23 @@ def intervals(
     return {name: _interval(values[name], np.concatenate(chunks), patients) for name, chunks in drawn.items()}
 
 
+@dataclass(frozen=True)
+class Difference:
+    """By how much one model's score is above another's.
+
+    Attributes:
+        interval: The difference, with its interval.
+        p: How often so large a difference would come of drawing patients alone, from both sides, 0 to 1; NaN where
+            there are too few images to tell. At its smallest 2 / (RESAMPLES + 1).
+    """
+
+    interval: Interval
+    p: float
+
+
 def difference(
     labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, patients: Sequence[str], score: str, seed: int = 0
-) -> Interval:
+) -> Difference:
     """How much one model's score is above another's on the same images: a paired bootstrap.
 
     Args:
@@ -86,7 +100,12 @@ def difference(
         return weighted_scores(labels, ours, weights)[score] - weighted_scores(labels, theirs, weights)[score]
 
     drawn = np.concatenate([gap(weights) for weights in draws(patients, seed)])
-    return _interval(float(gap(np.ones((1, len(labels))))[0]), drawn, patients)
+    interval = _interval(float(gap(np.ones((1, len(labels))))[0]), drawn, patients)
+    if np.isnan(interval.low):
+        return Difference(interval, float("nan"))
+    known = drawn[~np.isnan(drawn)]
+    beyond = min((known <= 0).sum(), (known >= 0).sum())
+    return Difference(interval, min(1.0, 2 * float(beyond + 1) / (len(known) + 1)))
 
 
 def draws(patients: Sequence[str], seed: int, count: int = RESAMPLES) -> Iterator[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +19,14 @@ from optuna.trial import FrozenTrial, TrialState
 from data.faults import InputError
 from sweep.errors import StudyFailedError
 from sweep.owner import alive, describe_owner, myself
-from sweep.space import Choice, Space
+from sweep.space import Choice, Listed, Space
 from sweep.stores.files import check_sqlite, file_of, open_whole
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 FINGERPRINT, ABOUT, OWNER = "sweep.fingerprint", "sweep.about", "sweep.owner"
+KEPT = ("seed", "patience", "label", "failures", "micro_batch", "origin")  # from one attempt to the next
 RENEW_SECONDS, CONFIRM_SECONDS = 15.0, 0.5
 
 
@@ -39,7 +40,9 @@ class Asked:
         origin: The first trial of this configuration; its own number where it is the first.
         retry_of: The trial that this one repeats, if it does.
         failures: How often the configuration has failed before.
-        seed: The seed to repeat it with, if it had got one.
+        seed: The seed to train it with, if it was given one or had got one.
+        patience: Its own, if it was given one.
+        label: What it was called as it was given.
         micro_batch: As many images at once as memory takes, if that is known.
     """
 
@@ -49,6 +52,8 @@ class Asked:
     retry_of: int | None
     failures: int
     seed: int | None
+    patience: int | None
+    label: str | None
     micro_batch: int | None
 
 
@@ -172,6 +177,15 @@ class Study:
         """Returns an attribute of the study, or None."""
         return self._study.user_attrs.get(name)
 
+    def enqueue(self, listed: Iterable[Listed]) -> None:
+        """Puts given trials into the queue, those that are not in the study yet."""
+        known = {(trial.attributes.get("label"), trial.attributes.get("seed")) for trial in self.trials()}
+        for trial in listed:
+            if (trial.label, trial.seed) not in known:
+                patience = {} if trial.patience is None else {"patience": trial.patience}
+                noted = {"label": trial.label, "seed": trial.seed, **patience}
+                self._study.enqueue_trial(dict(trial.params), user_attrs=noted)
+
     def ask(self) -> Asked:
         """Asks for the next trial, one waiting in the queue first."""
         trial = self._study.ask(self._distributions)
@@ -184,6 +198,8 @@ class Study:
             noted.get("retry_of"),
             noted.get("failures", 0),
             noted.get("seed"),
+            noted.get("patience"),
+            noted.get("label"),
             noted.get("micro_batch"),
         )
 
@@ -234,7 +250,7 @@ class Study:
             return False
         if all(other.user_attrs.get("retry_of") != number for other in trials):
             noted = trial.user_attrs
-            kept = {key: noted[key] for key in ("seed", "failures", "micro_batch", "origin") if key in noted}
+            kept = {key: noted[key] for key in KEPT if key in noted}
             trained = {"seed": noted["run"]["params"]["seed"]} if "run" in noted else {}
             everything = {"origin": number, **trained, **kept, **attributes, "retry_of": number}
             self._study.enqueue_trial(params, user_attrs=everything)

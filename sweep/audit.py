@@ -1,0 +1,92 @@
+"""Test scores of trials that were not chosen: opened after the choice, to see what choosing was worth.
+
+No choice is made by them. They are called `audit/...`, so that nobody takes them for the `test/...` of a chosen trial.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from data.cache import Images
+from sweep.mirror import CHECKPOINT
+from sweep.results.metrics import scores
+from sweep.results.predictions import Predictions, read_predictions
+from sweep.stores.study import Recorded
+from sweep.stores.tracking import Run, Tracking
+from sweep.training import predict, restore
+
+TESTED, AUDITED = "predictions/test.csv", "predictions/audit.csv"
+DIGEST = "sweep.audited"  # of the data that a run was scored on
+
+
+def audit(
+    trials: Sequence[Recorded],
+    runs: Mapping[int, Run],
+    tracking: Tracking,
+    images: Images | None,
+    digest: str,
+    classes: tuple[str, ...],
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[int, Predictions]:
+    """Scores every complete trial on the test images, or reads what an earlier audit has written to its run.
+
+    Args:
+        trials: Of a study that has made its choice.
+        runs: Their runs, by number.
+        tracking: The experiment of these.
+        images: The test images at the study's size; None where they are not here, and then only what was written.
+        digest: Of the data set.
+        classes: Names in logit order.
+        progress: Told how many trials are done; may raise to stop.
+
+    Returns:
+        Predictions by the trial's number, without those whose checkpoint is gone.
+    """
+    found = {}
+    for done, trial in enumerate(trials, 1):
+        run = runs.get(trial.number)
+        if trial.state == "COMPLETE" and run is not None:
+            predictions = _known(run, tracking, digest)
+            if predictions is None and images is not None:
+                predictions = _score(run, trial, tracking, images, digest, classes)
+            if predictions is not None:
+                found[trial.number] = predictions
+        progress(done)
+    return found
+
+
+def runs_of(tracking: Tracking, parent: str) -> dict[int, Run]:
+    """The runs of a study's trials, by number."""
+    found: dict[int, Run] = {}
+    for run in tracking.children(parent):
+        if "sweep.trial" in run.tags:
+            found.setdefault(int(run.tags["sweep.trial"]), run)
+    return found
+
+
+def _known(run: Run, tracking: Tracking, digest: str) -> Predictions | None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = None
+        if any(name.startswith("test/") for name in run.metrics):  # it was the chosen one
+            path = tracking.fetch(run.run_id, TESTED, Path(folder))
+        if path is None and run.tags.get(DIGEST) == digest:
+            path = tracking.fetch(run.run_id, AUDITED, Path(folder))
+        return None if path is None else read_predictions(path)
+
+
+def _score(
+    run: Run, trial: Recorded, tracking: Tracking, images: Images, digest: str, classes: tuple[str, ...]
+) -> Predictions | None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = tracking.fetch(run.run_id, CHECKPOINT, Path(folder))
+        if path is None:
+            return None
+        trained = restore(path)
+    logits = predict(trained.network, trained.config, images)
+    found = Predictions(images.names, images.patients, images.labels, logits, classes)
+    named = {f"audit/{name}": value for name, value in scores(found.labels, found.likely()).items()}
+    tracking.log_files(run.run_id, {AUDITED: found.to_csv()})
+    tracking.log(run.run_id, named, step=trial.best_epoch or 0, tags={DIGEST: digest})
+    return found

@@ -1,0 +1,71 @@
+"""Studies whose trials are given and not searched: rows of a table, or seeds of a winner. Nothing is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.cache import Images
+from sweep.audit import audit, runs_of
+from sweep.errors import StudyFailedError
+from sweep.mirror import CONCLUSION, Mirror
+from sweep.plan import Plan, PlannedStudy
+from sweep.results.predictions import Predictions
+from sweep.stores.study import Recorded, Study
+
+ABOUT_IT = (
+    "Its trials were given and not searched, and every one of them was scored on the test images (`audit/...`). "
+    "Nothing was chosen by that, and nothing is registered from this study."
+)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a study of given trials came to.
+
+    Attributes:
+        arch: The architecture.
+        study: The study's full name.
+        parent_run_id: Its MLflow run.
+        trials: All of its trials, failed attempts too.
+        predictions: What each complete one says of the test images, by number.
+    """
+
+    arch: str
+    study: str
+    parent_run_id: str
+    trials: tuple[Recorded, ...]
+    predictions: Mapping[int, Predictions]
+
+    def labelled(self, label: str) -> list[Recorded]:
+        """The complete trials that were given under a label, in the order in which they were."""
+        return [
+            trial
+            for trial in self.trials
+            if trial.number in self.predictions and trial.attributes.get("label") == label
+        ]
+
+
+def conclude_listed(
+    plan: Plan,
+    planned: PlannedStudy,
+    study: Study,
+    mirror: Mirror,
+    images: Mapping[str, Images],
+    train_again: Callable[[Recorded, Path], Path],
+) -> Tried:
+    """Scores every trial on the test images; takes what `conclusion.conclude` takes.
+
+    Raises:
+        StudyFailedError: No trial is complete.
+    """
+    del train_again  # a trial whose checkpoint is gone is left out
+    best, trials = study.best(), study.trials()
+    if best is None:
+        raise StudyFailedError(f"study {study.name}: none of its {planned.trials} trials is complete")
+    runs = runs_of(mirror.tracking, mirror.parent)
+    found = audit(trials, runs, mirror.tracking, images["test"], plan.source.digest, plan.source.classes)
+    study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": ABOUT_IT})
+    mirror.show_conclusion()
+    return Tried(planned.arch, study.name, mirror.parent, tuple(trials), found)

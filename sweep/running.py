@@ -1,0 +1,105 @@
+"""Every study of a plan, one after the other: caches, stores and the engine are opened, used and closed here."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data import cache
+from sweep import display
+from sweep.engines.local import LocalEngine
+from sweep.errors import StudyFailedError
+from sweep.orchestrator import Finish, open_studies, run_study
+from sweep.plan import Plan, disk_of
+from sweep.settings import check_folder
+from sweep.stores.files import file_of
+from sweep.stores.tracking import Tracking, open_tracking
+from sweep.workplace import alone, mlflow_in, optuna_in, unless
+
+T = TypeVar("T")
+
+
+def run_plan(
+    plan: Plan,
+    folder: Path,
+    terminal: display.Terminal,
+    stopping: Callable[[], bool],
+    finish: Finish[T],
+    view: Callable[[T, Plan], Any],
+) -> tuple[list[T], Tracking]:
+    """Runs the studies of a plan until each has its trials, or the budget is used up.
+
+    Args:
+        plan: What was asked for, checked.
+        folder: The working directory.
+        terminal: Where it is told.
+        stopping: Says whether somebody wants it to end.
+        finish: Concludes a study.
+        view: What the terminal shows of that.
+
+    Returns:
+        What the studies came to, and the MLflow experiment that shows them.
+
+    Raises:
+        InputError: A store cannot be opened, or a study was begun with something else.
+        StudyFailedError: As `run_study`, or the budget ended before any trial was complete.
+        KeyboardInterrupt: Somebody wants it to end.
+    """
+    terminal.say(display.data_line(plan))
+    for note in (*plan.source.notes, *plan.split.notes):
+        terminal.say(f"note: {note}")
+    resuming = (folder / "optuna.db").exists()
+    check_folder(folder, sum(disk_of(plan, planned, resuming=resuming) for planned in plan.studies))
+    images = sum(len(listing) for listing in plan.source.splits.values())
+    for size in sorted({planned.image_size for planned in plan.studies}):
+        with terminal.counting(f"decoding images to {size} x {size}", images) as progress:
+            cache.build(plan.source, size, unless(stopping, progress))
+    with alone(folder):
+        return _run(plan, folder, terminal, stopping, finish, view)
+
+
+def _run(
+    plan: Plan,
+    folder: Path,
+    terminal: display.Terminal,
+    stopping: Callable[[], bool],
+    finish: Finish[T],
+    view: Callable[[T, Plan], Any],
+) -> tuple[list[T], Tracking]:
+    settings = plan.settings
+    uri = settings.tracking_uri or mlflow_in(folder)
+    if file_of(uri) is None:  # a server that does not answer is to be known before a study is begun
+        open_tracking(uri, plan.experiment)
+    studies = open_studies(plan, settings.storage or optuna_in(folder))
+    engine = LocalEngine(plan.workers, plan.device, plan.threads)  # its workers import torch while MLflow opens
+    end = math.inf if settings.budget is None else time.monotonic() + settings.budget
+    try:
+        tracking = open_tracking(uri, plan.experiment)
+        outcomes = []
+        for left, planned, study in zip(range(len(studies), 0, -1), plan.studies, studies, strict=True):
+            if stopping():
+                raise KeyboardInterrupt
+            terminal.say(
+                f"study {plan.full_name(planned)}: {planned.trials} trials, "
+                f"{planned.image_size} x {planned.image_size} pixels, "
+                f"{plan.workers} at once on {plan.device} in {plan.precision}"
+            )
+            now = time.monotonic()
+            deadline = now + (end - now) / left  # what one study does not use, the others have
+            with terminal.live():
+                outcome = run_study(
+                    plan, planned, study, engine, tracking, folder, terminal, stopping, finish, deadline
+                )
+            if outcome is not None:
+                terminal.show(view(outcome, plan))
+                outcomes.append(outcome)
+        if not outcomes:
+            raise StudyFailedError("the budget ended before any trial was complete; the same command goes on from here")
+    finally:
+        engine.close()
+        for study in studies:
+            study.release()
+    return outcomes, tracking

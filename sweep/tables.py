@@ -1,0 +1,49 @@
+"""Comparisons and replications in the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sweep.listed import Tried
+from sweep.plan import Plan
+from sweep.published import CONCLUSIONS
+from sweep.results.replication import Replica, flattery, judge, said_of_gap, side_by_side
+
+
+def tried_view(tried: Tried, plan: Plan) -> Text:
+    """The end of a study of given trials."""
+    del plan
+    states = Counter(trial.state.lower() for trial in tried.trials)
+    said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    return Text(f"study {tried.study}: {said}; all complete ones scored on test")
+
+
+def replication_view(replicas: Sequence[Replica]) -> Group:
+    """The report's rows beside ours, and its conclusions."""
+    table = Table(
+        "row", "theirs", "ours", "diff.", "one more seed", "in it", "AUROC", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for line in side_by_side(replicas).to_dict("records"):
+        ours = (f"{line['ours']:.4f}", f"{line['difference']:+.4f}") if line["seeds"] else ("none ended", "")
+        spread = f"{line['low']:.3f} to {line['high']:.3f}" if line["within"] else ""
+        auroc = f"{line['auroc']:.3f}" if line["seeds"] else ""
+        table.add_row(line["row"], f"{line['theirs']:.4f}", *ours, spread, line["within"], auroc)
+    said = Table("the report says", "gap in accuracy", "our runs", box=box.SIMPLE_HEAD, pad_edge=False)
+    for conclusion in CONCLUSIONS:
+        found = judge(conclusion, replicas)
+        said.add_row(conclusion.sentence, said_of_gap(found.accuracy), found.verdict)
+    flattered = [
+        Text(
+            f"{found.arch}: choosing by test accuracy gives {found.by_test:.4f}, by validation "
+            f"{found.by_validation:.4f}; test flatters its own choice by at most {100 * found.halves:.1f} points"
+        )
+        for arch in dict.fromkeys(replica.row.arch for replica in replicas)
+        if (found := flattery(arch, replicas))
+    ]
+    return Group(table, said, *flattered)

@@ -1,0 +1,75 @@
+"""The working directory of a command: its stores, its lock, and how a command is stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from data.faults import InputError
+from sweep.errors import StudyInterruptedError
+from sweep.interrupt import deferred
+from sweep.owner import describe_owner, myself
+
+LOCK = ".sweep.lock"  # one writer a directory: SQLite and MLflow's stores take no more
+
+
+def optuna_in(folder: Path) -> str:
+    """Optuna's store of a working directory."""
+    return f"sqlite:///{folder / 'optuna.db'}"
+
+
+def mlflow_in(folder: Path) -> str:
+    """MLflow's store of a working directory, the one that plain `mlflow ui` opens."""
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@contextmanager
+def stoppable(said: str = "stopped; the same command goes on from here") -> Iterator[Callable[[], bool]]:
+    """Lets Ctrl-C and SIGTERM end a command where it is safe, and says so."""
+    try:
+        with deferred() as stopping:
+            yield stopping
+    except KeyboardInterrupt as error:
+        raise StudyInterruptedError(said) from error
+
+
+def unless(stopping: Callable[[], bool], progress: Callable[[int], None]) -> Callable[[int], None]:
+    """A progress that ends what it is told of, once somebody wants that."""
+
+    def go_on(done: int) -> None:
+        if stopping():
+            raise KeyboardInterrupt
+        progress(done)
+
+    return go_on
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other sweeps out of a directory; the kernel lets go of the lock however this process ends."""
+    path = folder / LOCK
+    lock, new = FileLock(path, timeout=0), not path.exists()
+    try:
+        lock.acquire()
+    except Timeout:
+        try:
+            owner = describe_owner(json.loads(path.read_text()))
+        except ValueError:  # it has the lock and has not said yet who it is
+            owner = "another process"
+        raise InputError(
+            f"{folder}: {owner} runs a sweep in this directory; wait for it, stop it, or use another directory"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{folder}: the working directory cannot be written ({error.strerror})") from error
+    with lock:
+        path.write_text(json.dumps(myself()))
+        try:
+            yield
+        except InputError:
+            if new:  # what is refused changes nothing
+                path.unlink()
+            raise
