@@ -365,6 +365,12 @@ def known_limits(source: Source) -> tuple[str, ...]:
     return own
 
 
+def group_of(name: str) -> str | None:
+    """What the name of an image tells of its kind of pneumonia, `bacterial` or `viral`; None if nothing."""
+    found = re.match(r"person\d+_(bacteria|virus)_", Path(name).name)
+    return None if found is None else {"bacteria": "bacterial", "virus": "viral"}[found[1]]
+
+
 def slug(name: str) -> str:
     """Turns a name into one that MLflow takes anywhere: lower case, digits and `-`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "data"

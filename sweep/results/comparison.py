@@ -1,0 +1,342 @@
+"""The architectures side by side on the same test images: scores, paired tests, errors by group, costs, and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.sources import group_of
+from sweep.results.assessment import Assessment
+from sweep.results.predictions import Predictions
+from sweep.results.significance import another_run, holm, mcnemar
+from sweep.results.statistics import Difference, Interval, difference
+
+REFERENCE = "resnet50"
+SIGNIFICANT = 0.05
+# The report's three, which it averages over the classes, and then ours.
+SHOWN = {
+    "accuracy": "accuracy",
+    "precision_macro": "precision (macro)",
+    "f1_macro": "F1 (macro)",
+    "auroc": "AUROC",
+    "balanced_accuracy": "balanced accuracy",
+    "recall": "recall",
+    "specificity": "specificity",
+    "average_precision": "average precision",
+    "ece": "calibration error",
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network takes.
+
+    Attributes:
+        parameters: Of the network.
+        flops: Floating point operations of one image's forward pass; a multiplication with its addition is two.
+        bytes: Of the network's file, as it is registered.
+        train_seconds: Of the training that made it.
+        search_seconds: Of all trainings of its study, one after the other.
+        images_per_second: What the registered network labels on this machine, in batches.
+    """
+
+    parameters: int
+    flops: int
+    bytes: int
+    train_seconds: float
+    search_seconds: float | None
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial of a search.
+
+    Attributes:
+        name: Its run's.
+        number: Its own.
+        state: `COMPLETE`, `PRUNED` or `FAIL`.
+        value: What the study makes of it, at its best epoch; None where it did not get that far.
+        validation: Its scores on validation at that epoch, `accuracy`, `auroc`, ...
+        test: Its scores on test, opened after the choice; None where they were not.
+        seconds: How long it took.
+        params: Its hyperparameters.
+    """
+
+    name: str
+    number: int
+    state: str
+    value: float | None
+    validation: Mapping[str, float]
+    test: Mapping[str, float] | None
+    seconds: float
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A study, as far as a comparison shows it.
+
+    Attributes:
+        name: Its full name.
+        metric: What it chose by.
+        maximize: Whether more of it is better.
+        trials: In the order in which they were begun.
+        importances: How much of the value's variance each hyperparameter explains; empty where too few trials tell.
+    """
+
+    name: str
+    metric: str
+    maximize: bool
+    trials: tuple[Tried, ...]
+    importances: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """The best of an architecture.
+
+    Attributes:
+        arch: The architecture.
+        version: Of the registered model.
+        run: The name of the run that made it.
+        run_id: That run.
+        params: Everything that it was trained with.
+        history: A row of metrics an epoch.
+        epoch: The one whose weights these are.
+        validation: Its scores on validation.
+        assessment: What it is worth on test.
+        predictions: What it says of the test images.
+        cost: What it takes.
+        search: The study that found it; None where Optuna's store does not have it.
+        seeds: Test scores of the same configuration with other seeds: name -> one a seed; empty without.
+    """
+
+    arch: str
+    version: str
+    run: str
+    run_id: str
+    params: Mapping[str, Any]
+    history: Sequence[Mapping[str, float]]
+    epoch: int
+    validation: Mapping[str, float]
+    assessment: Assessment
+    predictions: Predictions
+    cost: Cost
+    search: Search | None
+    seeds: Mapping[str, Sequence[float]]
+
+    @property
+    def points(self) -> float:
+        """Percentage points of test accuracy above answering always the same."""
+        return 100 * (self.assessment.scores["accuracy"].value - self.assessment.baseline["accuracy"])
+
+    @property
+    def seconds_per_point(self) -> float | None:
+        """Seconds of search for each of these points; None where the search is not known or nothing was gained."""
+        if self.cost.search_seconds is None or self.points <= 0:
+            return None
+        return self.cost.search_seconds / self.points
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether a network that is meant to be fine-tuned began with random weights."""
+        return self.params.get("weights") == "none"
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two contenders on the same images.
+
+    Attributes:
+        arch: The one.
+        against: The other.
+        accuracy: By how much the one is better, at a threshold of 0.5; its `p` is McNemar's, by whole patients.
+        auroc: Likewise; its `p` is the paired bootstrap's.
+        corrected: Both `p`, corrected for all tests of the comparison: `accuracy` and `auroc`.
+        sentence: What it comes to.
+    """
+
+    arch: str
+    against: str
+    accuracy: Difference
+    auroc: Difference
+    corrected: Mapping[str, float]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The architectures side by side.
+
+    Attributes:
+        name: The data set.
+        contenders: One an architecture.
+        champion: The architecture that validation chose.
+        reference: The one that all others are compared with.
+        duels: One for each of the others.
+        missing: Architectures that have none.
+        notes: What one should know, a sentence each.
+        counts: Images by split and class.
+        provenance: What made it.
+    """
+
+    name: str
+    contenders: tuple[Contender, ...]
+    champion: str
+    reference: str
+    duels: tuple[Duel, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    provenance: Mapping[str, Any]
+
+    @property
+    def images(self) -> int:
+        """How many test images all were scored on."""
+        return self.contenders[0].assessment.images
+
+    @property
+    def patients(self) -> int:
+        """How many patients these show."""
+        return self.contenders[0].assessment.patients
+
+    @property
+    def headline(self) -> str:
+        """The result in a sentence or two."""
+        best = self.of(self.champion)
+        scores = best.assessment.scores
+        told = (
+            f"Of {len(self.contenders)} architectures validation chooses {best.arch}: {scores['accuracy']} accuracy and "
+            f"{scores['auroc']} AUROC on {self.images:,} test images."
+        )
+        if len(self.contenders) == 1:
+            return told.replace("Of 1 architectures validation chooses", "There is only") + " Nothing to compare it with."
+        return " ".join([told, *(f"{duel.sentence}." for duel in self.duels)])
+
+    def of(self, arch: str) -> Contender:
+        """The contender of an architecture."""
+        return next(contender for contender in self.contenders if contender.arch == arch)
+
+
+def duels(contenders: Sequence[Contender], reference: str) -> tuple[Duel, ...]:
+    """Tests every contender against the reference, in accuracy and AUROC, corrected for the number of all these tests.
+
+    Args:
+        contenders: Scored on the same images, in the same order.
+        reference: The architecture of one of them.
+    """
+    (theirs,) = (contender for contender in contenders if contender.arch == reference)
+    others = [contender for contender in contenders if contender.arch != reference]
+    pairs = [(other, *_differences(other.predictions, theirs.predictions)) for other in others]
+    corrected = holm([found.p for _, *both in pairs for found in both])
+    found = []
+    for index, (other, accuracy, auroc) in enumerate(pairs):
+        chances = {"accuracy": corrected[2 * index], "auroc": corrected[2 * index + 1]}
+        images = len(other.predictions.labels)
+        sentence = _sentence(other.arch, reference, {"accuracy": accuracy, "auroc": auroc}, chances, images)
+        found.append(Duel(other.arch, reference, accuracy, auroc, chances, sentence))
+    return tuple(found)
+
+
+def errors_by_group(contenders: Sequence[Contender]) -> pd.DataFrame:
+    """Counts errors by class, and by what file names tell of its kind (bacterial and viral pneumonia).
+
+    Returns:
+        Columns group, images, and for each architecture how many of them it has wrong.
+    """
+    first = contenders[0].predictions
+    groups = [
+        f"{first.classes[label]}{f', {kind}' if (kind := group_of(name)) else ''}"
+        for name, label in zip(first.images, first.labels, strict=True)
+    ]
+    table = pd.DataFrame({"group": groups, "images": 1})
+    for contender in contenders:
+        table[contender.arch] = (called(contender.predictions) != contender.predictions.labels).astype(int)
+    return table.groupby("group", sort=True).sum().reset_index()
+
+
+def called(predictions: Predictions) -> np.ndarray:
+    """The class that each image is given at a threshold of 0.5, int [N]."""
+    likely = predictions.likely()
+    return (likely[:, 1] >= 0.5).astype(int) if len(predictions.classes) == 2 else likely.argmax(axis=1)
+
+
+def score_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Scores of every contender with their intervals, as plain data: a row a score and architecture."""
+    rows = []
+    for contender in comparison.contenders:
+        for name, label in SHOWN.items():
+            interval = contender.assessment.scores.get(name)
+            if interval is None:  # there is no specificity with more than two classes
+                continue
+            seeds = contender.seeds.get(name, ())
+            spread = another_run(seeds) if len(seeds) > 1 else None
+            rows.append(
+                {
+                    "arch": contender.arch,
+                    "score": label,
+                    "value": interval.value,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "validation": contender.validation.get(name),
+                    "seeds": len(seeds),
+                    "seeds_mean": float(np.mean(seeds)) if len(seeds) else None,
+                    "seeds_sd": float(np.std(seeds, ddof=1)) if spread else None,
+                }
+            )
+    return rows
+
+
+def cost_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Costs of every contender as plain data."""
+    return [
+        {"arch": contender.arch, **vars(contender.cost), "seconds_per_point": contender.seconds_per_point}
+        for contender in comparison.contenders
+    ]
+
+
+def flattery(contender: Contender) -> tuple[float, float] | None:
+    """How far the chosen trial falls from validation to test, and the mean of all trials, in AUROC; None if unknown."""
+    if contender.search is None:
+        return None
+    known = [trial for trial in contender.search.trials if trial.test is not None]
+    gaps = {trial.name: trial.validation["auroc"] - trial.test["auroc"] for trial in known if trial.test}
+    if len(gaps) < 2 or contender.run not in gaps:
+        return None
+    return gaps[contender.run], float(np.mean(list(gaps.values())))
+
+
+def _differences(ours: Predictions, theirs: Predictions) -> tuple[Difference, Difference]:
+    labels, patients = ours.labels, ours.patients
+    accuracy, auroc = (
+        difference(labels, ours.likely(), theirs.likely(), patients, score) for score in ("accuracy", "auroc")
+    )
+    exact = mcnemar(called(ours) == labels, called(theirs) == labels, patients)
+    return Difference(accuracy.interval, exact), auroc
+
+
+def _sentence(
+    arch: str, reference: str, found: Mapping[str, Difference], corrected: Mapping[str, float], images: int
+) -> str:
+    told = {"accuracy": "accuracy", "auroc": "AUROC"}
+    apart = {name: found[name].interval.value for name in told if corrected[name] < SIGNIFICANT}
+    gaps = "; ".join(f"{told[name]} {_points(found[name].interval)}" for name in told)
+    if not apart:
+        return f"{arch} and {reference} cannot be told apart on {images:,} images ({gaps})"
+    parts = [f"{'better' if value > 0 else 'worse'} in {told[name]}" for name, value in apart.items()]
+    if len(parts) == 2 and len({value > 0 for value in apart.values()}) == 1:
+        parts = [f"{'better' if apart['auroc'] > 0 else 'worse'} in accuracy and AUROC"]
+    rest = [told[name] for name in told if name not in apart]
+    not_so = f", and cannot be told apart in {rest[0]}" if rest else ""
+    return f"{arch} is {' and '.join(parts)} than {reference}{not_so} ({gaps})"
+
+
+def _points(interval: Interval) -> str:
+    if np.isnan(interval.low):
+        return f"{100 * interval.value:+.1f} points"
+    return f"{100 * interval.value:+.1f} points, {100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
