@@ -149,11 +149,9 @@ def seed_of(*parts: int | str) -> int:
 
 def parameters_of(plan: Plan, study: PlannedStudy) -> int:
     """Counts the parameters of a study's network without building it in memory."""
-    import torch
+    from models.outline import sketch
 
-    options = {**study.options, "weights": None} if "weights" in study.options else study.options
-    with torch.device("meta"):
-        network = ARCHITECTURES[study.arch].build("relu", 0.0, len(plan.source.classes), study.image_size, **options)
+    network = sketch(study.arch, study.image_size, len(plan.source.classes))
     return sum(parameter.numel() for parameter in network.parameters())
 
 
