@@ -44,7 +44,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int, title: str) -> Figur
         best_epoch: The epoch to mark; 0 marks none.
         title: Above the figure.
     """
-    figure, (left, right) = _panels(2, (9, 3.6), title)
+    figure, (left, right) = panels(2, (9, 3.6), title)
     epochs = history["epoch"]
     for axes, column, label, color in (
         (left, "train/loss", "train", GRAY),
@@ -82,7 +82,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     few = len(classes) <= 4
     side = max(3.6, (1.1 if few else 0.55) * len(classes) + 1)
-    figure, (axes,) = _panels(1, (side + 0.4, side), title)
+    figure, (axes,) = panels(1, (side + 0.4, side), title)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(
         xticks=range(len(classes)),
@@ -121,7 +121,7 @@ def roc_curve(
         title: Above the figure.
         threshold: An operating point to mark beside that at 0.5; with two classes.
     """
-    figure, (axes,) = _panels(1, (4.4, 4.2), title)
+    figure, (axes,) = panels(1, (4.4, 4.2), title)
     shown = [1] if len(classes) == 2 else range(len(classes))
     for index, label in enumerate(shown):
         false, true, _ = metrics.roc_curve(labels == label, likely[:, label])
@@ -154,7 +154,7 @@ def calibration(predictions: Predictions, temperature: float, title: str) -> Fig
         temperature: What logits are divided by.
         title: Above the figure.
     """
-    figure, (axes,) = _panels(1, (4.4, 4.2), title)
+    figure, (axes,) = panels(1, (4.4, 4.2), title)
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
     for name, value, color, marker in (("as trained", 1.0, ORANGE, "o"), ("as served", temperature, BLUE, "D")):
         found = reliability(predictions.labels, predictions.likely(value))
@@ -177,7 +177,7 @@ def score_histogram(predictions: Predictions, temperature: float, threshold: flo
         threshold: Marked with two classes.
         title: Above the figure.
     """
-    figure, (axes,) = _panels(1, (5.2, 3.4), title)
+    figure, (axes,) = panels(1, (5.2, 3.4), title)
     likely = predictions.likely(temperature)
     probability, true = claims(predictions.labels, likely)
     two = len(predictions.classes) == 2
@@ -259,8 +259,8 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure
     """
     names = list(next(iter(counts.values())))
     largest = max(max(images.values()) / max(1, sum(images.values())) for images in counts.values())
-    figure, panels = _panels(len(counts), (3 * len(counts), 0.32 * len(names) + 1.3), title)
-    for axes, (split, images) in zip(panels, counts.items(), strict=True):
+    figure, parts = panels(len(counts), (3 * len(counts), 0.32 * len(names) + 1.3), title)
+    for axes, (split, images) in zip(parts, counts.items(), strict=True):
         total = sum(images.values())
         shares = [images[name] / max(1, total) for name in names]
         bars = axes.barh(names, shares, color=BLUE, height=0.68)
@@ -276,19 +276,25 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure
         axes.invert_yaxis()
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
-        axes.tick_params(axis="y", length=0, labelleft=axes is panels[0])
+        axes.tick_params(axis="y", length=0, labelleft=axes is parts[0])
     return figure
 
 
-def _panels(count: int, size: tuple[float, float], title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side, in the one look that all figures share; size in inches."""
+def panels(count: int, size: tuple[float, float], title: str) -> tuple[Figure, list[Axes]]:
+    """Makes a figure with panels side by side, in the one look that all figures share.
+
+    Args:
+        count: Panels.
+        size: Width and height, in inches.
+        title: Above the figure.
+    """
     figure = Figure(figsize=size, dpi=DPI, facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     figure.suptitle(title, fontsize=11)
-    panels = [figure.add_subplot(1, count, index + 1) for index in range(count)]
-    for axes in panels:
+    row = [figure.add_subplot(1, count, index + 1) for index in range(count)]
+    for axes in row:
         axes.grid(visible=True, color="#e5e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    return figure, panels
+    return figure, row
