@@ -1,4 +1,4 @@
-"""The architectures side by side on the same test images: scores, paired tests, errors by group, costs, and sentences."""
+"""The architectures side by side on the same test images: scores, paired tests, errors by group, costs, sentences."""
 
 from __future__ import annotations
 
@@ -210,12 +210,9 @@ class Comparison:
         """The result in a sentence or two."""
         best = self.of(self.champion)
         scores = best.assessment.scores
-        told = (
-            f"Of {len(self.contenders)} architectures validation chooses {best.arch}: {scores['accuracy']} accuracy and "
-            f"{scores['auroc']} AUROC on {self.images:,} test images."
-        )
-        if len(self.contenders) == 1:
-            return told.replace("Of 1 architectures validation chooses", "There is only") + " Nothing to compare it with."
+        count = len(self.contenders)
+        who = f"Of {count} architectures validation chooses {best.arch}" if count > 1 else f"There is {best.arch} alone"
+        told = f"{who}: accuracy {scores['accuracy']} and AUROC {scores['auroc']} on {self.images:,} test images."
         return " ".join([told, *(f"{duel.sentence}." for duel in self.duels)])
 
     def of(self, arch: str) -> Contender:
