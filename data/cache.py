@@ -121,17 +121,22 @@ def remove_left_behind(older_than: float = 3600.0) -> list[Path]:
 
 def images_of(source: Source, split: Split, size: int) -> dict[str, Images]:
     """The cached images of a study: `train`, `validation` and `test`."""
-    folder = cache_folder(source, size)
-
-    def images(name: str, rows: np.ndarray) -> Images:
-        listing = source.splits[name].select(rows)
-        return Images(folder / f"{name}.npy", rows, listing.labels, listing.names, listing.patients)
-
     return {
-        "train": images("train", split.train),
-        "validation": images(split.validation_from, split.validation),
-        "test": images("test", np.arange(len(source.splits["test"]))),
+        "train": _images(source, size, "train", split.train),
+        "validation": _images(source, size, split.validation_from, split.validation),
+        "test": test_images(source, size),
     }
+
+
+def test_images(source: Source, size: int) -> Images:
+    """The cached test images of a source."""
+    return _images(source, size, "test", np.arange(len(source.splits["test"])))
+
+
+def _images(source: Source, size: int, name: str, rows: np.ndarray) -> Images:
+    listing = source.splits[name].select(rows)
+    path = cache_folder(source, size) / f"{name}.npy"
+    return Images(path, rows, listing.labels, listing.names, listing.patients)
 
 
 def _decode_all(source: Source, size: int, folder: Path, progress: Callable[[int], None]) -> None:

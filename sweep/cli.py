@@ -257,6 +257,42 @@ def promote(
 
 
 @app.command()
+def compare(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The registered model. Default: the only one there is.")
+    ] = None,
+    against: Annotated[
+        str, typer.Option(metavar="NAME", help="The architecture that all others are compared with.")
+    ] = "resnet50",
+    seeds: Annotated[
+        int, typer.Option(help="Train each winner again with so many other seeds; what was trained before is kept.")
+    ] = 0,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Where the images are now. Default: where they were.")
+    ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(help="Score all complete trials on test too, after the choice: what was it worth?"),
+    ] = True,
+    with_images: Annotated[
+        bool, typer.Option("--with-images", help="Show test images that the champion has wrong. Not for publication.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Trainings at once with --seeds. Default: one a GPU, or one a core.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda, for --seeds.")] = "auto",
+    tracking_uri: TrackingOption = None,
+    storage: StorageOption = None,
+    json: Json = False,
+) -> None:
+    """Set every architecture's best side by side on the same test images; write the report."""
+    from sweep.comparing import compare as run_compare
+
+    machine = {"workers": workers, "device": device, "tracking_uri": tracking_uri, "storage": storage}
+    run_compare(model, against, seeds, data, machine, audit=audit, with_images=with_images, as_json=json)
+
+
+@app.command()
 def replicate(
     arch: Annotated[
         list[str], typer.Option(metavar="NAME", help=f"Whose rows: {', '.join(REPORTED)}. Repeatable. Default: all.")

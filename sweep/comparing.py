@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from data.faults import InputError
+from models import ARCHITECTURES
 from sweep import display
 from sweep.plan import make_plan
 from sweep.published import ROWS
 from sweep.settings import Settings
-from sweep.workplace import stoppable
+from sweep.workplace import mlflow_in, stoppable
 
 REPORTS = "reports"
 
@@ -55,6 +58,48 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
     terminal.say(f"written to {path}, and logged as run {run_id}")
     if as_json:
         display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(replicas)})
+
+
+def compare(
+    name: str | None,
+    against: str,
+    seeds: int,
+    location: Path | None,
+    machine: Mapping[str, Any],
+    *,
+    audit: bool,
+    with_images: bool,
+    as_json: bool,
+) -> None:
+    """Sets every architecture's best side by side on the same test images, and writes the report.
+
+    Raises:
+        InputError: There is nothing to compare, or an option is wrong.
+    """
+    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
+    if against not in ARCHITECTURES:
+        raise InputError(f"--against {against}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")
+    if seeds < 0:
+        raise InputError(f"--seeds {seeds}: give 0 (none) or more")
+    with stoppable("stopped; nothing was written") as stopping:
+        from sweep.comparison import gather, log, pictures_of, plain
+        from sweep.results import report
+        from sweep.stores.tracking import open_client
+        from sweep.tables import comparison_view
+
+        client = open_client(machine["tracking_uri"] or mlflow_in(folder))
+        gathered = gather(client, name, against, seeds, location, machine, folder, terminal, stopping, audit=audit)
+        found = gathered.comparison
+        pictures = pictures_of(gathered) if with_images else []
+        page, twin = report.html(found, gathered.drawings), report.markdown(found)
+        run_id = log(gathered, page, twin)  # without patients' images, which stay on this disk
+    shown = report.html(found, gathered.drawings, pictures) if pictures else page
+    path = write_report(folder, f"{found.name}-comparison.html", shown)
+    write_report(folder, f"{found.name}-comparison.md", twin)
+    terminal.show(comparison_view(found))
+    terminal.say(f"report: {path} (and .md beside it), logged as run {run_id}")
+    if as_json:
+        display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(found)})
 
 
 def write_report(folder: Path, name: str, content: str) -> Path:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sweep.display import duration
 from sweep.listed import Tried
 from sweep.plan import Plan
 from sweep.published import CONCLUSIONS
+from sweep.results.comparison import Comparison
 from sweep.results.replication import Replica, flattery, judge, said_of_gap, side_by_side
 
 
@@ -47,3 +50,34 @@ def replication_view(replicas: Sequence[Replica]) -> Group:
         if (found := flattery(arch, replicas))
     ]
     return Group(table, said, *flattered)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} (sd {np.std(values, ddof=1):.3f})"
+
+
+def comparison_view(comparison: Comparison) -> Group:
+    """The architectures side by side."""
+    heads = ("", "accuracy (95 %)", "AUROC (95 %)", "parameters", "training", "images/s")
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    for one in comparison.contenders:
+        scores, cost = one.assessment.scores, one.cost
+        table.add_row(
+            f"{one.arch}{' *' if one.arch == comparison.champion else ''}",
+            str(scores["accuracy"]),
+            str(scores["auroc"]),
+            f"{cost.parameters:,}",
+            duration(cost.train_seconds),
+            f"{cost.images_per_second:,.0f}",
+        )
+    lines = [Text(f"{comparison.name}: {comparison.images:,} test images, * chosen by validation", style="bold"), table]
+    for one in comparison.contenders:
+        if len(seeds := one.seeds.get("accuracy", ())) > 1:
+            areas = one.seeds["auroc"]
+            lines.append(
+                Text(f"{one.arch}, {len(seeds)} other seeds: accuracy {_spread(seeds)}, AUROC {_spread(areas)}")
+            )
+    lines += [Text(f"{duel.sentence}.") for duel in comparison.duels]
+    lines += [Text(f"missing: {arch}; `sweep --arch {arch}` searches it") for arch in comparison.missing]
+    lines += [Text(f"note: {note}") for note in comparison.notes]
+    return Group(*lines)

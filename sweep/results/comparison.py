@@ -251,10 +251,12 @@ def errors_by_group(contenders: Sequence[Contender]) -> pd.DataFrame:
         f"{first.classes[label]}{f', {kind}' if (kind := group_of(name)) else ''}"
         for name, label in zip(first.images, first.labels, strict=True)
     ]
-    table = pd.DataFrame({"group": groups, "images": 1})
-    for contender in contenders:
-        table[contender.arch] = (called(contender.predictions) != contender.predictions.labels).astype(int)
-    return table.groupby("group", sort=True).sum().reset_index()
+    wrong = {one.arch: called(one.predictions) != one.predictions.labels for one in contenders}
+    rows = []
+    for group in sorted(set(groups)):
+        members = np.array([name == group for name in groups])
+        rows.append({"group": group, "images": members.sum(), **{arch: w[members].sum() for arch, w in wrong.items()}})
+    return pd.DataFrame(rows)
 
 
 def called(predictions: Predictions) -> np.ndarray:

@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -190,6 +190,11 @@ def alias_holder(client: MlflowClient, name: str, alias: str) -> Version | None:
     return None if number is None else _version(client.get_model_version(name, number))
 
 
+def models_with(client: MlflowClient, aliases: Collection[str]) -> list[str]:
+    """The registered models of which one of these aliases names a version."""
+    return sorted(model.name for model in client.search_registered_models() if set(aliases) & model.aliases.keys())
+
+
 def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
     """Points an alias to a version."""
     client.set_registered_model_alias(name, alias, version)
@@ -245,7 +250,7 @@ def load(client: MlflowClient, version: Version) -> Any:
         version: A version.
 
     Returns:
-        The `ImageClassifier` of its `serving_model.py`.
+        The `ImageClassifier` of its `serving_model.py`, with `bytes`, the size of its network's file.
 
     Raises:
         InputError: A file is missing, or is not the one that was registered.
@@ -274,6 +279,7 @@ def load(client: MlflowClient, version: Version) -> Any:
         exec(compile(serving.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102
         classifier = module.ImageClassifier()
         classifier.load_context(SimpleNamespace(artifacts={name: str(path) for name, path in files.items()}))
+        classifier.bytes = files["network"].stat().st_size
     classifier.version = version.version
     return classifier
 

@@ -266,6 +266,14 @@ class Study:
             return _recorded(self._study.best_trial)
         return None
 
+    def importances(self) -> dict[str, float]:
+        """How much of the value's variance each hyperparameter explains; empty where too few trials tell."""
+        values = {trial.value for trial in self.trials() if trial.state == "COMPLETE"}
+        if len(values) < 2:  # where all are the same nothing made a difference
+            return {}
+        with warnings.catch_warnings(record=True):  # Optuna calls its own default experimental
+            return {name: float(share) for name, share in optuna.importance.get_param_importances(self._study).items()}
+
     def figures(self, metric: str) -> dict[str, Figure]:
         """Draws Optuna's history, importance, parallel coordinate and timeline plots, those that the trials allow.
 

@@ -33,6 +33,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 STATUS = {"COMPLETE": FINISHED, "PRUNED": KILLED, "FAIL": FAILED}
+SECONDS = "epoch_seconds"
 METRICS_A_REQUEST = 1000  # MLflow's limit
 # What MLflow makes of a refused connection, a proxy's 502 and the like. A server that answers has other codes.
 _UNREACHABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
@@ -367,7 +368,7 @@ def read_run(uri: str, run_id: str) -> PastRun:
     client = open_client(uri)
     try:
         entity = client.get_run(run_id)
-        names = [name for name in entity.data.metrics if name.startswith(("train/", "val/"))]
+        names = [name for name in entity.data.metrics if name.startswith(("train/", "val/")) or name == SECONDS]
         histories = {name: client.get_metric_history(run_id, name) for name in names}
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):

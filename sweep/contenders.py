@@ -1,0 +1,271 @@
+"""What each architecture's best brings to a comparison, read from the registry, MLflow and Optuna."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import cache
+from data.faults import InputError
+from data.sources import Source
+from models import ARCHITECTURES
+from models.outline import cost, sketch
+from sweep.audit import TESTED, audit, runs_of
+from sweep.plan import Plan, make_plan, seed_of
+from sweep.results.assessment import CALIBRATED, assess
+from sweep.results.comparison import SHOWN, Contender, Cost, Search, Tried
+from sweep.results.metrics import all_scores, scores
+from sweep.results.predictions import Predictions, read_predictions
+from sweep.settings import METRICS, Settings
+from sweep.space import Listed
+from sweep.stores import registry
+from sweep.stores.registry import Version
+from sweep.stores.study import ABOUT, Recorded, Study
+from sweep.stores.tracking import PastRun, Tracking, read_run, tracking_of
+
+BATCH, LEAST_SECONDS, LEAST_BATCHES = 64, 0.5, 3
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The version that holds an architecture's alias, and where it came from.
+
+    Attributes:
+        arch: The architecture.
+        version: The version.
+        tracking: The experiment of its run.
+        past: Its run.
+        study: The study that found it; None where Optuna's store does not have it.
+    """
+
+    arch: str
+    version: Version
+    tracking: Tracking
+    past: PastRun
+    study: Study | None
+
+
+def winners(client: registry.MlflowClient, name: str, studies: Sequence[Study]) -> dict[str, Winner]:
+    """Finds who holds each architecture's alias.
+
+    Args:
+        client: Of the registry.
+        name: The registered model.
+        studies: Those of Optuna's store.
+
+    Returns:
+        By architecture, in their usual order, without those that nobody holds.
+    """
+    known = {study.noted(ABOUT)["tags"]["sweep.study_id"]: study for study in studies}
+    found = {}
+    for arch in ARCHITECTURES:
+        version = registry.alias_holder(client, name, arch)
+        if version is not None:
+            tracking = tracking_of(client, version.run_id)
+            past = read_run(tracking.uri, version.run_id)
+            found[arch] = Winner(arch, version, tracking, past, known.get(version.tags.get("sweep.study_id", "")))
+    return found
+
+
+def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[str, Any]) -> Plan:
+    """Plans to train a winner's configuration anew with other seeds; its own was chosen, and would flatter.
+
+    Args:
+        winner: The winner.
+        location: Where its images are.
+        seeds: How many.
+        settings: Further ones: workers, device, stores.
+
+    Raises:
+        InputError: The images or the split are not those that it learned from.
+    """
+    params = winner.past.params
+    limit = params.get("limit")
+    pattern = {"patient_pattern": params["patient_pattern"]} if "patient_pattern" in params else {}
+    plan = make_plan(
+        Settings(
+            archs=(winner.arch,),
+            trials=seeds,
+            data=None if winner.past.data_name == "phantom" else location,
+            epochs=int(params["epochs"]),
+            patience=int(params["patience"]),
+            image_size=int(params["image_size"]),
+            limit=None if limit is None else int(limit),
+            validation=params["validation"],
+            split_seed=int(params["split_seed"]),
+            precision=params["precision"],
+            weights=params.get("weights_file", params.get("weights", "none")),
+            finetune=params.get("finetune", "all"),
+            pruner="none",
+            experiment=winner.tracking.experiment,
+            **pattern,
+            **settings,
+        ),
+        fetch=True,
+    )
+    for what, here in (("data", plan.source.digest), ("split", plan.split.digest)):
+        if here != (there := winner.past.tags[f"sweep.{what}_digest"]):
+            raise InputError(f"{plan.source.location}: its {what} digest is {here}; {winner.past.name} has {there}")
+    space = plan.studies[0].space
+    chosen = {name: _number(params[name]) for name in space}
+    label = winner.past.name
+    listed = [Listed(label, chosen, seed_of("seeds", label, index)) for index in range(seeds)]
+    planned = plan.studies[0].of(_seeds_name(winner), listed)
+    return Plan(**{**vars(plan), "studies": (planned,)})
+
+
+def contender(
+    client: registry.MlflowClient,
+    winner: Winner,
+    source: Source | None,
+    studies: Sequence[Study],
+    progress: Callable[[int], None],
+) -> Contender:
+    """Reads and measures all that a comparison shows of a winner.
+
+    Args:
+        client: Of the registry.
+        winner: The winner.
+        source: Its data set, for test scores of the trials that were not chosen; None to leave them out.
+        studies: Those of Optuna's store; one of them may have trained it with other seeds.
+        progress: Told how many trials are done; may raise to stop.
+
+    Raises:
+        InputError: Its predictions of the test images are gone.
+    """
+    past, version, params = winner.past, winner.version, winner.past.params
+    size, classifier = int(params["image_size"]), registry.load(client, version)
+    predictions = _tested(winner)
+    classes = predictions.classes
+    search = None if winner.study is None else _search(winner, source, size, classes, progress)
+    outlined = cost(sketch(winner.arch, size, len(classes)), size)
+    epoch = int(classifier.about["provenance"]["epoch"])
+    shown = next((row for row in past.epochs if row["epoch"] == epoch), {})
+    return Contender(
+        arch=winner.arch,
+        version=version.version,
+        run=past.name,
+        run_id=version.run_id,
+        params=params,
+        history=past.epochs,
+        epoch=epoch,
+        validation={key.removeprefix("val/"): value for key, value in shown.items() if key.startswith("val/")},
+        assessment=assess(predictions, classifier.about["temperature"], classifier.about["threshold"]),
+        predictions=predictions,
+        cost=Cost(
+            outlined.parameters,
+            outlined.flops,
+            classifier.bytes,
+            _seconds(past.epochs),
+            None if search is None else sum(trial.seconds for trial in search.trials),
+            _speed(classifier, size),
+        ),
+        search=search,
+        seeds=_seeds(winner, studies),
+    )
+
+
+def _tested(winner: Winner) -> Predictions:
+    with tempfile.TemporaryDirectory() as folder:
+        path = winner.tracking.fetch(winner.version.run_id, TESTED, Path(folder))
+        if path is None:
+            raise InputError(
+                f"{winner.past.name}: its run has no {TESTED} any more, so {winner.arch} cannot be compared"
+            )
+        return read_predictions(path)
+
+
+def _search(
+    winner: Winner, source: Source | None, size: int, classes: tuple[str, ...], progress: Callable[[int], None]
+) -> Search:
+    study, tracking = winner.study, winner.tracking
+    assert study is not None  # noqa: S101
+    trials, about = study.trials(), study.noted(ABOUT)
+    run = tracking.get(winner.version.run_id)
+    parent = run.tags.get("mlflow.parentRunId", "") if run else ""
+    runs = runs_of(tracking, parent)
+    images = None
+    if source is not None:
+        cache.build(source, size)
+        images = cache.test_images(source, size)
+    found = audit(trials, runs, tracking, images, winner.past.tags["sweep.data_digest"], classes, progress)
+    if images is not None:
+        tracking.log(parent, {}, tags={"sweep.audited": f"{len(found)} trials, after the choice"})
+    return Search(
+        study.name,
+        about["metric"],
+        METRICS[about["metric"]] == "maximize",
+        tuple(
+            _tried(trial, runs[trial.number].name if trial.number in runs else str(trial.number), found)
+            for trial in trials
+            if trial.state in ("COMPLETE", "PRUNED", "FAIL")
+        ),
+        study.importances(),
+    )
+
+
+def _tried(trial: Recorded, name: str, found: Mapping[int, Predictions]) -> Tried:
+    history, test = trial.history, found.get(trial.number)
+    best = history[(trial.best_epoch or len(history)) - 1] if history else {}
+    return Tried(
+        name,
+        trial.number,
+        trial.state,
+        trial.value,
+        {key.removeprefix("val/"): value for key, value in best.items() if key.startswith("val/")},
+        None if test is None else scores(test.labels, test.likely()),
+        _seconds(history),
+        trial.params,
+    )
+
+
+def _seeds(winner: Winner, studies: Sequence[Study]) -> dict[str, list[float]]:
+    """Test scores of the trainings with other seeds, where there were any."""
+    name = f"{winner.tracking.experiment}/{_seeds_name(winner)}"
+    study = next((study for study in studies if study.name == name), None)
+    if study is None:
+        return {}
+    identity = study.noted(ABOUT)["tags"]["sweep.study_id"]
+    parents = winner.tracking.search(f"tags.`sweep.study_id` = '{identity}' and tags.`sweep.kind` = 'study'")
+    runs = runs_of(winner.tracking, parents[0].run_id) if parents else {}
+    digest = winner.past.tags["sweep.data_digest"]
+    found = audit(study.trials(), runs, winner.tracking, None, digest, ()).values()
+    every = [all_scores(tested.labels, tested.likely()) for tested in found]
+    # Those of a calibration depend on the temperature, which only the winner has.
+    names = [name for name in SHOWN if name not in CALIBRATED and every and name in every[0]]
+    return {name: [one[name] for one in every] for name in names}
+
+
+def _seeds_name(winner: Winner) -> str:
+    return f"{winner.past.name}-seeds"
+
+
+def _seconds(history: Sequence[Mapping[str, float]]) -> float:
+    return float(sum(row.get("epoch_seconds", 0.0) for row in history))
+
+
+def _speed(classifier: Any, size: int) -> float:
+    """Images a second that a loaded model labels here, in batches: the median of some."""
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, size, size), dtype=np.uint8)
+    classifier.logits(pixels)  # the first one warms up
+    seconds: list[float] = []
+    while len(seconds) < LEAST_BATCHES or sum(seconds) < LEAST_SECONDS:
+        started = time.perf_counter()
+        classifier.logits(pixels)
+        seconds.append(time.perf_counter() - started)
+    return BATCH / float(np.median(seconds))
+
+
+def _number(text: str) -> str | int | float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
