@@ -5,50 +5,16 @@ import pytest
 
 from data.faults import InputError
 from models import ARCHITECTURES
+from sweep.published import ROWS
 from sweep.settings import Settings, check, check_folder
 from sweep.space import SPACES, Choice, Range, largest_batch, study_space
 
-# The hyperparameters of every row of the report's tables: sections 3.1.2, 3.2.3 and 3.3.2.
-REPORT = [
-    *(
-        ("cnn1", {"activation": activation, "learning_rate": rate, "optimizer": optimizer, "batch_size": batch, "dropout": 0.0})
-        for activation, rate, optimizer, batch in [
-            ("relu", 1e-3, "adam", 128),
-            ("sigmoid", 1e-3, "adam", 128),
-            ("sigmoid", 1e-3, "adagrad", 128),
-            ("sigmoid", 1e-3, "adagrad", 64),
-            ("sigmoid", 1e-3, "adam", 64),
-            ("sigmoid", 1e-2, "adagrad", 128),
-        ]
-    ),
-    *(
-        ("cnn2", {"activation": activation, "learning_rate": 1e-3, "optimizer": optimizer, "batch_size": 128, "dropout": dropout})
-        for activation, optimizer, dropout in [
-            ("relu", "adagrad", 0.2),
-            ("sigmoid", "adagrad", 0.2),
-            ("sigmoid", "adam", 0.2),
-            ("sigmoid", "adam", 0.5),
-            ("sigmoid", "adagrad", 0.5),
-        ]
-    ),
-    *(
-        ("cnn3", {"activation": activation, "learning_rate": rate, "optimizer": "adagrad", "batch_size": batch, "dropout": 0.0})
-        for activation, rate, batch in [
-            ("relu", 1e-4, 64),
-            ("relu", 1e-3, 64),
-            ("relu", 1e-4, 128),
-            ("relu", 1e-5, 64),
-            ("sigmoid", 1e-4, 64),
-        ]
-    ),
-]  # fmt: skip
 
-
-@pytest.mark.parametrize(("arch", "row"), REPORT)
-def test_every_row_of_the_report_lies_in_the_space(arch, row):
-    space = SPACES[arch]
-    assert row.keys() == space.keys()
-    for name, value in row.items():
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_of_the_report_lies_in_the_space(row):
+    space = SPACES[row.arch]
+    assert row.params.keys() == space.keys()
+    for name, value in row.params.items():
         domain = space[name]
         if isinstance(domain, Choice):
             assert value in domain.values

@@ -122,3 +122,21 @@ def test_the_real_x_rays_split_by_patient(xrays):
     assert len(source.splits["train"]) == 5216
     assert (len(split.train), len(split.validation)) == (4434, 782)
     assert not patients(source, split.train) & patients(source, split.validation)
+
+
+def test_sixteen_is_what_the_report_had(source):
+    split = split_source(source, validation="sixteen")
+    counts = np.bincount(source.splits["train"].labels[split.validation])
+    assert counts.tolist() == [8, 8]
+    assert sorted([*split.train, *split.validation]) == list(range(160))
+    assert patients(source, split.train) & patients(source, split.validation)  # that is what is wrong with it
+    assert "patients are in train" in split.notes[0]
+    assert split.digest == split_source(source, validation="sixteen").digest
+
+
+def test_sixteen_takes_the_data_sets_own_where_there_is_one(source):
+    own = replace(source, splits={**source.splits, "val": source.splits["test"].select(np.arange(6))})
+    split = split_source(own, validation="sixteen")
+    assert split.validation_from == "val"
+    assert len(split.validation) == 6
+    assert len(split.train) == 160

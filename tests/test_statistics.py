@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics
 
 from sweep.results.metrics import all_scores
-from sweep.results.statistics import Interval, difference, draws, intervals, weighted_scores
+from sweep.results.statistics import Difference, Interval, difference, draws, intervals, weighted_scores
 
 
 def some(
@@ -114,11 +114,12 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
 
     found = difference(labels, ours, theirs, patients, "accuracy")
 
-    assert found.value == pytest.approx(12 / 400)
-    assert 0 < found.low < found.value < found.high
+    assert found.interval.value == pytest.approx(12 / 400)
+    assert 0 < found.interval.low < found.interval.value < found.interval.high
+    assert found.p < 0.01
     single = intervals(labels, ours, patients, all_scores(labels, ours))["accuracy"]
-    assert found.high - found.low < 0.5 * (single.high - single.low)
-    assert difference(labels, theirs, theirs, patients, "auroc") == Interval(0.0, 0.0, 0.0)
+    assert found.interval.high - found.interval.low < 0.5 * (single.high - single.low)
+    assert difference(labels, theirs, theirs, patients, "auroc") == Difference(Interval(0.0, 0.0, 0.0), 1.0)
 
 
 def test_too_few_of_a_class_have_no_interval():
@@ -133,8 +134,8 @@ def test_a_few_patients_tell_nothing_of_others():
     labels, likely = some(80, 2)
     few, enough = ([str(row % count) for row in range(80)] for count in (9, 10))
 
-    assert np.isnan(difference(labels, likely, likely[:, ::-1], few, "auroc").low)
-    assert difference(labels, likely, likely[:, ::-1], enough, "auroc").low > 0
+    assert np.isnan(difference(labels, likely, likely[:, ::-1], few, "auroc").interval.low)
+    assert difference(labels, likely, likely[:, ::-1], enough, "auroc").interval.low > 0
     assert str(intervals(labels, likely, few, all_scores(labels, likely))["auroc"]).endswith("(too few)")
 
 

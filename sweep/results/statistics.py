@@ -97,7 +97,8 @@ def difference(
     """
 
     def gap(weights: np.ndarray) -> np.ndarray:
-        return weighted_scores(labels, ours, weights)[score] - weighted_scores(labels, theirs, weights)[score]
+        one, other = (weighted_scores(labels, likely, weights, only=score)[score] for likely in (ours, theirs))
+        return one - other
 
     drawn = np.concatenate([gap(weights) for weights in draws(patients, seed)])
     interval = _interval(float(gap(np.ones((1, len(labels))))[0]), drawn, patients)
@@ -129,7 +130,7 @@ def draws(patients: Sequence[str], seed: int, count: int = RESAMPLES) -> Iterato
 
 
 def weighted_scores(
-    labels: np.ndarray, likely: np.ndarray, weights: np.ndarray, threshold: float = 0.5
+    labels: np.ndarray, likely: np.ndarray, weights: np.ndarray, threshold: float = 0.5, only: str | None = None
 ) -> dict[str, np.ndarray]:
     """Computes every score of `metrics.all_scores` for many weightings of the same predictions.
 
@@ -138,6 +139,7 @@ def weighted_scores(
         likely: Probabilities, float [N, classes].
         weights: float [draws, N], how often each image counts.
         threshold: With two classes, from which probability on an image is positive.
+        only: Leave out the slow ones but this.
 
     Returns:
         name -> float [draws], NaN where a class was not drawn; balanced_log_loss too, the mean over the classes of
@@ -160,8 +162,12 @@ def weighted_scores(
         shares = support / total[:, None]
         losses = -np.log(np.clip(likely[np.arange(len(labels)), labels], 1e-15, 1))
         ranked = [1] if two else range(classes)
-        auroc = np.mean([_auroc(one_hot[:, label], likely[:, label], weights) for label in ranked], axis=0)
-        precision = np.mean([_average_precision(one_hot[:, label], likely[:, label], weights) for label in ranked], 0)
+        slow = {
+            "auroc": lambda label: _auroc(one_hot[:, label], likely[:, label], weights),
+            "average_precision": lambda label: _average_precision(one_hot[:, label], likely[:, label], weights),
+        }
+        wanted = {name: score for name, score in slow.items() if only in (None, name)}
+        by_rank = {name: np.mean([score(label) for label in ranked], axis=0) for name, score in wanted.items()}
         squares = np.square(likely - one_hot).sum(axis=1) / (2 if two else 1)
         found = {
             "accuracy": hits.sum(axis=1) / total,
@@ -170,8 +176,7 @@ def weighted_scores(
             "recall": recalls[:, 1] if two else recalls.mean(axis=1),
             **({"specificity": recalls[:, 0]} if two else {}),
             "f1": f1s[:, 1] if two else f1s.mean(axis=1),
-            "auroc": auroc,
-            "average_precision": precision,
+            **by_rank,
             "brier": weights @ squares / total,
             "log_loss": weights @ losses / total,
             "balanced_log_loss": ((weights * losses) @ one_hot / support).mean(axis=1),
@@ -179,7 +184,7 @@ def weighted_scores(
             "precision_weighted": (shares * precisions).sum(axis=1),
             "f1_macro": f1s.mean(axis=1),
             "f1_weighted": (shares * f1s).sum(axis=1),
-            "ece": _calibration_error(labels, likely, weights),
+            **({"ece": _calibration_error(labels, likely, weights)} if only in (None, "ece") else {}),
         }
     return {name: values * everywhere for name, values in found.items()}
 

@@ -1,0 +1,101 @@
+"""The report's rows beside ours: pure arithmetic here; `test_comparing.py` trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sweep.published import CONCLUSIONS, ROWS, row_of
+from sweep.results.predictions import Predictions
+from sweep.results.replication import Attempt, Replica, final_table, flattery, judge, page, side_by_side
+
+CLASSES = ("NORMAL", "PNEUMONIA")
+
+
+def attempt(accuracy, seed=0, validation=0.9, images=400):
+    """An attempt that is right on so many of the images."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(images) % 2
+    wrong = random.permutation(images)[: round((1 - accuracy) * images)]
+    called = labels.copy()
+    called[wrong] = 1 - called[wrong]
+    logits = np.where(called[:, None] == np.arange(2), 2.0, 0.0) + random.normal(0, 0.1, (images, 2))
+    names = [f"test/{number}" for number in range(images)]
+    patients = [str(number // 2) for number in range(images)]
+    found = Predictions(names, patients, labels, logits.astype(np.float32), CLASSES)
+    return Attempt(seed, 8, validation, accuracy + 0.05, found)
+
+
+def replicas(accuracies, seeds=3):
+    """Every row with the accuracy that a function of it gives."""
+    return [
+        Replica(row, tuple(attempt(accuracies(row) + 0.005 * (seed - 1), seed) for seed in range(seeds)))
+        for row in ROWS
+    ]
+
+
+def test_theirs_lies_in_our_spread_or_not():
+    found = side_by_side(replicas(lambda row: 0.85)).set_index("row")
+    assert found.loc["cnn1 row 3", "ours"] == pytest.approx(0.85, abs=0.002)
+    assert found.loc["cnn1 row 3", "difference"] == pytest.approx(0.85 - 0.8542, abs=0.002)
+    assert found.loc["cnn1 row 3", "within"] == "yes"
+    assert found.loc["cnn3 row 4", "within"] == "no"
+    single = side_by_side(replicas(lambda row: 0.85, seeds=1)).set_index("row")
+    assert single.loc["cnn1 row 3", "within"] == ""  # one seed is one draw
+
+
+@pytest.mark.parametrize(
+    ("sigmoid", "relu", "verdict"), [(0.90, 0.80, "held up"), (0.80, 0.90, "contradicted"), (0.85, 0.85, "undecided")]
+)
+def test_a_conclusion_is_held_up_contradicted_or_undecided(sigmoid, relu, verdict):
+    found = judge(CONCLUSIONS[0], replicas(lambda row: sigmoid if row.activation == "sigmoid" else relu))
+    assert found.verdict == verdict
+    assert found.accuracy.value == pytest.approx(sigmoid - relu, abs=0.01)
+    one = judge(CONCLUSIONS[0], replicas(lambda row: sigmoid if row.activation == "sigmoid" else relu, seeds=1))
+    assert one.verdict == "undecided"
+
+
+def test_rows_that_are_missing_decide_nothing():
+    only = [Replica(row_of("cnn1", 3), (attempt(0.9), attempt(0.8, 1)))]
+    assert judge(CONCLUSIONS[0], only).verdict == "undecided"
+    assert judge(CONCLUSIONS[0], only).accuracy is None
+    none = [Replica(row_of("cnn1", 3), ())]
+    assert side_by_side(none)["seeds"].tolist() == [0]
+    assert flattery("cnn1", none) is None
+    assert "none ended" in page(none, {"data": "x"}, "ours")
+
+
+def test_choosing_by_test_flatters_where_rows_are_equally_good():
+    equal = [
+        Replica(row, tuple(attempt(0.8, 10 * index + seed) for seed in range(3))) for index, row in enumerate(ROWS)
+    ]
+    found = flattery("cnn1", equal)
+    assert found.halves > 0.01  # the half that chose looks better than the half that did not
+    best = [
+        replace(one, attempts=(attempt(0.99, 1), attempt(0.99, 2))) if one.row.number == 1 else one for one in equal
+    ]
+    assert abs(flattery("cnn1", best).halves) < 0.005  # one row is far better: nobody is flattered
+
+
+def test_validation_chooses_its_own_row():
+    rows = [row_of("cnn2", number) for number in (1, 2)]
+    found = flattery(
+        "cnn2", [Replica(rows[0], (attempt(0.9, validation=0.5),)), Replica(rows[1], (attempt(0.7, validation=0.6),))]
+    )
+    assert (found.by_test, found.by_validation) == (pytest.approx(0.9), pytest.approx(0.7))
+
+
+def test_the_page_has_every_row_and_is_careful_with_the_other_protocol():
+    every = replicas(lambda row: 0.85)
+    written = page(every, {"data": "chest-xray", "pixels": "64 x 64"}, "ours")
+    for row in ROWS:
+        assert f"| {row.name}" in written
+    for conclusion in CONCLUSIONS:
+        assert conclusion.sentence in written
+    assert "Do not believe" not in written
+    assert "Do not believe" in page(every, {"data": "chest-xray"}, "report")
+    final = final_table(every)
+    assert len(final) == 12
+    assert final[final["arch"] == "resnet50"]["ours"].isna().all()
