@@ -330,6 +330,7 @@ def replicate(
 ) -> None:
     """Train the rows of the report's tables again and set them beside its figures."""
     from sweep.comparing import replicate as run_replicate
+    from sweep.published import ROWS
 
     settings = Settings(
         archs=tuple(arch) or REPORTED,
@@ -342,6 +343,7 @@ def replicate(
         patient_pattern=patient_pattern,
         seed=seed,
         split_seed=split_seed,
+        search=(f"batch_size={','.join(sorted({str(row.batch_size) for row in ROWS}))}",),
         pruner="none",
         workers=workers,
         device=device,

@@ -23,7 +23,7 @@ from sweep.results.comparison import SHOWN, Contender, Cost, Search, Tried
 from sweep.results.metrics import all_scores, scores
 from sweep.results.predictions import Predictions, read_predictions
 from sweep.settings import METRICS, Settings
-from sweep.space import Listed
+from sweep.space import SPACES, Choice, Listed
 from sweep.stores import registry
 from sweep.stores.registry import Version
 from sweep.stores.study import ABOUT, Recorded, Study
@@ -102,6 +102,7 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
             precision=params["precision"],
             weights=params.get("weights_file", params.get("weights", "none")),
             finetune=params.get("finetune", "all"),
+            fix=tuple(f"{name}={params[name]}" for name in SPACES[winner.arch]),
             pruner="none",
             experiment=winner.tracking.experiment,
             **pattern,
@@ -112,8 +113,8 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
     for what, here in (("data", plan.source.digest), ("split", plan.split.digest)):
         if here != (there := winner.past.tags[f"sweep.{what}_digest"]):
             raise InputError(f"{plan.source.location}: its {what} digest is {here}; {winner.past.name} has {there}")
-    space = plan.studies[0].space
-    chosen = {name: _number(params[name]) for name in space}
+    # Every hyperparameter is fixed, so its space holds the one value.
+    chosen = {name: domain.values[0] for name, domain in plan.studies[0].space.items() if isinstance(domain, Choice)}
     label = winner.past.name
     listed = [Listed(label, chosen, seed_of("seeds", label, index)) for index in range(seeds)]
     planned = plan.studies[0].of(_seeds_name(winner), listed)
@@ -260,12 +261,3 @@ def _speed(classifier: Any, size: int) -> float:
         classifier.logits(pixels)
         seconds.append(time.perf_counter() - started)
     return BATCH / float(np.median(seconds))
-
-
-def _number(text: str) -> str | int | float:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -16,10 +16,11 @@ from typing import Any
 
 import pandas as pd
 
+from models.outline import outline, sketch
 from sweep import markdown
 from sweep.errors import TrackingAwayError
 from sweep.leaderboard import leaderboard
-from sweep.results import figures
+from sweep.results import diagrams, figures
 from sweep.stores.study import ABOUT, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.training import BEST
@@ -89,8 +90,7 @@ class Mirror:
         elif reopen:
             self.tracking.reopen(self.parent)
         if not self.about["params"].keys() <= run.params.keys():  # new, or a process died as it began it
-            chart = figures.class_balance(self.about["counts"], f"{self.about['data']['name']}: images by class")
-            self.tracking.log_files(self.parent, {"figures/class_balance.png": figures.png(chart)})
+            self.tracking.log_files(self.parent, self._pictures())
             self._describe(self.parent, self.about["params"])
         return mended + self.reconcile()
 
@@ -263,6 +263,17 @@ class Mirror:
         else:
             self.close(LEFT_BEHIND, failed=False)
         return [f"study {self.study.name}: its run had not ended; ended"]
+
+    def _pictures(self) -> dict[str, bytes]:
+        """What a study is about: its images by class, and its network (report figures 2, 4, 6, 8 and 11)."""
+        params, counts = self.about["params"], self.about["counts"]
+        size, classes = int(params["image_size"]), len(next(iter(counts.values())))
+        layers = outline(sketch(params["arch"], size, classes), size)
+        drawn = {
+            "class_balance": figures.class_balance(counts, f"{self.about['data']['name']}: images by class"),
+            "architecture": diagrams.architecture(layers, f"{params['arch']}, {size} x {size} pixels"),
+        }
+        return {f"figures/{name}.png": figures.png(figure) for name, figure in drawn.items()}
 
     def _bring(self, trial: Recorded, run: Run) -> list[str]:
         """Brings one run to what the study knows of its trial."""

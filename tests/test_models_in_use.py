@@ -7,7 +7,7 @@ import io
 import json
 import re
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from mlflow.pyfunc import load_model
 from PIL import Image
 
 from data.decode import decode
-from sweep import cli
 from sweep.card import DESCRIPTION_LENGTH
 from sweep.results.predictions import read_predictions
 from tests.served import text
@@ -38,18 +37,9 @@ def store(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def run(store: Path, typed):
     """Runs a command in the store's directory and returns exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.chdir(store)
-        monkeypatch.setattr(sys, "argv", ["sweep", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
+    return partial(typed, store)
 
 
 @pytest.fixture
