@@ -111,7 +111,7 @@ def calibration(contenders: Sequence[Contender]) -> go.Figure:
                 x=_plain(found.predicted),
                 y=_plain(found.observed),
                 mode="lines+markers",
-                line={"color": color(one.arch), "width": 1.5},
+                line={"color": color(one.arch), "width": 1},
                 marker={
                     "symbol": symbol(one.arch),
                     "size": _plain(5 + 18 * np.sqrt(found.images / found.images.sum())),
@@ -217,7 +217,8 @@ def learning_curves(contender: Contender, part: Literal["loss", "scores"]) -> go
     known = _known([value for ys in values for value in ys])
     # A first epoch that blew up would press the others flat.
     if part == "loss" and known and max(known) > 30 * min(known) > 0:
-        figure.update_yaxes(type="log")
+        ticks = _ticks(_STEPS, min(known), max(known))
+        figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     if contender.epoch:
         figure.add_vline(x=contender.epoch, line={"color": NEUTRAL, "width": 1.5, "dash": "dash"})
         figure.add_annotation(
@@ -370,16 +371,14 @@ def cost(contenders: Sequence[Contender], over: Literal["train_seconds", "flops"
     """
     label, said, steps = {
         "train_seconds": ("training time", human_seconds, _TIMES),
-        "flops": ("floating point operations an image", human_count, _COUNTS),
-        "parameters": ("parameters", human_count, _COUNTS),
+        "flops": ("floating point operations an image", human_count, _STEPS),
+        "parameters": ("parameters", human_count, _STEPS),
     }[over]
     amounts = [max(float(getattr(one.cost, over)), 1e-3) for one in contenders]
     ends = [min(amounts) / 2, max(amounts) * 2]
-    within = [step for step in steps if ends[0] <= step <= ends[1]]
-    ticks = within[:: -(-len(within) // 6)] if within else sorted(set(amounts))
+    ticks = _ticks(steps, *ends)
     figure = _figure(
-        height=340,
-        showlegend=False,
+        height=360,
         xaxis={
             "title": {"text": label},
             "type": "log",
@@ -395,13 +394,10 @@ def cost(contenders: Sequence[Contender], over: Literal["train_seconds", "flops"
             go.Scatter(
                 x=[amount],
                 y=[accuracy.value],
-                mode="markers+text",
+                mode="markers",
                 marker=_marker(one.arch, 11),
                 error_y=_bars(accuracy),
-                text=[one.arch],
-                textposition="middle right",
                 name=one.arch,
-                cliponaxis=False,
                 hovertemplate=f"accuracy {said_of(accuracy)}<br>{said(amount)} ({label})<extra>{one.arch}</extra>",
             )
         )
@@ -440,7 +436,7 @@ def errors(contenders: Sequence[Contender]) -> go.Figure:
                 marker={"color": color(one.arch)},
                 name=one.arch,
                 text=[
-                    f"{count:,} of {total:,} ({100 * rate:.0f}{SPACE}%)"
+                    f"{count:,} of {total:,} ({100 * rate:.1f}{SPACE}%)"
                     for count, total, rate in zip(wrong, totals, rates[one.arch], strict=True)
                 ],
                 textposition="outside",
@@ -587,32 +583,37 @@ def said_of_metric(name: str) -> str:
 
 def human_seconds(seconds: float) -> str:
     """A time in the unit that people would choose."""
-    if seconds < 99.5:
-        return f"{seconds:.2g}{SPACE}s" if seconds < 9.95 else f"{seconds:.0f}{SPACE}s"
-    for unit, length in (("min", 60), ("h", 3600)):
-        if seconds < 99.5 * length:
+    for unit, length, most in (("s", 1, 60), ("min", 60, 60), ("h", 3600, 48)):
+        # What rounds to a whole one of the next unit is told as such.
+        if round(seconds / length) < most:
             return f"{_short(seconds / length)}{SPACE}{unit}"
     return f"{_short(seconds / 86400)}{SPACE}d"
 
 
 def human_count(count: float) -> str:
-    """A large number in thousands, millions or billions."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    """A large number in thousands, millions or billions, to three digits."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= 0.9995 * size:
-            return f"{_short(count / size)}{SPACE}{unit}"
+            return f"{count / size:.3g}{SPACE}{unit}"
     return f"{count:.0f}"
 
 
 _TIMES = [
-    *(step for unit in (1, 60, 3600) for number in (1, 2, 5, 10, 20, 30) for step in [number * unit]),
+    *(number * unit for unit in (1, 60, 3600) for number in (1, 2, 5, 10, 20, 30)),
     *(86400 * number for number in (1, 2, 5, 10, 20, 50)),
 ]
-_COUNTS = [number * 10**power for power in range(13) for number in (1, 2, 5)]
+_STEPS = [number * 10.0**power for power in range(-6, 13) for number in (1, 2, 5)]
+
+
+def _ticks(steps: Sequence[float], low: float, high: float) -> list[float]:
+    """Six of the steps between two ends, or fewer; the ends themselves where no step is."""
+    within = [step for step in steps if low <= step <= high]
+    return within[:: -(-len(within) // 6)] if within else sorted({low, high})
 
 
 def _short(number: float) -> str:
-    """With one decimal where it says something: `1.5`, `2`, `25.6`, `100`."""
-    return f"{number:.0f}" if number >= 99.5 else f"{number:.1f}".removesuffix(".0")
+    """With one decimal where it says something: `1.5`, `2`, `17`."""
+    return f"{number:.0f}" if number >= 9.95 else f"{number:.1f}".removesuffix(".0")
 
 
 def _place(arch: str) -> int:
@@ -623,7 +624,7 @@ def _place(arch: str) -> int:
 
 def _figure(height: int, **layout: Any) -> go.Figure:
     """A figure in the one look that all charts share; its width is the page's."""
-    axis = {"automargin": True, "fixedrange": True, "zeroline": False, "title": {"standoff": 8}}
+    axis = {"automargin": True, "fixedrange": True, "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}}}
     axes = {name: _merged(axis, layout.pop(name, {})) for name in ("xaxis", "yaxis")}
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", **layout.pop("legend", {})}
     return go.Figure(

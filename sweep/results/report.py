@@ -138,8 +138,8 @@ def markdown(comparison: Comparison) -> str:
                     for row in _duels(comparison)
                 ],
             ),
-            "Accuracy: McNemar's exact test by whole patients. AUROC: paired bootstrap by whole patients. The corrected p "
-            "accounts for all these tests (Holm).",
+            "Accuracy: McNemar's exact test by whole patients. AUROC: paired bootstrap by whole patients. "
+            "The corrected p accounts for all these tests (Holm).",
         ]
     costs = _costs(comparison)
     parts += [
@@ -278,7 +278,7 @@ def _costs(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _amount(number: float) -> str:
-    return f"{number:,.0f}" if number >= 99.5 else f"{number:.3g}"
+    return f"{number:,.0f}" if number >= 99.5 else f"{number:.{1 if number >= 9.95 else 2}f}"
 
 
 def _flattered(comparison: Comparison) -> list[str]:
@@ -301,7 +301,9 @@ def _fall(gap: float) -> str:
 
 def _configurations(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """Settings of the winners, those that a search chose before the others: (heading, [(name, a value each)])."""
-    names = dict.fromkeys(name for one in comparison.contenders for name in one.params)
+    names = [
+        name for name in dict.fromkeys(name for one in comparison.contenders for name in one.params) if name != "arch"
+    ]
     searched = {
         name
         for one in comparison.contenders
