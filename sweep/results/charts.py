@@ -27,6 +27,8 @@ NEUTRAL = "#7f7f7f"
 # Classes are no architectures and share no colour with them; a line around each bar does what contrast does not.
 CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")
 NOTHING = "rgba(0,0,0,0)"
+# As high as wide, and right below the legend where the page is narrow.
+_SQUARE = {"scaleanchor": "x", "constrain": "domain", "constraintoward": "top"}
 SPACE = "\u00a0"
 
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss"}
@@ -54,7 +56,7 @@ def roc(contenders: Sequence[Contender]) -> go.Figure:
     figure = _figure(
         height=440,
         xaxis=_share("false positive rate", constrain="domain"),
-        yaxis=_share("true positive rate", scaleanchor="x", constrain="domain"),
+        yaxis=_share("true positive rate", **_SQUARE),
     )
     figure.add_trace(_diagonal(0, 1))
     told = (
@@ -101,7 +103,7 @@ def calibration(contenders: Sequence[Contender]) -> go.Figure:
         xaxis=_share(
             f"probability of {escape(predictions.classes[1])}" if two else "largest probability", constrain="domain"
         ),
-        yaxis=_share("came true", scaleanchor="x", constrain="domain"),
+        yaxis=_share("came true", **_SQUARE),
     )
     figure.add_trace(_diagonal(0, 1))
     for one in contenders:
@@ -115,9 +117,9 @@ def calibration(contenders: Sequence[Contender]) -> go.Figure:
                 marker={
                     "symbol": symbol(one.arch),
                     "size": _plain(5 + 18 * np.sqrt(found.images / found.images.sum())),
-                    "opacity": 0.8,
                     "line": {"width": 0},
                 },
+                cliponaxis=False,
                 customdata=found.images.tolist(),
                 name=f"{one.arch}, error {one.assessment.scores['ece'].value:.3f}",
                 hovertemplate="%{customdata:,} images: said %{x:.1%}, came true %{y:.1%}"
@@ -345,7 +347,7 @@ def selection(contenders: Sequence[Contender], score: str) -> go.Figure:
                 x=[_number(x) for x, *_ in found],
                 y=[_number(y) for _, y, _ in found],
                 mode="markers",
-                marker={**_marker(one.arch, 9), "opacity": 0.85},
+                marker=_marker(one.arch, 9),
                 customdata=[name for *_, name in found],
                 name=one.arch,
                 hovertemplate="%{customdata}<br>validation %{x:.3f}, test %{y:.3f}<extra></extra>",
@@ -358,7 +360,7 @@ def selection(contenders: Sequence[Contender], score: str) -> go.Figure:
     figure.add_trace(_diagonal(*ends))
     figure.add_trace(_rings(rings))
     figure.update_xaxes(title={"text": f"{label} on validation"}, range=ends, constrain="domain")
-    figure.update_yaxes(title={"text": f"{label} on test"}, range=ends, scaleanchor="x", constrain="domain")
+    figure.update_yaxes(title={"text": f"{label} on test"}, range=ends, **_SQUARE)
     return figure
 
 
@@ -421,7 +423,7 @@ def errors(contenders: Sequence[Contender]) -> go.Figure:
             "title": {"text": "share of the group's images that are called wrong"},
             "tickformat": ".0%",
             # Room for the counts behind the longest bar.
-            "range": [0, 1.45 * max(map(max, rates.values())) or 1],
+            "range": [0, 1.5 * max(map(max, rates.values())) or 1],
         },
         yaxis={"showgrid": False, "autorange": "reversed"},
     )
@@ -435,13 +437,10 @@ def errors(contenders: Sequence[Contender]) -> go.Figure:
                 orientation="h",
                 marker={"color": color(one.arch)},
                 name=one.arch,
-                text=[
-                    f"{count:,} of {total:,} ({100 * rate:.1f}{SPACE}%)"
-                    for count, total, rate in zip(wrong, totals, rates[one.arch], strict=True)
-                ],
+                text=[f"{count:,} of {total:,}" for count, total in zip(wrong, totals, strict=True)],
                 textposition="outside",
                 cliponaxis=False,
-                hovertemplate=f"%{{text}} of %{{y}} wrong<extra>{one.arch}</extra>",
+                hovertemplate=f"%{{text}} wrong, %{{x:.1%}}<extra>{one.arch}</extra>",
             )
         )
     return figure
@@ -545,7 +544,7 @@ def seeds(contenders: Sequence[Contender], score: str) -> go.Figure | None:
                 x=values,
                 y=[one.arch] * len(values),
                 mode="markers",
-                marker={**_marker(one.arch, 10), "opacity": 0.8},
+                marker=_marker(one.arch, 10),
                 customdata=list(range(1, len(values) + 1)),
                 hovertemplate=f"seed %{{customdata}} of {len(values)}: %{{x:.3f}}<extra>{one.arch}</extra>",
             )
@@ -652,7 +651,7 @@ def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 def _share(title: str, **more: Any) -> dict[str, Any]:
     """An axis from 0 to 1 that leaves room for markers at its ends."""
-    return {"title": {"text": title}, "range": [-0.02, 1.02], "dtick": 0.2, "tickformat": ".0%", **more}
+    return {"title": {"text": title}, "range": [-0.03, 1.03], "dtick": 0.2, "tickformat": ".0%", **more}
 
 
 def _marker(arch: str, size: int, *, ring: bool = False) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from sweep.settings import NOT_A_DEVICE
 TEMPLATE = "report.html.jinja"
 COLUMNS = ("accuracy", "precision_macro", "f1_macro", "auroc", "balanced_accuracy", "recall", "specificity")
 NONE = "\u2013"
-NAMES = {"mlflow.source.git.commit": "commit", "dirty": "changed since that commit"}
+NAMES = {"mlflow.source.git.commit": "commit", "dirty": "changed since that commit", "version": "version of sweep"}
 
 
 @dataclass(frozen=True)
@@ -387,7 +387,10 @@ def _seeds_told(comparison: Comparison) -> str:
 
 
 def _provenance(comparison: Comparison) -> dict[str, str]:
-    return {NAMES.get(name, name): str(value) for name, value in comparison.provenance.items()}
+    told = {
+        name: name.replace("version.", "version of ").replace("machine.", "machine, ") for name in comparison.provenance
+    }
+    return {NAMES.get(name, told[name]): str(value) for name, value in comparison.provenance.items()}
 
 
 def _prose(text: str) -> Markup:
