@@ -26,9 +26,10 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star")
 NEUTRAL = "#7f7f7f"
 # Classes are no architectures and share no colour with them; a line around each bar does what contrast does not.
 CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 NOTHING = "rgba(0,0,0,0)"
 # As high as wide, and right below the legend where the page is narrow.
-_SQUARE = {"scaleanchor": "x", "constrain": "domain", "constraintoward": "top"}
+_SQUARE: dict[str, Any] = {"scaleanchor": "x", "constrain": "domain", "constraintoward": "top"}
 SPACE = "\u00a0"
 
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss"}
@@ -243,7 +244,9 @@ def search_history(contender: Contender) -> go.Figure | None:
     if search is None or not search.trials:
         return None
     metric = said_of_metric(search.metric)
-    figure = _figure(height=300, xaxis={"title": {"text": "trial"}}, yaxis={"title": {"text": metric}})
+    # Whole numbers, however few trials there are.
+    step = max(1, len(search.trials) // 6)
+    figure = _figure(height=300, xaxis={"title": {"text": "trial"}, "dtick": step}, yaxis={"title": {"text": metric}})
     finished = [trial for trial in search.trials if trial.state == "COMPLETE" and _number(trial.value) is not None]
     if finished:
         best = np.maximum if search.maximize else np.minimum
@@ -420,7 +423,7 @@ def errors(contenders: Sequence[Contender]) -> go.Figure:
         barmode="group",
         bargap=0.25,
         xaxis={
-            "title": {"text": "share of the group's images that are called wrong"},
+            "title": {"text": "share that is called wrong"},
             "tickformat": ".0%",
             # Room for the counts behind the longest bar.
             "range": [0, 1.5 * max(map(max, rates.values())) or 1],
@@ -636,7 +639,8 @@ def _figure(height: int, **layout: Any) -> go.Figure:
             # A finger that scrolls the page over a chart does not zoom it.
             "dragmode": False,
             "hovermode": "closest",
-            "font": {"family": "system-ui, sans-serif", "size": 13},
+            "font": {"family": FONT, "size": 13},
+            "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
             "legend": legend,
             **axes,
             **layout,

@@ -121,7 +121,7 @@ def markdown(comparison: Comparison) -> str:
                 (f"always {comparison.contenders[0].assessment.always}", *_baseline(comparison)),
             ],
         ),
-        f"At a threshold of 0.5, on {comparison.images:,} images of {comparison.patients:,} patients. In brackets "
+        f"{_decided(comparison)}, on {comparison.images:,} images of {comparison.patients:,} patients. In brackets "
         f"{100 * CONFIDENCE:g} % intervals, from drawing whole patients anew; they tell nothing of another seed.",
         *(["\n".join(f"- {_missing(arch)}" for arch in comparison.missing)] if comparison.missing else []),
         "## What is to be known",
@@ -139,7 +139,7 @@ def markdown(comparison: Comparison) -> str:
                 ],
             ),
             "Accuracy: McNemar's exact test by whole patients. AUROC: paired bootstrap by whole patients. "
-            "The corrected p accounts for all these tests (Holm).",
+            "The corrected p accounts for the number of these tests (Holm).",
         ]
     costs = _costs(comparison)
     parts += [
@@ -208,6 +208,11 @@ def _notes(comparison: Comparison) -> list[str]:
     names = (*(one.arch for one in comparison.contenders), *comparison.missing)
     notes = [note if note.startswith(names) else note[:1].upper() + note[1:] for note in comparison.notes]
     return [note if note.endswith(".") else f"{note}." for note in notes]
+
+
+def _decided(comparison: Comparison) -> str:
+    two = len(comparison.contenders[0].predictions.classes) == 2
+    return "At a threshold of 0.5" if two else "By the largest probability"
 
 
 def _missing(arch: str) -> str:
