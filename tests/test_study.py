@@ -12,7 +12,7 @@ import pytest
 from data.faults import InputError
 from sweep.errors import StudyFailedError
 from sweep.owner import born, myself
-from sweep.space import SPACES, study_space
+from sweep.space import SPACES, Listed, study_space
 from sweep.stores.files import open_whole
 from sweep.stores.study import OWNER, open_study
 
@@ -63,6 +63,49 @@ def test_a_retry_that_ended_before_it_got_its_parameters_is_still_the_same(open_
     assert later.retry(popped.number)
     later.fail(popped.number)
     assert later.ask().params == first.params
+
+
+def test_given_trials_are_asked_once_each_and_keep_what_they_were_given(open_it):
+    params = {
+        "activation": "sigmoid",
+        "optimizer": "adagrad",
+        "learning_rate": 0.001,
+        "batch_size": 128,
+        "dropout": 0.0,
+    }
+    listed = [
+        Listed("row 1", params, 7),
+        Listed("row 2", {**params, "batch_size": 64}, 8, patience=0),
+        Listed("row 1", params, 9),
+    ]
+    study = open_it()
+    for _ in range(2):  # the same command typed again
+        study.enqueue(listed)
+    asked = [study.ask() for _ in listed]
+    assert [(one.label, one.seed, one.patience) for one in asked] == [
+        ("row 1", 7, None),
+        ("row 2", 8, 0),
+        ("row 1", 9, None),
+    ]
+    assert asked[1].params == listed[1].params
+    study.retry(asked[1].number, failures=1)
+    study.fail(asked[1].number)
+    study.enqueue(listed)  # it has been tried, whatever came of it
+    again = study.ask()
+    assert (again.label, again.seed, again.patience, again.params) == ("row 2", 8, 0, listed[1].params)
+    assert len(study.trials()) == 4
+
+
+def test_importance_needs_values_that_differ(open_it):
+    study = open_it()
+    for value in (0.5, 0.5):
+        study.complete(study.ask().number, value)
+    assert study.importances() == {}
+    for index in range(6):
+        study.complete(study.ask().number, 0.5 + index / 20)
+    found = study.importances()
+    assert found.keys() == SPACES["cnn1"].keys()
+    assert sum(found.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("warmup", [1, 3])
