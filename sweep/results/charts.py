@@ -28,9 +28,10 @@ NEUTRAL = "#7f7f7f"
 CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 NOTHING = "rgba(0,0,0,0)"
-# As high as wide, and right below the legend where the page is narrow.
-_SQUARE: dict[str, Any] = {"scaleanchor": "x", "constrain": "domain", "constraintoward": "top"}
 SPACE = "\u00a0"
+# Margins grow for names alone. Where they grow for numbers they may never settle: fewer pixels have fewer numbers, which
+# leave more pixels.
+_NAMED: dict[str, Any] = {"showgrid": False, "automargin": True}
 
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss"}
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
@@ -56,9 +57,10 @@ def roc(contenders: Sequence[Contender]) -> go.Figure:
     two = len(classes) == 2
     figure = _figure(
         height=440,
-        xaxis=_share("false positive rate", constrain="domain"),
-        yaxis=_share("true positive rate", **_SQUARE),
+        xaxis=_share("false positive rate"),
+        yaxis=_share("true positive rate"),
     )
+    _make_square(figure)
     figure.add_trace(_diagonal(0, 1))
     told = (
         f"finds %{{y:.1%}} of {classes[1]}<br>and calls %{{x:.1%}} of {classes[0]} so too"
@@ -101,11 +103,10 @@ def calibration(contenders: Sequence[Contender]) -> go.Figure:
     two = len(predictions.classes) == 2
     figure = _figure(
         height=440,
-        xaxis=_share(
-            f"probability of {escape(predictions.classes[1])}" if two else "largest probability", constrain="domain"
-        ),
-        yaxis=_share("came true", **_SQUARE),
+        xaxis=_share(f"probability of {escape(predictions.classes[1])}" if two else "largest probability"),
+        yaxis=_share("came true"),
     )
+    _make_square(figure)
     figure.add_trace(_diagonal(0, 1))
     for one in contenders:
         found = reliability(one.predictions.labels, one.predictions.likely(one.assessment.temperature))
@@ -138,10 +139,10 @@ def confusion(contender: Contender) -> go.Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = _figure(
         height=max(280, 56 * len(classes) + 100),
-        xaxis={"title": {"text": "called"}, "showgrid": False, "ticks": ""},
+        xaxis={"title": {"text": "called"}, "showgrid": False, "ticks": "", "automargin": True},
         yaxis={
             "title": {"text": "is"},
-            "showgrid": False,
+            **_NAMED,
             "ticks": "",
             "autorange": "reversed",
             "tickangle": -90 if len(classes) == 2 else 0,
@@ -311,7 +312,7 @@ def importance(contender: Contender) -> go.Figure | None:
             "tickformat": ".0%",
             "range": [0, 1.25 * max(shares) or 1],
         },
-        yaxis={"showgrid": False},
+        yaxis=_NAMED,
     )
     figure.add_trace(
         go.Bar(
@@ -362,8 +363,9 @@ def selection(contenders: Sequence[Contender], score: str) -> go.Figure:
     label = LABELS[score]
     figure.add_trace(_diagonal(*ends))
     figure.add_trace(_rings(rings))
-    figure.update_xaxes(title={"text": f"{label} on validation"}, range=ends, constrain="domain")
-    figure.update_yaxes(title={"text": f"{label} on test"}, range=ends, **_SQUARE)
+    figure.update_xaxes(title={"text": f"{label} on validation"}, range=ends, nticks=6)
+    figure.update_yaxes(title={"text": f"{label} on test"}, range=ends, nticks=6)
+    _make_square(figure)
     return figure
 
 
@@ -428,7 +430,7 @@ def errors(contenders: Sequence[Contender]) -> go.Figure:
             # Room for the counts behind the longest bar.
             "range": [0, 1.5 * max(map(max, rates.values())) or 1],
         },
-        yaxis={"showgrid": False, "autorange": "reversed"},
+        yaxis={**_NAMED, "autorange": "reversed"},
     )
     for one in contenders:
         wrong = [int(count) for count in table[one.arch]]
@@ -458,7 +460,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> go.Figure | N
         height=110 + 46 * len(splits),
         barmode="stack",
         xaxis={"title": {"text": "share of the split's images"}, "tickformat": ".0%", "range": [0, 1]},
-        yaxis={"showgrid": False, "autorange": "reversed"},
+        yaxis={**_NAMED, "autorange": "reversed"},
         legend={"traceorder": "normal"},
     )
     for place, name in enumerate(dict.fromkeys(name for images in counts.values() for name in images)):
@@ -494,7 +496,7 @@ def forest(duels: Sequence[Duel], score: Literal["accuracy", "auroc"]) -> go.Fig
         height=110 + 48 * len(duels),
         showlegend=False,
         xaxis={"title": {"text": f"difference in {LABELS[score]}, points"}},
-        yaxis={"showgrid": False, "autorange": "reversed", "type": "category"},
+        yaxis={**_NAMED, "autorange": "reversed", "type": "category"},
     )
     ends = [0.0]
     for duel in duels:
@@ -527,7 +529,7 @@ def seeds(contenders: Sequence[Contender], score: str) -> go.Figure | None:
     figure = _figure(
         height=110 + 52 * len(some),
         xaxis={"title": {"text": f"test {LABELS[score]}"}},
-        yaxis={"showgrid": False, "autorange": "reversed", "type": "category"},
+        yaxis={**_NAMED, "autorange": "reversed", "type": "category"},
         showlegend=False,
     )
     for one in some:
@@ -626,14 +628,14 @@ def _place(arch: str) -> int:
 
 def _figure(height: int, **layout: Any) -> go.Figure:
     """A figure in the one look that all charts share; its width is the page's."""
-    axis = {"automargin": True, "fixedrange": True, "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}}}
+    axis = {"fixedrange": True, "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}}}
     axes = {name: _merged(axis, layout.pop(name, {})) for name in ("xaxis", "yaxis")}
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", **layout.pop("legend", {})}
     return go.Figure(
         layout={
             "template": "none",
             "height": height,
-            "margin": {"l": 12, "r": 16, "t": 16, "b": 12},
+            "margin": {"l": 68, "r": 24, "t": 16, "b": 48},
             "paper_bgcolor": NOTHING,
             "plot_bgcolor": NOTHING,
             # A finger that scrolls the page over a chart does not zoom it.
@@ -646,6 +648,12 @@ def _figure(height: int, **layout: Any) -> go.Figure:
             **layout,
         }
     )
+
+
+def _make_square(figure: go.Figure) -> None:
+    """Makes a chart as high as wide, right below its legend."""
+    figure.update_xaxes(constrain="domain")
+    figure.update_yaxes(scaleanchor="x", constrain="domain", constraintoward="top")
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
