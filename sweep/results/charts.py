@@ -29,8 +29,8 @@ CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 NOTHING = "rgba(0,0,0,0)"
 SPACE = "\u00a0"
-# Margins grow for names alone. Where they grow for numbers they may never settle: fewer pixels have fewer numbers, which
-# leave more pixels.
+# Margins grow for names alone. Where they grow for numbers they may never settle: fewer pixels have fewer numbers,
+# which leave more pixels.
 _NAMED: dict[str, Any] = {"showgrid": False, "automargin": True}
 
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss"}
@@ -139,6 +139,7 @@ def confusion(contender: Contender) -> go.Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = _figure(
         height=max(280, 56 * len(classes) + 100),
+        margin={"l": 12, "r": 8, "t": 8, "b": 12},
         xaxis={"title": {"text": "called"}, "showgrid": False, "ticks": "", "automargin": True},
         yaxis={
             "title": {"text": "is"},
@@ -247,7 +248,7 @@ def search_history(contender: Contender) -> go.Figure | None:
     metric = said_of_metric(search.metric)
     # Whole numbers, however few trials there are.
     step = max(1, len(search.trials) // 6)
-    figure = _figure(height=300, xaxis={"title": {"text": "trial"}, "dtick": step}, yaxis={"title": {"text": metric}})
+    figure = _figure(height=320, xaxis={"title": {"text": "trial"}, "dtick": step}, yaxis={"title": {"text": metric}})
     finished = [trial for trial in search.trials if trial.state == "COMPLETE" and _number(trial.value) is not None]
     if finished:
         best = np.maximum if search.maximize else np.minimum
@@ -630,12 +631,19 @@ def _figure(height: int, **layout: Any) -> go.Figure:
     """A figure in the one look that all charts share; its width is the page's."""
     axis = {"fixedrange": True, "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}}}
     axes = {name: _merged(axis, layout.pop(name, {})) for name in ("xaxis", "yaxis")}
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", **layout.pop("legend", {})}
+    legend = {
+        "orientation": "h",
+        "x": 0,
+        "font": {"size": 12},
+        "y": 1.02,
+        "yanchor": "bottom",
+        **layout.pop("legend", {}),
+    }
     return go.Figure(
         layout={
             "template": "none",
             "height": height,
-            "margin": {"l": 68, "r": 24, "t": 16, "b": 48},
+            "margin": {"l": 62, "r": 24, "t": 16, "b": 48},
             "paper_bgcolor": NOTHING,
             "plot_bgcolor": NOTHING,
             # A finger that scrolls the page over a chart does not zoom it.
