@@ -16,13 +16,14 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
-from sweep import provenance
+from sweep import markdown, provenance
 from sweep.contenders import Winner, contender, plan_of_seeds, winners
 from sweep.display import Terminal
 from sweep.listed import conclude_listed
+from sweep.promotion import PERSON, TAG
 from sweep.replay import data_of
 from sweep.results import diagrams, figures
-from sweep.results.comparison import Comparison, Contender, called, cost_rows, duels, score_rows
+from sweep.results.comparison import CHOSEN, Comparison, Contender, called, cost_rows, duels, score_rows
 from sweep.results.report import Picture
 from sweep.running import run_plan
 from sweep.stores import registry
@@ -92,9 +93,11 @@ def gather(
     studies = _studies(storage)
     found = winners(client, model, studies)
     holder = registry.alias_holder(client, model, registry.CHAMPION)
-    champion = holder.tags.get("sweep.arch", "") if holder else ""
+    champion, by = holder.tags.get("sweep.arch", "") if holder else "", "gate"
+    if holder is not None and PERSON in holder.tags.get(f"{TAG}.{registry.CHAMPION}", ""):
+        by = "person"
     if champion not in found:
-        champion = next(iter(found))
+        champion, by = next(iter(found)), "nobody"
     found, notes = _same_data(found, champion)
     if seeds:
         for winner in found.values():
@@ -123,6 +126,7 @@ def gather(
         name=model,
         contenders=tuple(contenders),
         champion=champion,
+        chosen=CHOSEN[by],
         reference=reference,
         duels=duels(contenders, reference),
         missing=tuple(arch for arch in ARCHITECTURES if arch not in found),
@@ -151,7 +155,7 @@ def log(gathered: Gathered, page: str, twin: str) -> str:
             "sweep.state": "RUNNING",
             "sweep.model": comparison.name,
             "sweep.champion": comparison.champion,
-            "mlflow.note.content": twin,
+            "mlflow.note.content": markdown.note(twin, "comparison.md"),
             **provenance.tags(),
         },
     )
@@ -194,7 +198,7 @@ def pictures_of(gathered: Gathered) -> list[Picture]:
     if source is None:
         raise InputError("--with-images: the images are not here; say where with --data, and leave --no-audit away")
     found = comparison.of(comparison.champion).predictions
-    predicted, likely = called(found), found.likely()
+    predicted, likely = called(found), found.likely(comparison.of(comparison.champion).assessment.temperature)
     wrong = np.flatnonzero(predicted != found.labels)
     worst = wrong[np.argsort(-likely[wrong, predicted[wrong]], kind="stable")][:SHOWN_PICTURES]
     rows = {name: row for row, name in enumerate(source.splits["test"].names)}

@@ -5,6 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+NOTE_LENGTH = 8000  # MLflow's limit
+
+
+def note(text: str, file: str) -> str:
+    """As much of a text as MLflow takes for a run's description, in whole paragraphs, and where the rest is."""
+    if len(text) <= NOTE_LENGTH:
+        return text
+    rest = f"\n\nThe rest is in `{file}`."
+    shortened = text[: NOTE_LENGTH - len(rest)]
+    return shortened[: shortened.rindex("\n\n")] + rest
+
 
 def table(heads: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
     """Writes a table.

@@ -22,6 +22,7 @@ from sweep.stores.registry import Version, alias_holder, set_alias, tag_version
 from sweep.stores.tracking import Tracking
 
 LOG = "promotions.jsonl"
+PERSON = "by decision of a person"
 TAG = "sweep.promotion"
 VALIDATION = "predictions/validation.csv"
 # What a study chooses by, as the bootstrap computes it; a loss is better the lower it is.
@@ -83,7 +84,7 @@ def promote(tracking: Tracking, version: Version, alias: str, *, force: bool = F
     decision = judge(tracking, version, holder, alias)
     if force:
         told = f": {reason}" if reason else ""
-        sentence = f"version {version.version} takes it by decision of a person{told}"
+        sentence = f"version {version.version} takes it {PERSON}{told}"
         decision = replace(decision, moves=True, by=_login(), reason=f"{sentence} ({decision.reason})")
     _write_down(tracking, version, decision)
     if decision.moves:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
-from sweep import provenance
+from sweep import markdown, provenance
 from sweep.listed import Tried
 from sweep.plan import Plan, seed_of
 from sweep.published import CONCLUSIONS, ROWS
@@ -97,7 +97,7 @@ def log(replicas: Sequence[Replica], plan: Plan, tracking: Tracking, protocol: s
             "sweep.data": plan.source.name,
             "sweep.data_digest": plan.source.digest,
             "sweep.split_digest": plan.split.digest,
-            "mlflow.note.content": written,
+            "mlflow.note.content": markdown.note(written, "replication.md"),
             **provenance.tags(),
         },
     )

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from sweep.results.assessment import assess
-from sweep.results.comparison import Comparison, Contender, Cost, Search, Tried, duels
+from sweep.results.comparison import CHOSEN, Comparison, Contender, Cost, Search, Tried, duels
 from sweep.results.metrics import scores
 from sweep.results.predictions import Predictions
 
@@ -86,6 +86,7 @@ def comparison(count: int = 3, **options) -> Comparison:
         name="chest-xray",
         contenders=contenders,
         champion=ARCHS[count - 1],
+        chosen=CHOSEN["gate"],
         reference=ARCHS[0],
         duels=duels(contenders, ARCHS[0]),
         missing=ARCHS[count:],

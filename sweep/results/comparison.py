@@ -17,6 +17,8 @@ from sweep.results.statistics import Difference, Interval, difference
 
 REFERENCE = "resnet50"
 SIGNIFICANT = 0.05
+# Who makes a champion: the gate, somebody with --force, or, where nobody holds the alias, the order of architectures.
+CHOSEN = {"gate": "validation chooses", "person": "a person chose", "nobody": "none is champion, and first stands"}
 # The report's three, which it averages over the classes, and then ours.
 SHOWN = {
     "accuracy": "accuracy",
@@ -176,7 +178,8 @@ class Comparison:
     Attributes:
         name: The data set.
         contenders: One an architecture.
-        champion: The architecture that validation chose.
+        champion: The architecture that stands first.
+        chosen: Who chose it, as `validation chooses`; see CHOSEN.
         reference: The one that all others are compared with.
         duels: One for each of the others.
         missing: Architectures that have none.
@@ -188,6 +191,7 @@ class Comparison:
     name: str
     contenders: tuple[Contender, ...]
     champion: str
+    chosen: str
     reference: str
     duels: tuple[Duel, ...]
     missing: tuple[str, ...]
@@ -211,7 +215,7 @@ class Comparison:
         best = self.of(self.champion)
         scores = best.assessment.scores
         count = len(self.contenders)
-        who = f"Of {count} architectures validation chooses {best.arch}" if count > 1 else f"There is {best.arch} alone"
+        who = f"Of {count} architectures {self.chosen} {best.arch}" if count > 1 else f"There is {best.arch} alone"
         told = f"{who}: accuracy {scores['accuracy']} and AUROC {scores['auroc']} on {self.images:,} test images."
         return " ".join([told, *(f"{duel.sentence}." for duel in self.duels)])
 
