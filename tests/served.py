@@ -107,33 +107,33 @@ def example(network: nn.Module) -> Example:
 @contextlib.contextmanager
 def serving(model: str, log: Path, python: Path = Path(sys.executable)) -> Iterator[str]:
     """Runs `mlflow models serve` in the working directory; gives the address that takes images."""
+    # MLflow starts `uvicorn` by its name.
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    command = [python, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
+    with running(command, "ping", log, PATH=path) as address:
+        yield f"{address}/invocations"
+
+
+@contextlib.contextmanager
+def running(command: list, ping: str, log: Path, cwd: Path | None = None, **environment: str) -> Iterator[str]:
+    """Runs a server on a free port until it is no longer needed; gives its address once it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        str(python),
-        "-m",
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        model,
-        "--env-manager",
-        "local",
-        "-p",
-        str(port),
-    ]
-    # MLflow starts `uvicorn` by its name.
-    environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
     with (
         log.open("w") as output,
         subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            [*map(str, command), "-p", str(port)],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         ) as server,
     ):
         try:
-            wait_for(f"http://127.0.0.1:{port}/ping", server, log)
-            yield f"http://127.0.0.1:{port}/invocations"
+            wait_for(f"http://127.0.0.1:{port}/{ping}", server, log)
+            yield f"http://127.0.0.1:{port}"
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)  # a group of its own, since the command only starts the server

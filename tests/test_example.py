@@ -1,133 +1,154 @@
-"""The example store: it can be moved, it names no machine, it shows what it is said to show, and browsing leaves it alone."""
+"""`mlruns.example/`, a store that opens in any clone: how it is packed, and what the committed one shows."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
+from PIL import Image
 
-from sweep.results.predictions import read_predictions
+from sweep.stores.registry import Version, find_version, load
+from sweep.stores.tracking import Tracking, open_client
+from tests.browser import EXAMPLE
 
-EXAMPLE = Path(__file__).parents[1] / "mlruns.example"
-ASK = """
-import json, sys
-from mlflow import MlflowClient
-from mlflow.pyfunc import load_model
-client = MlflowClient("sqlite:///mlflow.db", "sqlite:///mlflow.db")
-runs = client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=500)
-version = client.get_model_version_by_alias("chest-xray", "cnn1")
-path = client.download_artifacts(version.run_id, "predictions/test.csv", sys.argv[1])
-model = load_model("models:/chest-xray@cnn1")
-answer = model.predict({"image": [sys.argv[2]]}) if len(sys.argv) > 2 else None
-print(json.dumps({"runs": len(runs), "path": path, "answer": answer if answer is None else answer.to_dict("records")}))
+LIMIT = 8_000_000
+ABSOLUTE = re.compile(rb"/(?:home|root|tmp|work|Users|mnt|private)/[\w.-]")
+# MLflow itself, as somebody meets it who has just cloned the repository: its default store, a process of its own.
+LOOK = """
+import json
+from pathlib import Path
+import mlflow, pandas
+
+client = mlflow.MlflowClient()
+(model,) = client.search_registered_models()
+runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()], max_results=1000)
+predictions = {}
+for alias, version in model.aliases.items():
+    loaded = Path(client.get_model_version_download_uri(model.name, version), "artifacts", "network.pt2").is_file()
+    if loaded:
+        served = mlflow.pyfunc.load_model(f"models:/{model.name}@{alias}")
+        predictions[alias] = served.predict(served.input_example)["probability"].tolist()
+print(json.dumps({
+    "aliases": model.aliases,
+    "predictions": predictions,
+    "runs": {
+        run.info.run_id: {
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "tags": run.data.tags,
+            "params": run.data.params,
+            "sources": [json.loads(entry.dataset.source) for entry in run.inputs.dataset_inputs],
+            "files": [path.as_posix() for path in Path(client.download_artifacts(run.info.run_id, "")).rglob("*")],
+        }
+        for run in runs
+    },
+}))
 """
 
 
-@pytest.fixture
-def moved(tmp_path: Path) -> Path:
-    """The store somewhere else."""
-    shutil.copytree(EXAMPLE, tmp_path / "elsewhere" / "example")
-    return tmp_path / "elsewhere" / "example"
-
-
-@pytest.fixture
-def client(moved: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{moved / 'mlflow.db'}")
-
-
-def test_it_shows_what_it_is_said_to_show(client):
-    (experiment,) = (found for found in client.search_experiments() if found.name == "chest-xray")
-    runs = client.search_runs([experiment.experiment_id], max_results=500)
-    parents = {run.info.run_name: run for run in runs if run.data.tags.get("sweep.kind") == "study"}
-    assert set(parents) == {"cnn1", "cnn2", "cnn3", "resnet50"}
-    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-    assert {run.info.status for run in children} == {"FINISHED", "KILLED", "FAILED"}
-    failed = [run for run in children if run.info.status == "FAILED"]
-    assert any(run.data.tags["sweep.cause"] == "worker lost" for run in failed)
-    assert any("sweep.retry_of" in run.data.tags for run in children)
-    model = client.get_registered_model("chest-xray")
-    assert set(model.aliases) == {"cnn1", "cnn2", "cnn3", "resnet50", "champion"}
-    (comparison,) = (run for run in runs if run.data.tags.get("sweep.kind") == "comparison")
-    assert (
-        "cannot be told apart" in comparison.data.tags["mlflow.note.content"]
-        or "than resnet50" in comparison.data.tags["mlflow.note.content"]
-    )
-
-
-def test_it_works_from_any_folder(moved, tmp_path):
-    (tmp_path / "out").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, tmp_path / "out"], cwd=moved, capture_output=True, text=True, check=False
-    )
+def look(folder: Path) -> dict:
+    """What MLflow says of the store in a folder."""
+    done = subprocess.run([sys.executable, "-c", LOOK], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert answer["runs"] > 20
-    assert len(read_predictions(Path(answer["path"])).labels) == 624
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_it_is_small_and_names_no_machine():
-    files = [path for path in EXAMPLE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert sum(path.stat().st_size for path in files) <= 8_000_000
-    assert len([path for path in files if path.suffix == ".html"]) == 1
-    assert not [path for path in files if path.suffix.lower() in (".jpg", ".jpeg", ".safetensors", ".pkl")]
-    assert all("figures" in path.parts for path in files if path.suffix == ".png")
-    for path in files:
-        if path.suffix in (".py", ".png", ".pt2"):
-            continue
-        content = path.read_bytes()
-        assert b"data:image/jpeg" not in content, path
-        for place in (b"file:///", b"/tmp/", b"/root/", b"/home/", str(EXAMPLE.parent).encode()):
-            assert place not in content or path.suffix == ".html", (path, place)
+def kind(seen: dict, kind: str) -> list[dict]:
+    return [run for run in seen["runs"].values() if run["tags"].get("sweep.kind") == kind]
 
 
-def test_every_location_is_relative():
-    with sqlite3.connect(f"file:{EXAMPLE / 'mlflow.db'}?mode=ro", uri=True) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in tables:
-            for row in database.execute(f'SELECT * FROM "{table}"'):
-                for value in row:
-                    assert not (isinstance(value, str) and value.startswith(("/", "file:"))), (table, value)
+def ends(run: dict) -> list[str]:
+    """The run's files by their place in it."""
+    return [path.partition("/artifacts/")[2] for path in run["files"]]
 
 
-def test_the_script_packs_what_it_says(tmp_path, monkeypatch):
-    """It leaves out what it should, and packs nothing where a path of this machine would be told."""
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    import remake
-
-    source, target = tmp_path / "store", tmp_path / "example"
-    target.mkdir()
-    artifacts = source / "mlruns" / "1" / "a" / "artifacts"
-    for name in ("checkpoint/best.safetensors", "predictions/validation.csv", "figures/roc.png", "leaderboard.json"):
-        (artifacts / name).parent.mkdir(parents=True, exist_ok=True)
-        (artifacts / name).write_text("x")
-    shutil.copy(EXAMPLE / "mlflow.db", source / "mlflow.db")
-    with sqlite3.connect(source / "mlflow.db") as database:
-        for table, column in remake.LOCATIONS:
-            rows = database.execute(f"SELECT rowid, {column} FROM {table}").fetchall()
-            for row, location in rows:
-                if location and location.startswith("./"):
-                    place = f"{source / 'mlruns'}/{location.removeprefix('./mlartifacts/')}"
-                    database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (place, row))
-    monkeypatch.setattr(remake, "HERE", target)
-    remake.pack(source)
-    packed = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
-    assert packed == [
-        "mlartifacts/1/a/artifacts/figures/roc.png",
-        "mlartifacts/1/a/artifacts/leaderboard.json",
-        "mlflow.db",
+def absolute_paths(folder: Path) -> list[tuple[str, bytes]]:
+    contents = [(path.name, path.read_bytes().replace(rb"\/", b"/")) for path in folder.rglob("*") if path.is_file()]
+    return [
+        (name, found[0]) for name, content in contents if name != "remake.py" and (found := ABSOLUTE.search(content))
     ]
 
-    (artifacts / "leaderboard.json").write_text(f'"{source}"')
-    with pytest.raises(SystemExit, match="leaderboard.json holds"):
-        remake.pack(source)
-    (artifacts / "leaderboard.json").write_text("x")
-    (artifacts / "figures" / "person1.jpeg").write_text("x")
-    with pytest.raises(SystemExit, match="is a picture"):
-        remake.pack(source)
-    assert sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()) == packed
+
+@pytest.mark.slow  # a study of its own, shared with test_browser.py
+def test_a_packed_store_opens_wherever_it_is(packed: Path, pictures: Path, tmp_path: Path, monkeypatch):
+    folder = tmp_path / "somewhere"
+    shutil.copytree(packed, folder)
+    assert absolute_paths(folder) == []
+
+    seen = look(folder)
+
+    runs = list(seen["runs"].values())
+    assert sorted(run["name"] for run in runs) == ["cnn1", "cnn1-000", "cnn1-001", "compare"]
+    (study,) = kind(seen, "study")
+    trials = [run for run in runs if "mlflow.parentRunId" in run["tags"]]
+    assert {seen["runs"][run["tags"]["mlflow.parentRunId"]]["name"] for run in trials} == {study["name"]}
+    assert "leaderboard.json" in ends(study)
+    assert all("figures/learning_curves.png" in ends(run) for run in trials)
+    # Of the one that was chosen alone.
+    assert [run["name"] for run in trials if "predictions/test.csv" in ends(run)] == [study["tags"]["sweep.best"]]
+    assert not any("checkpoint" in path for run in runs for path in run["files"])
+    # Paths give way to their last name.
+    (comparison,) = kind(seen, "comparison")
+    assert comparison["params"] == {"data": pictures.name, "list": '["train", "b"]'}
+    assert "mlflow.user" not in comparison["tags"]
+    assert all(source == {"uri": pictures.name} for run in runs for source in run["sources"])
+    # The model answers, and its files are the registered ones for the sweep's own loader too.
+    assert seen["aliases"].keys() == {"champion", "cnn1"}
+    assert seen["predictions"]["cnn1"] == pytest.approx(seen["predictions"]["champion"])
+    monkeypatch.chdir(folder)
+    client = open_client("sqlite:///mlflow.db")
+    load(client, find_version(client, "blob-pictures@cnn1"))
+
+
+def test_what_must_not_be_published_is_refused(tracking: Tracking, version: Version, tmp_path: Path):
+    made = tmp_path / "mlruns.example"
+    made.mkdir()
+    shutil.copy(EXAMPLE / "remake.py", made)
+    picture = io.BytesIO()
+    Image.new("L", (40, 40)).save(picture, "JPEG")
+    large = b"\0" * LIMIT
+    files = {"a.bin": picture.getvalue(), "b.bin": b"in \xff\0/home/somebody/secret", "large.bin": large}
+    tracking.log_files(version.run_id, files)
+    store = Path(tracking.uri.removeprefix("sqlite:///")).parent
+    before = sorted(store.rglob("*"))
+
+    done = subprocess.run([sys.executable, made / "remake.py", store], capture_output=True, text=True)
+
+    assert done.returncode == 1
+    for said in (
+        "too large",
+        "a.bin: a JPEG that is no figure of ours",
+        "/home/somebody/secret",
+        "nothing was changed",
+    ):
+        assert said in done.stderr
+    assert [path.name for path in made.iterdir()] == ["remake.py"]
+    assert sorted(store.rglob("*")) == before
+
+
+def test_the_committed_example_shows_everything():
+    """Fails until the store is committed: `uv run python mlruns.example/remake.py STORE_DIR`."""
+    assert (EXAMPLE / "mlflow.db").is_file(), "mlruns.example/mlflow.db is not there yet"
+    tracked = subprocess.run(["git", "ls-files", "-z", "."], cwd=EXAMPLE, capture_output=True, text=True, check=True)
+    assert sum((EXAMPLE / name).stat().st_size for name in tracked.stdout.split("\0") if name) <= LIMIT
+    assert absolute_paths(EXAMPLE) == []
+    status = ["git", "status", "--porcelain", "."]
+    before = subprocess.run(status, cwd=EXAMPLE, capture_output=True, text=True, check=True).stdout
+
+    seen = look(EXAMPLE)
+
+    assert subprocess.run(status, cwd=EXAMPLE, capture_output=True, text=True, check=True).stdout == before
+    architectures = {"cnn1", "cnn2", "cnn3", "resnet50"}
+    assert {"champion", *architectures} <= seen["aliases"].keys()
+    assert {run["tags"]["sweep.arch"] for run in kind(seen, "study")} == architectures
+    trials = [run for run in seen["runs"].values() if "mlflow.parentRunId" in run["tags"]]
+    assert {"COMPLETE", "PRUNED"} <= {run["tags"]["sweep.state"] for run in trials}
+    assert "FAILED" in {run["status"] for run in trials}
+    assert any("report.html" in ends(run) for run in kind(seen, "comparison"))
+    assert {"cnn1", "cnn2"} <= seen["predictions"].keys()

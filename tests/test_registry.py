@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import mlflow
@@ -97,6 +98,14 @@ def test_changes_nothing_outside_the_store(tracking: Tracking, monkeypatch: pyte
 def test_a_name_that_mlflow_refuses_is_said(tracking: Tracking, network: nn.Module):
     with pytest.raises(MlflowException, match="name"):
         register(tracking.client, new_spec(tracking, name="a/b"), network, example(network))
+
+
+def test_an_export_names_no_folder_of_this_machine(network: nn.Module, tmp_path: Path):
+    export_network(network, SIZE, tmp_path / "network.pt2")
+    with zipfile.ZipFile(tmp_path / "network.pt2") as parts:
+        content = b"".join(parts.read(name) for name in parts.namelist())
+    for folder in (Path(__file__).parents[1], Path(sys.prefix), Path.home()):
+        assert str(folder).encode() not in content
 
 
 def test_an_export_that_differs_is_refused(tmp_path: Path):

@@ -309,6 +309,8 @@ def export_network(network: torch.nn.Module, image_size: int, path: Path) -> Non
     with warnings.catch_warnings(record=True), torch.no_grad():
         program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         program.example_inputs = None  # the only part of the file that would be a pickle
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # which names folders of the machine that trained it
         torch.export.save(program, path)
         exported = torch.export.load(path).module()
         for batch in (1, 5):
