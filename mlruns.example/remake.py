@@ -1,4 +1,4 @@
-"""Makes the store in this folder: small studies on the real X-rays, packed small enough for git, and of nobody's machine.
+"""Makes the store in this folder: small studies on the real X-rays, packed small enough for git.
 
     uv run python mlruns.example/remake.py STORE --data CHEST_XRAY    runs what STORE lacks of them, then packs
     uv run python mlruns.example/remake.py STORE                      packs what is there
