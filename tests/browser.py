@@ -51,7 +51,6 @@ def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.test_sweep import sweep
 
     small = ("--image-size", 24, "--epochs", 2, "--search", "batch_size=16,32", "--workers", 1)
-
     store, made = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("made") / "mlruns.example"
     done = sweep(store, "--arch", "cnn1", "--data", pictures, "--trials", 2, *small)
     assert done.returncode == 0, done.stderr
