@@ -26,6 +26,12 @@ from pathlib import Path
 import mlflow, pandas
 
 client = mlflow.MlflowClient()
+
+def files(run_id, path=None):
+    entries = client.list_artifacts(run_id, path)
+    inside = [file for entry in entries if entry.is_dir for file in files(run_id, entry.path)]
+    return inside + [entry.path for entry in entries if not entry.is_dir]
+
 (model,) = client.search_registered_models()
 runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()], max_results=1000)
 predictions = {}
@@ -34,7 +40,9 @@ for alias, version in model.aliases.items():
     if loaded:
         served = mlflow.pyfunc.load_model(f"models:/{model.name}@{alias}")
         predictions[alias] = served.predict(served.input_example)["probability"].tolist()
+studies = [run.info.run_id for run in runs if run.data.tags.get("sweep.kind") == "study"]
 print(json.dumps({
+    "leaderboards": [json.loads(Path(client.download_artifacts(run, "leaderboard.json")).read_text()) for run in studies],
     "aliases": model.aliases,
     "predictions": predictions,
     "runs": {
@@ -44,7 +52,7 @@ print(json.dumps({
             "tags": run.data.tags,
             "params": run.data.params,
             "sources": [json.loads(entry.dataset.source) for entry in run.inputs.dataset_inputs],
-            "files": [path.as_posix() for path in Path(client.download_artifacts(run.info.run_id, "")).rglob("*")],
+            "files": files(run.info.run_id),
         }
         for run in runs
     },
@@ -63,23 +71,16 @@ def kind(seen: dict, kind: str) -> list[dict]:
     return [run for run in seen["runs"].values() if run["tags"].get("sweep.kind") == kind]
 
 
-def ends(run: dict) -> list[str]:
-    """The run's files by their place in it."""
-    return [path.partition("/artifacts/")[2] for path in run["files"]]
-
-
-def absolute_paths(folder: Path) -> list[tuple[str, bytes]]:
-    contents = [(path.name, path.read_bytes().replace(rb"\/", b"/")) for path in folder.rglob("*") if path.is_file()]
-    return [
-        (name, found[0]) for name, content in contents if name != "remake.py" and (found := ABSOLUTE.search(content))
-    ]
+def absolute_paths(files: list[Path]) -> list[tuple[str, bytes]]:
+    contents = [(path.name, path.read_bytes().replace(rb"\/", b"/")) for path in files if path.is_file()]
+    return [(name, found[0]) for name, content in contents if (found := ABSOLUTE.search(content))]
 
 
 @pytest.mark.slow  # a study of its own, shared with test_browser.py
 def test_a_packed_store_opens_wherever_it_is(packed: Path, pictures: Path, tmp_path: Path, monkeypatch):
     folder = tmp_path / "somewhere"
     shutil.copytree(packed, folder)
-    assert absolute_paths(folder) == []
+    assert absolute_paths([path for path in folder.rglob("*") if path.name != "remake.py"]) == []
 
     seen = look(folder)
 
@@ -88,10 +89,11 @@ def test_a_packed_store_opens_wherever_it_is(packed: Path, pictures: Path, tmp_p
     (study,) = kind(seen, "study")
     trials = [run for run in runs if "mlflow.parentRunId" in run["tags"]]
     assert {seen["runs"][run["tags"]["mlflow.parentRunId"]]["name"] for run in trials} == {study["name"]}
-    assert "leaderboard.json" in ends(study)
-    assert all("figures/learning_curves.png" in ends(run) for run in trials)
+    (leaderboard,) = seen["leaderboards"]
+    assert {row[0] for row in leaderboard["data"]} == {run["name"] for run in trials}
+    assert all("figures/learning_curves.png" in run["files"] for run in trials)
     # Of the one that was chosen alone.
-    assert [run["name"] for run in trials if "predictions/test.csv" in ends(run)] == [study["tags"]["sweep.best"]]
+    assert [run["name"] for run in trials if "predictions/test.csv" in run["files"]] == [study["tags"]["sweep.best"]]
     assert not any("checkpoint" in path for run in runs for path in run["files"])
     # Paths give way to their last name.
     (comparison,) = kind(seen, "comparison")
@@ -135,9 +137,11 @@ def test_what_must_not_be_published_is_refused(tracking: Tracking, version: Vers
 def test_the_committed_example_shows_everything():
     """Fails until the store is committed: `uv run python mlruns.example/remake.py STORE_DIR`."""
     assert (EXAMPLE / "mlflow.db").is_file(), "mlruns.example/mlflow.db is not there yet"
-    tracked = subprocess.run(["git", "ls-files", "-z", "."], cwd=EXAMPLE, capture_output=True, text=True, check=True)
-    assert sum((EXAMPLE / name).stat().st_size for name in tracked.stdout.split("\0") if name) <= LIMIT
-    assert absolute_paths(EXAMPLE) == []
+    listed = subprocess.run(["git", "ls-files", "-z", "."], cwd=EXAMPLE, capture_output=True, text=True, check=True)
+    files = [EXAMPLE / name for name in listed.stdout.split("\0") if name]  # without what browsing left there
+    assert EXAMPLE / "mlflow.db" in files
+    assert sum(path.stat().st_size for path in files) <= LIMIT
+    assert absolute_paths([path for path in files if path.name != "remake.py"]) == []
     status = ["git", "status", "--porcelain", "."]
     before = subprocess.run(status, cwd=EXAMPLE, capture_output=True, text=True, check=True).stdout
 
@@ -149,6 +153,7 @@ def test_the_committed_example_shows_everything():
     assert {run["tags"]["sweep.arch"] for run in kind(seen, "study")} == architectures
     trials = [run for run in seen["runs"].values() if "mlflow.parentRunId" in run["tags"]]
     assert {"COMPLETE", "PRUNED"} <= {run["tags"]["sweep.state"] for run in trials}
+    assert len(seen["leaderboards"]) == len(architectures)
     assert "FAILED" in {run["status"] for run in trials}
-    assert any("report.html" in ends(run) for run in kind(seen, "comparison"))
+    assert any("report.html" in run["files"] for run in kind(seen, "comparison"))
     assert {"cnn1", "cnn2"} <= seen["predictions"].keys()
