@@ -29,7 +29,7 @@ from sweep.stores.registry import Version
 from sweep.stores.study import ABOUT, Recorded, Study
 from sweep.stores.tracking import PastRun, Tracking, read_run, tracking_of
 
-BATCH, LEAST_SECONDS, LEAST_BATCHES = 64, 0.5, 3
+BATCH, LEAST_SECONDS, LEAST_BATCHES = 32, 0.5, 3
 
 
 @dataclass(frozen=True)
