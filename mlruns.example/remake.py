@@ -190,10 +190,10 @@ def copy_artifacts(store: Path, packed: Path, db: sqlite3.Connection, clean: Cal
 
 
 def thin(packed: Path) -> None:
-    """Gives figures a palette of 32 colours, which halves them."""
+    """Gives figures a palette of 16 colours, which takes two fifths off them."""
     for path in packed.rglob("figures/*.png"):
         with Image.open(path) as image:
-            image.convert("RGB").quantize(32).save(path, optimize=True)
+            image.convert("RGB").quantize(16, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
 def size_of(folder: Path) -> int:
