@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sweep.results import charts
+from sweep.results import chart_style, charts, search_charts, wording
 from sweep.results.comparison import SHOWN, duels
 from sweep.results.statistics import Interval
 from tests.compared import ARCHS, comparison, contender
@@ -21,16 +21,16 @@ def drawn(found):
         "errors": charts.errors(some),
         "classes": charts.class_distribution(found.counts),
         **{f"forest {score}": charts.forest(found.duels, score) for score in ("accuracy", "auroc")},
-        **{f"selection {score}": charts.selection(some, score) for score in ("accuracy", "auroc")},
+        **{f"selection {score}": search_charts.selection(some, score) for score in ("accuracy", "auroc")},
         **{f"seeds {score}": charts.seeds(some, score) for score in ("accuracy", "auroc")},
         **{f"cost {over}": charts.cost(some, over) for over in ("train_seconds", "flops", "parameters")},
     }
     for one in some:
         charted[f"confusion {one.arch}"] = charts.confusion(one)
-        charted[f"history {one.arch}"] = charts.search_history(one)
-        charted[f"importance {one.arch}"] = charts.importance(one)
-        charted[f"loss {one.arch}"] = charts.learning_curves(one, "loss")
-        charted[f"scores {one.arch}"] = charts.learning_curves(one, "scores")
+        charted[f"history {one.arch}"] = search_charts.search_history(one)
+        charted[f"importance {one.arch}"] = search_charts.importance(one)
+        charted[f"loss {one.arch}"] = search_charts.learning_curves(one, "loss")
+        charted[f"scores {one.arch}"] = search_charts.learning_curves(one, "scores")
     return charted
 
 
@@ -50,7 +50,7 @@ def luminance(color):
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
-@pytest.mark.parametrize("color", [*charts.COLORS, charts.NEUTRAL])
+@pytest.mark.parametrize("color", [*chart_style.COLORS, chart_style.NEUTRAL])
 @pytest.mark.parametrize("page", ["#ffffff", "#15191e"])
 def test_colours_stand_out_from_both_pages(color, page):
     dark, light = sorted((luminance(color), luminance(page)))
@@ -58,11 +58,11 @@ def test_colours_stand_out_from_both_pages(color, page):
 
 
 def test_an_architecture_has_one_colour_and_symbol_whoever_is_beside_it():
-    assert len({charts.color(arch) for arch in ARCHS}) == len({charts.symbol(arch) for arch in ARCHS}) == 4
+    assert len({chart_style.color(arch) for arch in ARCHS}) == len({chart_style.symbol(arch) for arch in ARCHS}) == 4
     for count in (1, 4):
         line = traces(charts.roc(comparison(count).contenders), f"cnn1, AUROC {auroc('cnn1', count):.3f}")[0].line
-        assert line.color == charts.color("cnn1")
-    assert charts.color("a network that is none of ours") in charts.COLORS
+        assert line.color == chart_style.color("cnn1")
+    assert chart_style.color("a network that is none of ours") in chart_style.COLORS
 
 
 def auroc(arch, count):
@@ -89,7 +89,7 @@ def test_without_a_search_its_charts_are_missing_and_no_other():
     absent = {name.split()[0] for name, figure in drawn(found).items() if figure is None}
     assert absent == {"history", "importance", "seeds"}
     # The chosen ones are known all the same.
-    assert [len(trace.x) for trace in charts.selection(found.contenders, "auroc").data] == [1, 1, 2, 2]
+    assert [len(trace.x) for trace in search_charts.selection(found.contenders, "auroc").data] == [1, 1, 2, 2]
 
 
 def test_three_classes_have_a_macro_roc_without_an_operating_point():
@@ -136,7 +136,7 @@ def test_confusion_matrices_count_every_image_once():
 
 
 def test_the_search_shows_every_trial_and_the_best_so_far():
-    figure = charts.search_history(comparison(1).contenders[0])
+    figure = search_charts.search_history(comparison(1).contenders[0])
     assert list(traces(figure, "best so far")[0].y) == pytest.approx([0.9, 0.91, 0.94, 0.94])
     assert [list(traces(figure, name)[0].x) for name in ("finished", "pruned", "failed")] == [[0, 1, 4], [2], [3]]
     assert list(traces(figure, "failed")[0].y) == [0.9]  # at the edge, and not left out
@@ -147,19 +147,19 @@ def test_the_search_shows_every_trial_and_the_best_so_far():
 def test_a_search_for_less_goes_down():
     one = comparison(1).contenders[0]
     search = replace(one.search, metric="val/loss", maximize=False)
-    figure = charts.search_history(replace(one, search=search))
+    figure = search_charts.search_history(replace(one, search=search))
     assert list(traces(figure, "best so far")[0].y) == pytest.approx([0.9, 0.9, 0.9, 0.9])
     assert figure.layout.yaxis.title.text == "validation loss"
 
 
 def test_the_kept_epoch_is_marked_and_a_loss_that_blew_up_is_on_a_logarithmic_scale():
     one = comparison(1).contenders[0]
-    figure = charts.learning_curves(one, "scores")
+    figure = search_charts.learning_curves(one, "scores")
     assert figure.layout.shapes[0].x0 == 3
     assert [trace.name for trace in figure.data] == ["training accuracy", "validation accuracy", "validation AUROC"]
-    assert charts.learning_curves(one, "loss").layout.yaxis.type is None
+    assert search_charts.learning_curves(one, "loss").layout.yaxis.type is None
     wild = [{**row, "val/loss": 10.0 ** -row["epoch"], "train/loss": float("nan")} for row in one.history]
-    figure = charts.learning_curves(replace(one, history=wild), "loss")
+    figure = search_charts.learning_curves(replace(one, history=wild), "loss")
     assert figure.layout.yaxis.type == "log"
     assert figure.data[0].y == (None,) * 4
 
@@ -203,19 +203,19 @@ def test_names_of_classes_are_text_under_the_cursor_too():
     ],
 )
 def test_times_are_in_the_unit_that_people_would_choose(seconds, said):
-    assert charts.human_seconds(seconds).replace(charts.SPACE, " ") == said
+    assert wording.human_seconds(seconds).replace(wording.SPACE, " ") == said
 
 
 @pytest.mark.parametrize(
     ("count", "said"), [(7, "7"), (73_694, "73.7 k"), (999_900, "1 M"), (12_345_678, "12.3 M"), (8.2e9, "8.2 G")]
 )
 def test_counts_have_three_digits(count, said):
-    assert charts.human_count(count).replace(charts.SPACE, " ") == said
+    assert wording.human_count(count).replace(wording.SPACE, " ") == said
 
 
 def test_numbers_are_written_as_in_print():
-    assert charts.said_of(Interval(0.9124, 0.8891, 0.935)) == "0.912 (0.889\u20130.935)"
-    assert charts.said_of_gap(Interval(-0.0121, -0.03, 0.004)) == "\u22121.2 (\u22123.0 to +0.4)"
-    assert charts.said_of_chance(0.00099) == "<\u00a00.001"
-    assert charts.said_of_chance(0.0312) == "0.031"
-    assert set(charts.LABELS) - {"loss"} < set(SHOWN)
+    assert wording.said_of(Interval(0.9124, 0.8891, 0.935)) == "0.912 (0.889\u20130.935)"
+    assert wording.said_of_gap(Interval(-0.0121, -0.03, 0.004)) == "\u22121.2 (\u22123.0 to +0.4)"
+    assert wording.said_of_chance(0.00099) == "<\u00a00.001"
+    assert wording.said_of_chance(0.0312) == "0.031"
+    assert set(wording.LABELS) - {"loss"} < set(SHOWN)

@@ -21,10 +21,11 @@ from plotly.offline import get_plotlyjs
 
 from sweep import markdown as writing
 from sweep.published import FINAL, TEST_IMAGES
-from sweep.results import charts
-from sweep.results.charts import SPACE, human_count, human_seconds, said_of, said_of_chance, said_of_gap
+from sweep.results import charts, search_charts
+from sweep.results.chart_style import color
 from sweep.results.comparison import SHOWN, Comparison, Contender, flattery
 from sweep.results.statistics import CONFIDENCE, Interval
+from sweep.results.wording import SPACE, human_count, human_seconds, said_of, said_of_chance, said_of_gap
 from sweep.settings import NOT_A_DEVICE
 
 TEMPLATE = "report.html.jinja"
@@ -96,7 +97,7 @@ def html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Sequence
         seeds=_seeds(comparison),
         diagrams={arch: Markup(_own_names(svg, arch)) for arch, svg in diagrams.items()},  # noqa: S704
         pictures=[(picture, b64encode(picture.jpeg).decode()) for picture in pictures],
-        colors={one.arch: charts.color(one.arch) for one in comparison.contenders},
+        colors={one.arch: color(one.arch) for one in comparison.contenders},
         heights={name: int(figure.layout.height) for name, figure in drawn.items()},  # pyright: ignore[reportAttributeAccessIssue]
         charts_json=_json(drawn),
         plotly=_packed_plotly(),
@@ -178,18 +179,18 @@ def _charts(comparison: Comparison) -> dict[str, go.Figure]:
         "errors": charts.errors(contenders),
         "cost-train_seconds": charts.cost(contenders, "train_seconds"),
         "cost-flops": charts.cost(contenders, "flops"),
-        "selection-auroc": charts.selection(contenders, "auroc"),
-        "selection-accuracy": charts.selection(contenders, "accuracy"),
+        "selection-auroc": search_charts.selection(contenders, "auroc"),
+        "selection-accuracy": search_charts.selection(contenders, "accuracy"),
         "seeds-accuracy": charts.seeds(contenders, "accuracy"),
         "seeds-auroc": charts.seeds(contenders, "auroc"),
         "classes": charts.class_distribution(comparison.counts),
     }
     for one in contenders:
         found[f"confusion-{one.arch}"] = charts.confusion(one)
-        found[f"history-{one.arch}"] = charts.search_history(one)
-        found[f"importance-{one.arch}"] = charts.importance(one)
-        found[f"loss-{one.arch}"] = charts.learning_curves(one, "loss")
-        found[f"scores-{one.arch}"] = charts.learning_curves(one, "scores")
+        found[f"history-{one.arch}"] = search_charts.search_history(one)
+        found[f"importance-{one.arch}"] = search_charts.importance(one)
+        found[f"loss-{one.arch}"] = search_charts.learning_curves(one, "loss")
+        found[f"scores-{one.arch}"] = search_charts.learning_curves(one, "scores")
     return {name: figure for name, figure in found.items() if figure is not None}
 
 

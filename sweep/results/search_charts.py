@@ -1,0 +1,245 @@
+"""Charts of a search: learning curves, the history of its trials, what mattered, and what choosing flattered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Literal
+
+import numpy as np
+import plotly.graph_objects as go
+
+from sweep.results.chart_style import (
+    NAMED_AXIS,
+    NEUTRAL,
+    STEPS,
+    arch_marker,
+    color,
+    diagonal_line,
+    finite,
+    finite_ones,
+    make_square,
+    new_figure,
+    ring_marks,
+    tick_values,
+)
+from sweep.results.comparison import Contender, Tried
+from sweep.results.wording import (
+    LABELS,
+    SPACE,
+    human_seconds,
+    said_of_metric,
+)
+
+STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
+
+
+def learning_curves(contender: Contender, part: Literal["loss", "scores"]) -> go.Figure:
+    """Draws the loss, or accuracy and AUROC, across epochs (report figures 5, 7, 9, 10 and 12).
+
+    Args:
+        contender: Its best epoch is marked.
+        part: Which of the two.
+    """
+    shade = color(contender.arch)
+    lines = {
+        "loss": (
+            ("train/loss", "training", NEUTRAL, "dot"),
+            ("val/loss", "validation", shade, "solid"),
+        ),
+        "scores": (
+            ("train/accuracy", "training accuracy", NEUTRAL, "dot"),
+            ("val/accuracy", "validation accuracy", shade, "solid"),
+            ("val/auroc", "validation AUROC", shade, "dash"),
+        ),
+    }[part]
+    epochs = [int(row["epoch"]) for row in contender.history]
+    figure = new_figure(
+        height=300,
+        hovermode="x unified",
+        xaxis={"title": {"text": "epoch"}, "dtick": max(1, len(epochs) // 8)},
+        yaxis={"title": {"text": "weighted cross entropy" if part == "loss" else "score"}},
+    )
+    values = [[finite(row.get(key)) for row in contender.history] for key, *_ in lines]
+    for (_, name, line, dash), ys in zip(lines, values, strict=True):
+        figure.add_trace(
+            go.Scatter(
+                x=epochs,
+                y=ys,
+                mode="lines+markers",
+                line={"color": line, "width": 2, "dash": dash},
+                marker={"size": 5},
+                name=name,
+                hovertemplate="%{y:.3f}",
+            )
+        )
+    known = finite_ones([value for ys in values for value in ys])
+    # A first epoch that blew up would press the others flat.
+    if part == "loss" and known and max(known) > 30 * min(known) > 0:
+        ticks = tick_values(STEPS, min(known), max(known))
+        figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    if contender.epoch:
+        figure.add_vline(x=contender.epoch, line={"color": NEUTRAL, "width": 1.5, "dash": "dash"})
+        figure.add_annotation(
+            x=contender.epoch,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            text=f"kept: epoch {contender.epoch}",
+            showarrow=False,
+            font={"size": 11},
+        )
+        # The legend stands above that.
+        figure.update_layout(legend={"y": 1.1})
+    return figure
+
+
+def search_history(contender: Contender) -> go.Figure | None:
+    """Draws what each trial of the search was worth, and the best so far; None where the search is not known."""
+    search = contender.search
+    if search is None or not search.trials:
+        return None
+    metric = said_of_metric(search.metric)
+    # Whole numbers, however few trials there are.
+    step = max(1, len(search.trials) // 6)
+    figure = new_figure(
+        height=320, xaxis={"title": {"text": "trial"}, "dtick": step}, yaxis={"title": {"text": metric}}
+    )
+    finished = [trial for trial in search.trials if trial.state == "COMPLETE" and finite(trial.value) is not None]
+    if finished:
+        best = np.maximum if search.maximize else np.minimum
+        steps = best.accumulate([float(trial.value or 0) for trial in finished]).tolist()
+        # The best stays so to the end, however many trials come to nothing.
+        last = max(trial.number for trial in search.trials)
+        figure.add_trace(
+            go.Scatter(
+                x=[*(trial.number for trial in finished), last],
+                y=[*steps, steps[-1]],
+                mode="lines",
+                line={"color": color(contender.arch), "width": 2, "shape": "hv"},
+                name="best so far",
+                hovertemplate="best so far %{y:.3f}<extra></extra>",
+            )
+        )
+    known = finite_ones([trial.value for trial in search.trials])
+    floor = (min if search.maximize else max)(known, default=0.0)
+    looks = {
+        "COMPLETE": {"symbol": "circle", "color": color(contender.arch), "size": 8},
+        "PRUNED": {"symbol": "x-thin", "color": NEUTRAL, "size": 8, "line": {"color": NEUTRAL, "width": 2}},
+        "FAIL": {"symbol": "triangle-down-open", "color": NEUTRAL, "size": 10},
+    }
+    for state, look in looks.items():
+        some = [trial for trial in search.trials if trial.state == state]
+        if some:
+            # Whoever has no value stands at the bottom, so that no trial is missing.
+            values = [finite(trial.value) for trial in some]
+            figure.add_trace(
+                go.Scatter(
+                    x=[trial.number for trial in some],
+                    y=[floor if value is None else value for value in values],
+                    mode="markers",
+                    marker=look,
+                    name=STATES[state],
+                    customdata=[_told(trial, metric) for trial in some],
+                    hovertemplate="%{customdata}<extra></extra>",
+                )
+            )
+    figure.add_trace(
+        ring_marks(
+            [
+                (trial.number, trial.value, _told(trial, metric))
+                for trial in search.trials
+                if trial.name == contender.run and trial.value is not None
+            ]
+        )
+    )
+    return figure
+
+
+def importance(contender: Contender) -> go.Figure | None:
+    """Draws how much of the search's variance each hyperparameter explains; None where nobody can tell."""
+    if contender.search is None or not contender.search.importances:
+        return None
+    found = sorted(contender.search.importances.items(), key=lambda pair: pair[1])
+    shares = [float(share) for _, share in found]
+    figure = new_figure(
+        height=60 + 34 * len(found) + 40,
+        xaxis={
+            "title": {"text": "share of the variance"},
+            "tickformat": ".0%",
+            "range": [0, 1.25 * max(shares) or 1],
+        },
+        yaxis=NAMED_AXIS,
+    )
+    figure.add_trace(
+        go.Bar(
+            x=shares,
+            y=[escape(name.replace("_", " ")) for name, _ in found],
+            orientation="h",
+            marker={"color": color(contender.arch)},
+            width=0.6,
+            text=[f"{100 * share:.0f}{SPACE}%" for share in shares],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate=f"%{{y}} explains %{{x:.0%}}<extra>{contender.arch}</extra>",
+        )
+    )
+    return figure
+
+
+def selection(contenders: Sequence[Contender], score: str) -> go.Figure:
+    """Draws each trial's score on test against that on validation, which chose.
+
+    Args:
+        contenders: Their chosen trials are ringed; of others only those whose test scores are known.
+        score: `accuracy` or `auroc`.
+    """
+    figure, points, rings = new_figure(height=400), [], []
+    for one in contenders:
+        trials = [trial for trial in _tested(one, score) if trial.name != one.run]
+        found = [(trial.validation[score], (trial.test or {})[score], trial.name) for trial in trials]
+        # The chosen one comes from the contender, which is there without a search, too.
+        if score in one.validation:
+            rings.append((one.validation[score], one.assessment.scores[score].value, f"{one.run}, chosen"))
+            found.append(rings[-1])
+        points += finite_ones([value for x, y, _ in found for value in (x, y)])
+        figure.add_trace(
+            go.Scatter(
+                x=[finite(x) for x, *_ in found],
+                y=[finite(y) for _, y, _ in found],
+                mode="markers",
+                marker=arch_marker(one.arch, 9),
+                customdata=[name for *_, name in found],
+                name=one.arch,
+                hovertemplate="%{customdata}<br>validation %{x:.3f}, test %{y:.3f}<extra></extra>",
+            )
+        )
+    low, high = (min(points), max(points)) if points else (0.0, 1.0)
+    pad = 0.06 * (high - low) or 0.05
+    ends = [low - pad, min(high + pad, 1.02)]
+    label = LABELS[score]
+    figure.add_trace(diagonal_line(*ends))
+    figure.add_trace(ring_marks(rings))
+    figure.update_xaxes(title={"text": f"{label} on validation"}, range=ends, nticks=6)
+    figure.update_yaxes(title={"text": f"{label} on test"}, range=ends, nticks=6)
+    make_square(figure)
+    return figure
+
+
+def _tested(one: Contender, score: str) -> list[Tried]:
+    """Trials whose score is known on validation and on test."""
+    trials = one.search.trials if one.search else ()
+    return [trial for trial in trials if trial.test and score in trial.test and score in trial.validation]
+
+
+def _told(trial: Tried, metric: str) -> str:
+    """What a point of a search says under the cursor."""
+    value = finite(trial.value)
+    worth = f"{metric} {value:.3f}" if value is not None else "no score"
+    params = [
+        f"{escape(name.replace('_', ' '))} {escape(f'{v:.3g}' if isinstance(v, float) else str(v))}"
+        for name, v in trial.params.items()
+    ]
+    lines = [", ".join(params[place : place + 2]) for place in range(0, len(params), 2)]
+    state = STATES.get(trial.state, trial.state.lower())
+    return "<br>".join([f"<b>{escape(trial.name)}</b>, {state} after {human_seconds(trial.seconds)}", worth, *lines])
