@@ -248,7 +248,8 @@ def page(replicas: Sequence[Replica], about: Mapping[str, Any], protocol: str) -
                 for verdict in verdicts
             ],
         ),
-        "The gap is between rows alike in all else, a mean over such pairs, with its 95 % interval over seeds.",
+        "The gap is between rows alike in all else, a mean over such pairs, with its 95 % interval over seeds. The row "
+        "without early stopping trains to the end and keeps its best epoch by validation all the same.",
         "## What choosing by test accuracy flatters",
         table(
             ("of", "the row that test chooses", "the row that validation chooses", "test flatters by at most"),
