@@ -47,6 +47,15 @@ StorageOption = Annotated[
     str | None, typer.Option(envvar="OPTUNA_STORAGE", help="Optuna's store. Default: sqlite:///optuna.db here.")
 ]
 
+LimitOption = Annotated[int | None, typer.Option(help="Use so many training images only, for trying things.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Trials to train at once. Default: one a GPU, or one a core.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, float32 or bfloat16 (training steps only).")]
+ExperimentOption = Annotated[
+    str | None,
+    typer.Option(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name."),
+]
+
 
 @app.callback(invoke_without_command=True)
 def search(
@@ -67,7 +76,7 @@ def search(
         int | None,
         typer.Option(help="Side of the images in pixels. Default: the architecture's own; 64 for the phantom."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use so many training images only, for trying things.")] = None,
+    limit: LimitOption = None,
     validation: Annotated[
         str,
         typer.Option(
@@ -110,16 +119,11 @@ def search(
     keep: Annotated[
         str, typer.Option(help=f"Whose checkpoints stay in MLflow: {', '.join(KEEP)} (of the study).")
     ] = "all",
-    workers: Annotated[
-        int | None, typer.Option(help="Trials to train at once. Default: one a GPU, or one a core.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16 (training steps only).")] = "auto",
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     tracking_uri: TrackingOption = None,
-    experiment: Annotated[
-        str | None,
-        typer.Option(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name."),
-    ] = None,
+    experiment: ExperimentOption = None,
     storage: StorageOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print space, data, split, estimated time and disk; touch nothing.")
@@ -308,23 +312,18 @@ def replicate(
         int, typer.Option(help="Epochs without a lower validation loss before a training stops early.")
     ] = 4,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels. Default: the report's.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use so many training images only, for trying things.")] = None,
+    limit: LimitOption = None,
     patient_pattern: PatientOption = PATIENT_PATTERN,
     study: Annotated[
         str | None, typer.Option(help="Name of the studies, after their architecture's. Default: replicate-PROTOCOL.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides every training's random draws.")] = 0,
     split_seed: Annotated[int, typer.Option(help="Decides which patients validate.")] = 0,
-    workers: Annotated[
-        int | None, typer.Option(help="Trials to train at once. Default: one a GPU, or one a core.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16 (training steps only).")] = "auto",
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     tracking_uri: TrackingOption = None,
-    experiment: Annotated[
-        str | None,
-        typer.Option(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name."),
-    ] = None,
+    experiment: ExperimentOption = None,
     storage: StorageOption = None,
     json: Json = False,
 ) -> None:

@@ -22,7 +22,7 @@ from sweep.errors import TrackingAwayError
 from sweep.hardware import choose_device
 from sweep.plan import estimate, make_plan
 from sweep.settings import Settings
-from sweep.workplace import alone, mlflow_in, optuna_in, stoppable, unless
+from sweep.workplace import alone, mlflow_in, optuna_in, prepare, stoppable, unless
 
 if TYPE_CHECKING:
     pass
@@ -36,10 +36,11 @@ def search(settings: Settings, *, as_json: bool) -> None:
     """
     terminal = display.Terminal(to_stderr=as_json)
     with stoppable() as stopping:
-        from sweep.conclusion import conclude
+        plan = make_plan(settings, fetch=True)
+        prepare(plan, Path.cwd(), terminal, stopping)
+        from sweep.conclusion import conclude  # seconds of imports, which wrong input need not wait for
         from sweep.running import run_plan
 
-        plan = make_plan(settings, fetch=True)
         outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, display.outcome_view)
     terminal.show(display.next_commands(outcomes, plan, tracking.experiment_id))
     if as_json:

@@ -14,9 +14,10 @@ from sweep import display
 from sweep.plan import make_plan
 from sweep.published import ROWS
 from sweep.settings import Settings
-from sweep.workplace import mlflow_in, stoppable
+from sweep.workplace import mlflow_in, prepare, stoppable
 
 REPORTS = "reports"
+PROTOCOLS = {"ours": "auto", "report": "sixteen"}  # -> where validation images come from
 
 
 def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *, as_json: bool) -> None:
@@ -27,11 +28,6 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
     """
     terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
     with stoppable() as stopping:
-        from sweep.listed import conclude_listed
-        from sweep.replication import PROTOCOLS, log, plain, plan_of_rows, replicas_of
-        from sweep.running import run_plan
-        from sweep.tables import replication_view, tried_view
-
         faults = []
         if protocol not in PROTOCOLS:
             faults.append(f"--protocol {protocol}: there is no such protocol; there are {', '.join(PROTOCOLS)}")
@@ -48,8 +44,14 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
             faults.append(f"--study {name!r}: use letters, digits, '.', '_' and '-'")
         if faults:
             raise InputError(*faults)
-        settings = replace(settings, validation=PROTOCOLS[protocol])
-        plan = plan_of_rows(make_plan(settings, fetch=False), name, seeds)
+        plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
+        prepare(plan, folder, terminal, stopping)
+        from sweep.listed import conclude_listed  # seconds of imports, which wrong input need not wait for
+        from sweep.replication import log, plain, plan_of_rows, replicas_of
+        from sweep.running import run_plan
+        from sweep.tables import replication_view, tried_view
+
+        plan = plan_of_rows(plan, name, seeds)
         tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
         replicas = replicas_of(tried, settings.metric)
         run_id, written = log(replicas, plan, tracking, protocol)

@@ -31,7 +31,7 @@ from sweep.stores.files import file_of
 from sweep.stores.study import ABOUT, Study, stored_studies
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.tables import tried_view
-from sweep.workplace import optuna_in, unless
+from sweep.workplace import optuna_in, prepare, unless
 
 SHOWN_PICTURES, PICTURE_SIZE = 12, 224
 KIND = "comparison"
@@ -102,6 +102,7 @@ def gather(
     if seeds:
         for winner in found.values():
             plan = plan_of_seeds(winner, location or Path(winner.past.data_location), seeds, machine)
+            prepare(plan, folder, terminal, stopping)
             run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
         studies = _studies(storage)
     source = None
@@ -141,7 +142,8 @@ def gather(
         },
     )
     drawings = {one.arch: diagrams.svg(_diagram(one)) for one in contenders}
-    return Gathered(comparison, drawings, source, found[champion].tracking, found)
+    compared = {one.arch: found[one.arch] for one in contenders}
+    return Gathered(comparison, drawings, source, found[champion].tracking, compared)
 
 
 def log(gathered: Gathered, page: str, twin: str) -> str:

@@ -16,8 +16,6 @@ from sweep.settings import METRICS
 from sweep.space import Listed
 from sweep.stores.tracking import FINISHED, Tracking
 
-PROTOCOLS = {"ours": "auto", "report": "sixteen"}  # -> where validation images come from
-
 
 def plan_of_rows(plan: Plan, name: str, seeds: int) -> Plan:
     """Turns a plan into one that trains the report's rows of its architectures.

@@ -8,16 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data import cache
 from sweep import display
 from sweep.engines.local import LocalEngine
 from sweep.errors import StudyFailedError
 from sweep.orchestrator import Finish, open_studies, run_study
-from sweep.plan import Plan, disk_of
-from sweep.settings import check_folder
+from sweep.plan import Plan
 from sweep.stores.files import file_of
 from sweep.stores.tracking import Tracking, open_tracking
-from sweep.workplace import alone, mlflow_in, optuna_in, unless
+from sweep.workplace import alone, mlflow_in, optuna_in
 
 T = TypeVar("T")
 
@@ -30,7 +28,7 @@ def run_plan(
     finish: Finish[T],
     view: Callable[[T, Plan], Any],
 ) -> tuple[list[T], Tracking]:
-    """Runs the studies of a plan until each has its trials, or the budget is used up.
+    """Runs the studies of a plan, for which `prepare` has prepared, until each has its trials or the budget is used up.
 
     Args:
         plan: What was asked for, checked.
@@ -48,15 +46,6 @@ def run_plan(
         StudyFailedError: As `run_study`, or the budget ended before any trial was complete.
         KeyboardInterrupt: Somebody wants it to end.
     """
-    terminal.say(display.data_line(plan))
-    for note in (*plan.source.notes, *plan.split.notes):
-        terminal.say(f"note: {note}")
-    resuming = (folder / "optuna.db").exists()
-    check_folder(folder, sum(disk_of(plan, planned, resuming=resuming) for planned in plan.studies))
-    images = sum(len(listing) for listing in plan.source.splits.values())
-    for size in sorted({planned.image_size for planned in plan.studies}):
-        with terminal.counting(f"decoding images to {size} x {size}", images) as progress:
-            cache.build(plan.source, size, unless(stopping, progress))
     with alone(folder):
         return _run(plan, folder, terminal, stopping, finish, view)
 

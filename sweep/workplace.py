@@ -9,10 +9,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from data import cache
 from data.faults import InputError
+from sweep import display
 from sweep.errors import StudyInterruptedError
 from sweep.interrupt import deferred
 from sweep.owner import describe_owner, myself
+from sweep.plan import Plan, disk_of
+from sweep.settings import check_folder
 
 LOCK = ".sweep.lock"  # one writer a directory: SQLite and MLflow's stores take no more
 
@@ -73,3 +77,20 @@ def alone(folder: Path) -> Iterator[None]:
             if new:  # what is refused changes nothing
                 path.unlink()
             raise
+
+
+def prepare(plan: Plan, folder: Path, terminal: display.Terminal, stopping: Callable[[], bool]) -> None:
+    """Says what a plan learns from, sees that there is room for it, and decodes its images once.
+
+    Raises:
+        InputError: There is no room, or images cannot be read.
+    """
+    terminal.say(display.data_line(plan))
+    for note in (*plan.source.notes, *plan.split.notes):
+        terminal.say(f"note: {note}")
+    resuming = (folder / "optuna.db").exists()
+    check_folder(folder, sum(disk_of(plan, planned, resuming=resuming) for planned in plan.studies))
+    images = sum(len(listing) for listing in plan.source.splits.values())
+    for size in sorted({planned.image_size for planned in plan.studies}):
+        with terminal.counting(f"decoding images to {size} x {size}", images) as progress:
+            cache.build(plan.source, size, unless(stopping, progress))
