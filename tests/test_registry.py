@@ -104,8 +104,24 @@ def test_an_export_names_no_folder_of_this_machine(network: nn.Module, tmp_path:
     export_network(network, SIZE, tmp_path / "network.pt2")
     with zipfile.ZipFile(tmp_path / "network.pt2") as parts:
         content = b"".join(parts.read(name) for name in parts.namelist())
-    for folder in (Path(__file__).parents[1], Path(sys.prefix), Path.home()):
-        assert str(folder).encode() not in content
+    assert folders_named(content) == []
+
+
+def test_a_registered_model_names_no_folder_of_this_machine(
+    tracking: Tracking, client: MlflowClient, network: nn.Module
+):
+    version = register(client, new_spec(tracking), network, example(network))
+
+    folder = Path(client.get_model_version_download_uri(NAME, version.version))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"MLmodel", "model.json", "network.pt2"} <= {path.name for path in files}
+    assert {path.name: found for path in files if (found := folders_named(path.read_bytes()))} == {}
+    assert len(load_model(f"models:/{NAME}/{version.version}").input_example) == 1  # it loads without its old place
+
+
+def folders_named(content: bytes) -> list[Path]:
+    places = (Path(__file__).parents[1], Path(sys.prefix), Path.home())
+    return [folder for folder in places if str(folder).encode() in content]
 
 
 def test_an_export_that_differs_is_refused(tmp_path: Path):

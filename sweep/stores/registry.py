@@ -357,9 +357,18 @@ def _fill(client: MlflowClient, model: LoggedModel, spec: ModelSpec, network: to
             pip_requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in REQUIREMENTS],
             mlflow_model=Model(run_id=spec.run_id, model_id=model.model_id),
         )
+        _forget_where(Path(folder) / "model")
         write_files(Path(folder) / "model", spec.files)
         client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _forget_where(model: Path) -> None:
+    """Leaves the name alone of the file that a model's code came from: MLflow writes down its place on this machine."""
+    described = Model.load(model)
+    code = described.flavors["python_function"]
+    code["model_code_path"] = Path(code["model_code_path"]).name
+    described.save(model / "MLmodel")
 
 
 def _try_out(client: MlflowClient, model: LoggedModel, spec: ModelSpec, example: Example) -> str:
