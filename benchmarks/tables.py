@@ -1,0 +1,76 @@
+"""What a benchmark found, as a table: for the terminal, for the page and for programs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from sweep.markdown import table as markdown_table
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every benchmark is told.
+
+    Attributes:
+        data: A folder of images, as `sweep --data` takes it; None takes the built-in phantom.
+        seed: Every random draw comes from it.
+        repeats: How often each figure is taken; medians and spreads are over these.
+        quick: Everything as small as it can be: shows that the benchmark runs, and measures nothing.
+    """
+
+    data: Path | None
+    seed: int = 0
+    repeats: int = 5
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of figures.
+
+    Attributes:
+        name: What it is called in JSON.
+        title: One line.
+        columns: Their names.
+        rows: A cell a column, as people read it.
+        values: The figures behind it, by name: every repeat of each, for programs.
+        notes: Sentences on how it was measured.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    values: dict[str, list[float]]
+    notes: tuple[str, ...] = ()
+
+    def show(self, console: Console) -> None:
+        """Prints it."""
+        shown = RichTable(title=self.title, title_justify="left", caption="\n".join(self.notes), caption_justify="left")
+        for index, column in enumerate(self.columns):
+            shown.add_column(column, justify="right" if index else "left")
+        for row in self.rows:
+            shown.add_row(*row)
+        console.print(shown)
+
+    def markdown(self) -> str:
+        """The same for a page."""
+        notes = "".join(f"{note}\n" for note in self.notes)
+        return f"### {self.title}\n\n{markdown_table(self.columns, self.rows)}\n\n{notes}"
+
+
+def median(values: Sequence[float], digits: int = 2) -> str:
+    """Median and range, such as `3.21 (3.10 to 3.40)`; one value alone as it is."""
+    middle = f"{statistics.median(values):,.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def ratio(values: Sequence[float], to: Sequence[float]) -> str:
+    """How many times as large, repeat by repeat: figures taken side by side are compared, not their means."""
+    return median([value / other for value, other in zip(values, to, strict=True)])
