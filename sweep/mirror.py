@@ -2,7 +2,7 @@
 
 Optuna is told first, always. Where MLflow cannot be told, because its server is away or this process dies, the next
 `reconcile` finds what is missing and writes it. A trial's files wait in `<its checkpoints>/artifacts` until they are
-in its run: such a folder is the sign that they are not.
+in its run: such a folder is the sign that they are not. Figures are drawn then, while other trials train.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ from sweep import markdown
 from sweep.errors import TrackingAwayError
 from sweep.leaderboard import leaderboard
 from sweep.results import diagrams, figures
-from sweep.stores.study import ABOUT, Recorded, Study
+from sweep.results.predictions import read_predictions
+from sweep.stores.study import ABOUT, Asked, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.training import BEST
 
 SHOWN_IN_NOTE = 10
 LOOK_SECONDS = 10.0  # between two looks whether a server is back, while trials run
 ARTIFACTS = "artifacts"
-CHECKPOINT = f"checkpoint/{BEST}"
+CHECKPOINT, VALIDATION = f"checkpoint/{BEST}", "predictions/validation.csv"
 LEFT_BEHIND = "left behind by a process that ended"
 TEST, CONCLUSION = "test", "sweep.conclusion"
 
@@ -51,6 +53,7 @@ class Mirror:
         self.runs: dict[int, str] = {}
         self._epochs: dict[int, list[dict[str, float]]] = {}  # of trials that have not ended
         self._thinned: set[int] = set()
+        self._ended: list[Recorded] = []  # trials whose runs have not ended yet
         self._tested: dict[str, Any] = {}  # what the study notes of its test scores
         self._away_since: float | None = None
         self._looked = 0.0
@@ -129,18 +132,18 @@ class Mirror:
             self._away_since = self._looked = time.monotonic()
             self.say(f"{error}; nothing is lost, the runs are completed once it is back")
 
-    def trial_started(self, number: int, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+    def trial_started(self, asked: Asked, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
         """Starts the run of a trial, and notes on the trial what its run is to show."""
         run: Run | None = None
 
         def start() -> None:
             nonlocal run
-            run = self._start_trial(number, params, tags)
+            run = self._start_trial(asked.number, params, tags, asked.retry_of)
 
-        self._epochs[number] = []
+        self._epochs[asked.number] = []
         self.follow(start)
         place = {"artifacts": run.artifacts} if run else {}
-        self.study.note_trial(number, run={"params": dict(params), "tags": dict(tags), **place})
+        self.study.note_trial(asked.number, run={"params": dict(params), "tags": dict(tags), **place})
 
     def epoch_ended(self, number: int, row: dict[str, float]) -> None:
         """Logs an epoch's metrics, in one request."""
@@ -148,7 +151,7 @@ class Mirror:
         self.follow(lambda: self.tracking.log_epochs(self.runs[number], [row]))
 
     def keep_files(self, number: int, files: Mapping[str, bytes | str], best: Path | None = None) -> None:
-        """Puts a trial's files on disk for `trial_ended` to log, before Optuna is told of its end.
+        """Puts a trial's files on disk for `end_runs` to log, before Optuna is told of its end.
 
         Args:
             number: The first trial of the configuration.
@@ -157,21 +160,28 @@ class Mirror:
         """
         folder = self.folder(number) / ARTIFACTS
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         write_files(folder, files)
         if best is not None:
             (folder / CHECKPOINT).parent.mkdir(parents=True)
             best.rename(folder / CHECKPOINT)
 
     def trial_ended(self, number: int) -> None:
-        """Ends the run of a trial as Optuna ended the trial; its files are logged and leave the disk."""
-        trial = self.study.trials()[number]
+        """Has the run of a trial end as Optuna ended the trial, once there is time for it; see `end_runs`."""
         self._epochs.pop(number, None)
+        self._ended.append(self.study.trial(number))
 
-        def end() -> None:
-            self._end_trial(trial, self.runs[number])
-            self._ship(trial)
+    @property
+    def ending(self) -> int:
+        """How many trials have ended whose runs have not."""
+        return len(self._ended)
 
-        self.follow(end)
+    def end_runs(self, leave: int = 0) -> None:
+        """Logs the files of ended trials and ends their runs, the earliest first, until so many are left."""
+        while len(self._ended) > leave:
+            trial = self._ended.pop(0)
+            self.follow(partial(self._ship, trial))
+            self.follow(partial(self._end_trial, trial))
 
     def catch_up(self, *, now: bool = False) -> None:
         """Writes what could not be written while the server was away, if it is back; called often.
@@ -212,8 +222,9 @@ class Mirror:
             The names of the runs that lost theirs.
         """
         thinned = []
+        spared = {best, *self._thinned, *(trial.number for trial in self._ended)}
         for trial in self.study.trials():
-            if trial.state != "COMPLETE" or trial.number == best or trial.number in self._thinned:
+            if trial.state != "COMPLETE" or trial.number in spared:
                 continue
             run_id = self.runs[trial.number]
             if not self.tracking.registered(run_id):
@@ -292,14 +303,15 @@ class Mirror:
             mended.append(f"{name}: test scores were missing; logged")
         if trial.state in STATUS and (run.status, run.tags.get("sweep.state")) != (STATUS[trial.state], trial.state):
             self._copy_files(trial, run)
-            self._end_trial(trial, run.run_id)
+            self._end_trial(trial)
             mended.append(f"{name}: its run was {run.status}; ended as {trial.state}")
         return mended
 
     def _write_again(self, trial: Recorded) -> None:
         """Writes a run from nothing but the study, and the files of the old one where they are still on this disk."""
         noted = trial.attributes.get("run", {})
-        run = self._start_trial(trial.number, self._params(trial), noted.get("tags", self.about["tags"]), trial.started)
+        tags, retry_of = noted.get("tags", self.about["tags"]), trial.attributes.get("retry_of")
+        run = self._start_trial(trial.number, self._params(trial), tags, retry_of, trial.started)
         rows = self._epochs.get(trial.number) or trial.history
         metric = self.about["metric"]
         if rows:
@@ -314,7 +326,7 @@ class Mirror:
         if str(trial.number) in self._tested:
             self._log_test(trial.number, run.run_id)
         if trial.state in STATUS:
-            self._end_trial(trial, run.run_id)
+            self._end_trial(trial)
 
     def _copy_files(self, trial: Recorded, run: Run) -> None:
         """Copies the files of a trial's first run into another one, where they are still on this disk."""
@@ -349,9 +361,21 @@ class Mirror:
         if trial.state not in ("COMPLETE", "PRUNED"):
             return  # the next attempt goes on from it
         if (folder / ARTIFACTS).is_dir():
+            write_files(folder / ARTIFACTS, self._figures(trial, folder / ARTIFACTS))
             self.tracking.log_folder(self.runs[trial.number], folder / ARTIFACTS)
         shutil.rmtree(folder, ignore_errors=True)
         self._remove_if_empty()
+
+    def _figures(self, trial: Recorded, folder: Path) -> dict[str, bytes | str]:
+        """Draws what a trial came to, from what the study knows and what its network said of the validation images."""
+        name, table = self.run_name(trial.number), folder / VALIDATION
+        drawn: dict[str, bytes | str] = {}
+        if trial.history:
+            curves = figures.learning_curves(pd.DataFrame(trial.history), trial.best_epoch or 0, name)
+            drawn["figures/learning_curves.png"] = figures.png(curves)
+        if table.is_file():
+            drawn |= figures.predictions(read_predictions(table), "validation", name)
+        return drawn
 
     def _remove_if_empty(self) -> None:
         for folder in (self.checkpoints, self.checkpoints.parent):
@@ -359,9 +383,13 @@ class Mirror:
                 folder.rmdir()
 
     def _start_trial(
-        self, number: int, params: Mapping[str, Any], tags: Mapping[str, Any], started: float | None = None
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        tags: Mapping[str, Any],
+        retry_of: int | None,
+        started: float | None = None,
     ) -> Run:
-        retry_of = self.study.trials()[number].attributes.get("retry_of")
         retry = {} if retry_of is None else {"sweep.retry_of": self.run_name(retry_of)}
         run = self.tracking.start(
             self.run_name(number),
@@ -378,20 +406,28 @@ class Mirror:
         self.tracking.log_data(run_id, **self.about["data"])
         self.tracking.log_params(run_id, params)
 
-    def _end_trial(self, trial: Recorded, run_id: str) -> None:
+    def _end_trial(self, trial: Recorded) -> None:
+        run_id = self.runs[trial.number]
         best_epoch = trial.best_epoch
         metrics = {"objective": trial.value, "best_epoch": best_epoch} if trial.state == "COMPLETE" else {}
-        self.tracking.log(run_id, metrics, step=best_epoch or 0)
         resumed = trial.attributes.get("result", {}).get("resumed_after")
         tags = {"resumed_after": resumed} if resumed else {}
         failure = dict(trial.attributes.get("failure", {}))
         if details := failure.pop("details", ""):
             self.tracking.log_files(run_id, {"traceback.txt": details})
-        self._end_run(run_id, trial.state, {**tags, **failure}, trial.ended)
+        self._end_run(run_id, trial.state, {**tags, **failure}, trial.ended, metrics, best_epoch or 0)
 
-    def _end_run(self, run_id: str, state: str, tags: Mapping[str, Any], ended: float | None = None) -> None:
+    def _end_run(
+        self,
+        run_id: str,
+        state: str,
+        tags: Mapping[str, Any],
+        ended: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+        step: int = 0,
+    ) -> None:
         named = {f"sweep.{key}": str(value)[:1000] for key, value in tags.items()}
-        self.tracking.log(run_id, {}, tags={"sweep.state": state, **named})
+        self.tracking.log(run_id, metrics or {}, step, tags={"sweep.state": state, **named})
         self.tracking.finish(run_id, STATUS[state], ended)
 
     def _log_test(self, number: int, run_id: str) -> None:

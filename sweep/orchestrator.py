@@ -18,7 +18,6 @@ from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import numpy as np
-import pandas as pd
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from data.cache import Images, images_of
@@ -26,16 +25,15 @@ from data.faults import InputError
 from sweep import provenance
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
-from sweep.mirror import CONCLUSION, Mirror
+from sweep.mirror import CONCLUSION, VALIDATION, Mirror
 from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.progress import Progress, Running, View
 from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
-from sweep.results import figures
 from sweep.settings import METRICS
-from sweep.stores.study import ABOUT, Asked, Recorded, Study, open_study
+from sweep.stores.study import ABOUT, Asked, Recorded, Study, Tally, open_study
 from sweep.stores.tracking import Tracking
-from sweep.training import BEST, EpochResult, TrainingConfig, restore
+from sweep.training import BEST, EpochResult, TrainingConfig
 
 # So many configurations in a row that come to nothing are no accident; the first ones of a study still less.
 FAILURES_IN_A_ROW, FAILURES_AT_FIRST = 5, 3
@@ -175,6 +173,7 @@ class _Loop:
         self.images = images_of(plan.source, plan.split, planned.image_size)
         self.running: dict[int, Running] = {}
         self.failures: list[str] = []  # causes since the last trial that ended well
+        self.seconds = [row["epoch_seconds"] for trial in study.trials() for row in trial.history]  # of each epoch
 
     def recover(self) -> None:
         """Queues again what an earlier process left running, and brings runs and disk to what the study knows."""
@@ -210,6 +209,7 @@ class _Loop:
             while self.engine.free and self.missing() > len(self._training()) and self._time_for_an_epoch():
                 self._submit(self.study.ask())
             if not self.running:
+                self.mirror.end_runs()
                 break
             if time.monotonic() > self.deadline:
                 self._stop_all("its budget ended")
@@ -249,10 +249,10 @@ class _Loop:
 
     def missing(self) -> int:
         """How many trials the study still lacks."""
-        states = [trial.state for trial in self.study.trials()]
+        tally = self.study.tally()
         if self.planned.listed:  # one that came to nothing is not replaced by another configuration
-            return states.count("WAITING") + states.count("RUNNING")
-        return self.planned.trials - states.count("COMPLETE") - states.count("PRUNED")
+            return tally.waiting + tally.running
+        return self.planned.trials - tally.done
 
     def abandon(self, reason: str, *, failed: bool) -> None:
         """Stops the trials that run and queues their configurations again; they go on from their last checkpoints.
@@ -272,30 +272,33 @@ class _Loop:
         for number in left:
             if number in self.mirror.runs:
                 self.mirror.trial_ended(number)
+        self.mirror.end_runs()
         self.mirror.close(reason, failed=failed)
         self.study.release()
 
     def progress(self) -> Progress:
         """The study at the moment."""
-        trials = self.study.trials()
-        states = [trial.state for trial in trials]
+        tally = self.study.tally()
         return Progress(
             self.planned.name,
             self.planned.trials,
-            states.count("COMPLETE") + states.count("PRUNED"),
-            states.count("PRUNED"),
-            states.count("FAIL"),
+            tally.done,
+            tally.pruned,
+            tally.failed,
             self._training(),
-            self.study.best(),
+            tally.best,
             self.settings.metric,
             self.settings.epochs,
-            self._seconds_left(trials),
+            self._seconds_left(tally),
             None if math.isinf(self.deadline) else max(0.0, self.deadline - time.monotonic()),
         )
 
     def _tick(self, timeout: float) -> None:
-        for event in self.engine.events(timeout):
+        events = self.engine.events(0.0 if self.mirror.ending else timeout)
+        for event in events:
             self._handle(event)
+        # Figures and files can wait for a moment in which no worker waits for an answer, but not pile up on disk.
+        self.mirror.end_runs(leave=self.plan.workers if events else max(0, self.mirror.ending - 1))
         self.study.renew()
         self.mirror.catch_up()
         self.view.update(self.progress())
@@ -318,10 +321,10 @@ class _Loop:
         params = {**asked.params, "seed": config.seed, **fixed_params(self.plan, self.planned), **parts}
         params["patience"] = config.patience
         label = {} if asked.label is None else {"sweep.label": asked.label}
-        self.mirror.trial_started(asked.number, params, {**self.mirror.about["tags"], **provenance.tags(), **label})
         folder = self.mirror.folder(asked.origin)
         self.running[asked.number] = Running(asked, config, folder, time.monotonic())
-        self._send(asked.number, config, folder)
+        self._send(asked.number, config, folder)  # first, so that it trains while its run is begun
+        self.mirror.trial_started(asked, params, {**self.mirror.about["tags"], **provenance.tags(), **label})
 
     def _send(self, number: int, config: TrainingConfig, folder: Path) -> None:
         # Names are for tables; thousands of them would travel with every job.
@@ -355,8 +358,9 @@ class _Loop:
         number, last = running.asked.number, result.epoch == self.settings.epochs
         running.history.append(row)
         running.repeated += result.repeated
+        self.seconds.append(result.seconds)
         if result.improved:
-            running.best = row
+            running.best, running.best_logits = row, result.validation_logits
         self.study.report(number, result.epoch, row[self.settings.metric])
         self.mirror.epoch_ended(number, row)
         # Nothing is saved by stopping a trial that has just ended, and one from a checkpoint was let past before.
@@ -370,11 +374,14 @@ class _Loop:
 
     def _end(self, running: Running, state: Literal["COMPLETE", "PRUNED"]) -> None:
         """Ends a trial: its files go to a safe place on disk, then Optuna is told, then MLflow."""
-        number, best = running.asked.number, running.best
-        if best is None:
+        number, best, logits = running.asked.number, running.best, running.best_logits
+        if best is None or logits is None:
             raise StudyFailedError(f"{self.mirror.run_name(number)} ended without a single epoch")
-        checkpoint = running.folder / BEST if state == "COMPLETE" else None
-        self.mirror.keep_files(running.asked.origin, self._files(running, checkpoint), checkpoint)
+        files, checkpoint = {}, None
+        if state == "COMPLETE":
+            files = {VALIDATION: predictions_of(self.images["validation"], logits, self.plan).to_csv()}
+            checkpoint = running.folder / BEST
+        self.mirror.keep_files(running.asked.origin, files, checkpoint)
         self.study.note_trial(number, result=_result(running))
         if state == "COMPLETE":
             self.study.complete(number, best[self.settings.metric])
@@ -389,18 +396,6 @@ class _Loop:
         params = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in running.asked.params.values()]
         shown = (f"{best[self.settings.metric]:.4f}", str(len(running.history)), f"{rate:,.0f}")
         self.view.say(self._columns(self.mirror.run_name(number), state.lower(), *shown, *params))
-
-    def _files(self, running: Running, checkpoint: Path | None) -> dict[str, bytes | str]:
-        title, best_epoch = (
-            self.mirror.run_name(running.asked.number),
-            int(running.best["epoch"] if running.best else 0),
-        )
-        curves = figures.learning_curves(pd.DataFrame(running.history).drop(columns="time"), best_epoch, title)
-        files: dict[str, bytes | str] = {"figures/learning_curves.png": figures.png(curves)}
-        if checkpoint is not None:
-            found = predictions_of(self.images["validation"], restore(checkpoint).validation_logits, self.plan)
-            files |= figures.predictions(found, "validation", title)
-        return files
 
     def _failed(self, running: Running, event: JobFailed) -> None:
         """A trial failed: decides by the cause whether its configuration gets another attempt, and from where."""
@@ -502,14 +497,12 @@ class _Loop:
         """Whether a trial that starts now would get to the end of its first epoch within the budget."""
         if math.isinf(self.deadline):
             return True
-        epochs = [row["epoch_seconds"] for trial in self.study.trials() for row in trial.history]
-        return time.monotonic() + (float(np.median(epochs)) if epochs else 0.0) < self.deadline
+        return time.monotonic() + (float(np.median(self.seconds)) if self.seconds else 0.0) < self.deadline
 
-    def _seconds_left(self, trials: list[Recorded]) -> float | None:
-        ended = [trial.seconds for trial in trials if trial.state in ("COMPLETE", "PRUNED") and trial.seconds]
-        if not ended:
+    def _seconds_left(self, tally: Tally) -> float | None:
+        if not tally.done:
             return None
-        mean, now, training = float(np.mean(ended)), time.monotonic(), self._training()
+        mean, now, training = tally.seconds / tally.done, time.monotonic(), self._training()
         waiting = max(0, self.missing() - len(training)) * mean
         begun = sum(max(0.0, mean - (now - running.started)) for running in training)
         return (waiting + begun) / self.plan.workers

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from sweep.stores.study import Asked, Recorded
 from sweep.training import TrainingConfig
 
@@ -21,6 +23,7 @@ class Running:
         started: On the monotonic clock, in seconds.
         history: A row of metrics an epoch.
         best: The row of the epoch with the lowest validation loss.
+        best_logits: What the network said of the validation images then, float32 [N, classes].
         repeated: Epochs that came from the checkpoint of an earlier attempt.
         pruned: Whether it has been told to stop, and counts as ended.
         stopped: Why it has been told to stop for now; the next start goes on with it.
@@ -32,6 +35,7 @@ class Running:
     started: float
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] | None = None
+    best_logits: np.ndarray | None = None
     repeated: int = 0
     pruned: bool = False
     stopped: str = ""

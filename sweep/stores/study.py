@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -28,6 +29,9 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 FINGERPRINT, ABOUT, OWNER = "sweep.fingerprint", "sweep.about", "sweep.owner"
 KEPT = ("seed", "patience", "label", "failures", "micro_batch", "origin")  # from one attempt to the next
 RENEW_SECONDS, CONFIRM_SECONDS = 15.0, 0.5
+# What sampler and pruner look at: so many of the latest trials, so many of the best before them, who are chosen anew
+# whenever so many trials have been added.
+LATEST, BEST_EARLIER, AGAIN = 1000, 100, 100
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,47 @@ class Recorded:
         return self.attributes.get("result", {}).get("best_epoch")
 
 
+@dataclass(frozen=True)
+class Tally:
+    """How far a study is.
+
+    Attributes:
+        complete: Trials that trained as long as they had to.
+        pruned: Trials that were ended early.
+        failed: Trials that came to nothing.
+        running: Trials in training.
+        waiting: Trials in the queue.
+        best: The complete trial with the best value; None before the first one.
+        seconds: What the complete and pruned ones took together.
+    """
+
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    running: int = 0
+    waiting: int = 0
+    best: Recorded | None = None
+    seconds: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """Trials that count towards those that a study is to have."""
+        return self.complete + self.pruned
+
+
 class Study:
     """One study in Optuna's store. Only one process may write it at a time; see `claim`."""
 
-    def __init__(self, study: optuna.Study, space: Space) -> None:
-        self._study = study
+    def __init__(self, study: optuna.Study, space: Space, search: optuna.Study | None = None) -> None:
+        """Wraps an Optuna study.
+
+        Args:
+            study: The study.
+            space: What is searched.
+            search: The same study as sampler and pruner are to see it; None for one that is only looked at or mended.
+        """
+        self._study, self._search = study, search or study
+        self._tally: Tally | None = None
         self._distributions = {name: _distribution(domain) for name, domain in space.items()}
         self._asked: dict[int, optuna.Trial] = {}
         self._owner: dict[str, Any] = {}
@@ -136,6 +176,7 @@ class Study:
         """
         if shared:
             self._refuse_another()
+        self._tally = None  # others may have written until now
         self._owner = myself()
         self.note(OWNER, self._owner)
         if shared:
@@ -185,12 +226,16 @@ class Study:
                 patience = {} if trial.patience is None else {"patience": trial.patience}
                 noted = {"label": trial.label, "seed": trial.seed, **patience}
                 self._study.enqueue_trial(dict(trial.params), user_attrs=noted)
+                self._tally = None
 
     def ask(self) -> Asked:
         """Asks for the next trial, one waiting in the queue first."""
-        trial = self._study.ask(self._distributions)
+        trial = self._search.ask(self._distributions)
         self._asked[trial.number] = trial
         noted = trial.user_attrs
+        if self._tally is not None:  # one out of the queue is known to be in it no more by counting again
+            tally = self._tally
+            self._tally = None if tally.waiting else replace(tally, running=tally.running + 1)
         return Asked(
             trial.number,
             trial.params,
@@ -206,7 +251,7 @@ class Study:
     def note_trial(self, number: int, **attributes: Any) -> None:
         """Notes attributes on a trial that has not ended; Optuna allows none later."""
         # Past Optuna's own Trial: that of a process that died cannot be had again without drawing for the sampler.
-        identifier = self._study.get_trials(deepcopy=False)[number]._trial_id
+        identifier = self._identifier(number)
         for name, value in attributes.items():
             self._study._storage.set_trial_user_attr(identifier, name, value)
 
@@ -220,15 +265,15 @@ class Study:
 
     def complete(self, number: int, value: float) -> None:
         """Ends a trial that trained as long as it had to."""
-        self._study.tell(number, value)
+        self._tell(number, TrialState.COMPLETE, value)
 
     def prune(self, number: int) -> None:
         """Ends a trial that was not worth going on with."""
-        self._study.tell(number, state=TrialState.PRUNED)
+        self._tell(number, TrialState.PRUNED)
 
     def fail(self, number: int) -> None:
         """Ends a trial that came to nothing."""
-        self._study.tell(number, state=TrialState.FAIL)
+        self._tell(number, TrialState.FAIL)
 
     def retry(self, number: int, **attributes: Any) -> bool:
         """Puts a running trial's configuration into the queue again: same hyperparameters, same seed.
@@ -254,17 +299,57 @@ class Study:
             trained = {"seed": noted["run"]["params"]["seed"]} if "run" in noted else {}
             everything = {"origin": number, **trained, **kept, **attributes, "retry_of": number}
             self._study.enqueue_trial(params, user_attrs=everything)
+            self._tally = None
         return True
 
     def trials(self) -> list[Recorded]:
         """All trials, by number."""
         return [_recorded(trial) for trial in self._study.get_trials(deepcopy=False)]
 
+    def trial(self, number: int) -> Recorded:
+        """One trial; costs the same however many there are."""
+        return _recorded(self._study._storage.get_trial(self._identifier(number)))
+
+    def tally(self) -> Tally:
+        """How far the study is, counted on from what this process, its only writer, did; see `claim`."""
+        if self._tally is None:
+            tally = Tally()
+            for trial in self.trials():
+                tally = self._counted(tally, trial)
+            self._tally = tally
+        return self._tally
+
     def best(self) -> Recorded | None:
-        """The complete trial with the best value; None before the first one."""
-        with suppress(ValueError):  # Optuna's way to say that no trial is complete
-            return _recorded(self._study.best_trial)
-        return None
+        """The complete trial with the best value, the first of equals; None before the first one."""
+        return self.tally().best
+
+    def _identifier(self, number: int) -> int:
+        if number in self._asked:
+            return self._asked[number]._trial_id
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+
+    def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
+        told = _recorded(self._search.tell(number, value, state))
+        self._asked.pop(number, None)
+        if self._tally is not None:
+            self._tally = self._counted(replace(self._tally, running=self._tally.running - 1), told)
+
+    def _counted(self, tally: Tally, trial: Recorded) -> Tally:
+        """A tally with one trial more."""
+        name = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}.get(trial.state)
+        name = name or "waiting"
+        counted = replace(tally, **{name: getattr(tally, name) + 1})
+        if trial.state in ("COMPLETE", "PRUNED"):
+            counted = replace(counted, seconds=tally.seconds + (trial.seconds or 0.0))
+        if trial.state == "COMPLETE" and self._better(trial, tally.best):
+            counted = replace(counted, best=trial)
+        return counted
+
+    def _better(self, trial: Recorded, best: Recorded | None) -> bool:
+        if best is None or best.value is None or trial.value is None:
+            return True
+        maximize = self._study.direction == optuna.study.StudyDirection.MAXIMIZE
+        return trial.value > best.value if maximize else trial.value < best.value
 
     def importances(self) -> dict[str, float]:
         """How much of the value's variance each hyperparameter explains; empty where too few trials tell."""
@@ -355,7 +440,8 @@ def open_study(
             pruner=pruners[pruner],
         )
         # A sampler that started with the same seed again would repeat the draws of the first trials.
-        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
+        sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
+        search = _Search(name, study._storage, sampler, study.pruner)
     except Exception as error:  # SQLAlchemy's and each driver's own
         raise InputError(f"--storage {storage}: cannot be opened ({_first_line(error)})") from error
     wanted = json.loads(json.dumps({**fingerprint, "space": {key: str(domain) for key, domain in space.items()}}))
@@ -370,7 +456,40 @@ def open_study(
             if found.get(key) != wanted.get(key)
         ]
         raise InputError(*differing, "go on with what it was begun with, or begin another one with --study NAME")
-    return Study(study, space)
+    return Study(study, space, search)
+
+
+class _Search(optuna.Study):
+    """A study as its sampler and its pruner see it: of a long one the latest trials, and the best of those before.
+
+    What both cost grows with the trials that they look at: at 10,000 an unbounded TPE and the median pruner take
+    three times as long for a trial as everything else together (benchmarks/README.md). Up to `LATEST` trials nothing
+    is left out.
+    """
+
+    _best: tuple[int, list[FrozenTrial]] = (0, [])  # of how many earlier trials, and these
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        return self._get_trials(deepcopy, states)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        trials = super()._get_trials(deepcopy=False, states=None, use_cache=use_cache)
+        if len(trials) > LATEST:
+            earlier = (len(trials) - LATEST) // AGAIN * AGAIN
+            if earlier != self._best[0]:
+                self._best = (earlier, self._best_of(trials[:earlier]))
+            trials = [*self._best[1], *trials[earlier:]]
+        chosen = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
+
+    def _best_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """The best complete ones of some trials, by number, as samplers want them."""
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        maximize = self.direction == optuna.study.StudyDirection.MAXIMIZE
+        ranked = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=maximize)
+        return sorted(ranked[:BEST_EARLIER], key=lambda trial: trial.number)
 
 
 def _distribution(domain: Any) -> optuna.distributions.BaseDistribution:
