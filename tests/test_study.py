@@ -6,15 +6,17 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
+from optuna.trial import TrialState
 
 from data.faults import InputError
 from sweep.errors import StudyFailedError
 from sweep.owner import born, myself
 from sweep.space import SPACES, Listed, study_space
 from sweep.stores.files import open_whole
-from sweep.stores.study import OWNER, open_study
+from sweep.stores.study import OWNER, Tally, open_study
 
 
 @pytest.fixture
@@ -244,3 +246,74 @@ def test_a_new_database_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(InputError, match="cannot be made.*No space left"):
         open_whole("--storage", f"sqlite:///{tmp_path / 'optuna.db'}", dies)
     assert [path.name for path in tmp_path.iterdir()] == ["half"]
+
+
+# What grows with a study, and what must not ---------------------------------------------------------------------------
+
+
+def test_the_tally_is_counted_on_as_it_would_be_counted_again(open_it):
+    study = open_it(direction="minimize")
+    assert study.tally() == Tally()
+    for value in (0.5, 0.2, 0.2, 0.9):
+        study.complete(study.ask().number, value)
+    study.prune(report(study, 0.7))
+    failed = study.ask().number
+    study.retry(failed)
+    study.fail(failed)
+    again, running = study.ask(), study.ask()
+
+    tally = study.tally()
+
+    assert again.retry_of == failed
+    assert running.retry_of is None
+    assert (tally.complete, tally.pruned, tally.failed, tally.running, tally.waiting) == (4, 1, 1, 2, 0)
+    assert tally.best is not None
+    assert (tally.best.number, tally.best.value) == (1, 0.2)  # the first of equals
+    counted_again = open_it(direction="minimize").tally()
+    assert counted_again == replace(tally, seconds=pytest.approx(tally.seconds))
+
+
+def test_a_claim_counts_again_since_others_may_have_written(open_it):
+    study, other = open_it(), open_it()
+    assert study.tally().complete == 0
+    other.complete(other.ask().number, 0.5)
+    study.claim(shared=False)
+    assert study.tally().complete == 1
+
+
+def test_sampler_and_pruner_of_a_long_study_look_at_the_latest_and_the_best(open_it, monkeypatch):
+    monkeypatch.setattr("sweep.stores.study.LATEST", 20)
+    monkeypatch.setattr("sweep.stores.study.BEST_EARLIER", 3)
+    monkeypatch.setattr("sweep.stores.study.AGAIN", 10)
+    study = open_it()
+    values = [number % 17 / 17 for number in range(45)]
+    for number, value in enumerate(values):
+        assert study.ask().number == number
+        if number == 33:
+            study.prune(report(study, value, number))
+        else:
+            study.complete(number, value)
+
+    seen = [trial.number for trial in study._search.get_trials(deepcopy=False)]
+    complete = [trial.number for trial in study._search.get_trials(states=(TrialState.COMPLETE,))]
+
+    # 20 and up to 10 more of the latest; 14, 15 and 16 are the best of the first twenty.
+    assert seen == [14, 15, 16, *range(20, 45)]
+    assert complete == [number for number in seen if number != 33]
+    assert [trial.number for trial in study.trials()] == list(range(45))
+    assert study.best().number == 16
+    assert len(study.importances()) == len(SPACES["cnn1"])  # of all of them
+
+
+def test_nothing_is_left_out_of_a_study_of_ordinary_length(open_it):
+    study = open_it()
+    for _ in range(12):
+        study.complete(study.ask().number, 0.5)
+    assert len(study._search.get_trials()) == 12
+
+
+def report(study, value: float, number: int | None = None) -> int:
+    """Reports an epoch of a trial, a new one unless it is given, and returns its number."""
+    number = study.ask().number if number is None else number
+    study.report(number, 1, value)
+    return number
