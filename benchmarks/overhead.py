@@ -8,8 +8,11 @@ by copying the rows of the hundred trials that were really run, in Optuna and in
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -28,6 +31,8 @@ from sweep.training import BEST, EpochResult
 SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000), (10, 20)
 MEASURED, EPOCHS = 20, 5
 CHECKPOINT_BYTES = 1_000_000
+# 1,000 trials of Ray Tune would take half an hour, and say what 100 say.
+PEERS_LARGEST, RAY_LARGEST = 1_000, 100
 FIRST = 100  # trials that are run one by one; what is beyond is copies of them
 TRIAL_TABLES = (
     "trial_params",
@@ -45,51 +50,53 @@ class Cost:
     Attributes:
         trials: Seconds of each trial, all its epochs included.
         epochs: Seconds of each epoch, likewise beside its training.
-        idle: Seconds of each trial's work that is done while others train, and nobody waits for.
+        meanwhile: Seconds of each trial's work that is done while others train, and nobody waits for.
     """
 
     trials: list[float] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
-    idle: list[float] = field(default_factory=list)
+    meanwhile: list[float] = field(default_factory=list)
 
 
 def measure(options: Options) -> list[Table]:
     """Measures the overhead of a trial and of an epoch at growing numbers of trials."""
     sizes = QUICK_SIZES if options.quick else SIZES
-    rows, values = [], {}
+    ways = {"bare": run_bare, "by hand": run_by_hand, "Ray Tune": run_ray, "ours": run_ours}
     with tempfile.TemporaryDirectory() as name:
-        costs = {
-            way: run(Path(name) / way, sizes, options.seed) for way, run in (("bare", run_bare), ("ours", run_ours))
-        }
+        costs = {way: run(Path(name) / way.replace(" ", "-"), sizes, options.seed) for way, run in ways.items()}
+    base = costs["ours"][min(FIRST, sizes[-1])]
+    trials, epochs, values = [], [], {}
     for size in sizes:
-        bare, ours = costs["bare"][size], costs["ours"][size]
-        rows.append(
+        found = {way: cost.get(size, Cost()) for way, cost in costs.items()}
+        bare, ours = found["bare"], found["ours"]
+        named = f"{size:,}"
+        trials.append(
             (
-                f"{size:,}",
-                *map(_milliseconds, (bare.trials, bare.epochs, ours.trials, ours.epochs, ours.idle)),
+                named,
+                *(_milliseconds(cost.trials) for cost in found.values()),
+                _milliseconds(ours.meanwhile),
                 f"{np.median(ours.trials) / np.median(bare.trials):.2f}",
-                f"{np.median(ours.trials) / np.median(costs['ours'][min(FIRST, sizes[-1])].trials):.2f}",
+                f"{np.median(ours.trials) / np.median(base.trials):.2f}",
             )
         )
-        for way, cost in (("bare", bare), ("ours", ours)):
-            found = {"trial": cost.trials, "epoch": cost.epochs, "idle": cost.idle}
-            values |= {f"{way}/{kind}/{size}": seconds for kind, seconds in found.items()}
-    columns = (
-        "trials",
-        "bare: trial, ms",
-        "epoch, ms",
-        "ours: trial, ms",
-        "epoch, ms",
-        "meanwhile",
-        "/ bare",
-        "/ at 100",
+        epochs.append((named, *(_milliseconds(found[way].epochs) for way in ("bare", "by hand", "ours"))))
+        for way, cost in found.items():
+            kinds = {"trial": cost.trials, "epoch": cost.epochs, "meanwhile": cost.meanwhile}
+            values |= {f"{way}/{kind}/{size}": seconds for kind, seconds in kinds.items()}
+    notes = (
+        f"A trial has {EPOCHS} epochs, which its own time includes; medians over {MEASURED} trials.",
+        "Meanwhile: what is done while the worker trains (run and data begun, figures drawn, files logged).",
+        f"Ray Tune: seconds between the ends of trials, two at once; up to {RAY_LARGEST} trials.",
     )
-    note = f"A trial has {EPOCHS} epochs, which its own time includes; medians over {MEASURED} trials."
-    return [Table("overhead", "Overhead of an empty training, one at a time", columns, rows, values, (note,))]
+    wide = ("trials", *(f"{way}, ms" for way in ways), "ours meanwhile, ms", "ours / bare", "ours / at 100")
+    return [
+        Table("overhead", "An empty training: milliseconds a trial", wide, trials, values, notes),
+        Table("overhead_epoch", "... and an epoch", ("trials", "bare, ms", "by hand, ms", "ours, ms"), epochs, {}),
+    ]
 
 
 def _milliseconds(seconds: list[float]) -> str:
-    return median([1000 * value for value in seconds], 1)
+    return median([1000 * value for value in seconds], 0 if np.median(seconds) > 0.1 else 1) if seconds else "-"
 
 
 def run_bare(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]:
@@ -143,11 +150,76 @@ def run_bare(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]
     return _at_sizes(folder, sizes, run)
 
 
-METRICS = (
+METRICS: tuple[str, ...] = (
     "train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/balanced_accuracy", "val/precision", "val/recall",
     "val/specificity", "val/f1", "val/auroc", "val/average_precision", "val/brier", "val/log_loss", "val/ece",
     "images_per_second", "epoch_seconds",
 )  # fmt: skip
+
+
+def run_by_hand(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]:
+    """Runs an objective that trains nothing, as tutorials write one; up to 1,000 trials."""
+    import mlflow
+    import optuna
+
+    folder.mkdir(parents=True)
+    draws = np.random.default_rng(seed)
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    mlflow.set_experiment("by-hand")
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder / 'optuna.db'}",
+        study_name="by hand",
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(n_warmup_steps=EPOCHS + 1),
+    )
+
+    def run(count: int) -> Cost:
+        cost, ends = Cost(), [time.perf_counter()]
+
+        def objective(trial: optuna.Trial) -> float:
+            config = {
+                "activation": trial.suggest_categorical("activation", ["relu", "sigmoid", "gelu", "silu"]),
+                "optimizer": trial.suggest_categorical("optimizer", ["adam", "adamw", "adagrad", "sgd"]),
+                "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True),
+                "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64, 128]),
+                "dropout": trial.suggest_float("dropout", 0.0, 0.6),
+            }
+            tags = {"sweep.trial": str(trial.number)}  # what `grow` tells runs by
+            with mlflow.start_run(run_name=f"trial-{trial.number}", tags=tags):
+                mlflow.log_params(config)
+                for epoch in range(1, EPOCHS + 1):
+                    began = time.perf_counter()
+                    metrics = dict(zip(METRICS, draws.random(len(METRICS)).tolist(), strict=True))
+                    mlflow.log_metrics(metrics, step=epoch)
+                    trial.report(metrics["val/auroc"], epoch)
+                    if trial.should_prune():
+                        raise optuna.TrialPruned
+                    cost.epochs.append(time.perf_counter() - began)
+            return metrics["val/auroc"]
+
+        def ended(*_: object) -> None:
+            ends.append(time.perf_counter())
+
+        study.optimize(objective, count - len(study.get_trials(deepcopy=False)), callbacks=[ended])
+        cost.trials.extend(np.diff(ends).tolist())
+        return cost
+
+    return _at_sizes(folder, tuple(size for size in sizes if size <= PEERS_LARGEST), run)
+
+
+def run_ray(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]:
+    """Runs Ray Tune around an empty training; nothing where it is not installed."""
+    sizes = tuple(size for size in sizes if size <= RAY_LARGEST)
+    if importlib.util.find_spec("ray") is None:
+        return {}
+    folder.mkdir(parents=True)
+    count, ends = sizes[-1] + MEASURED + 1, folder / "ends"
+    command = [sys.executable, "-m", "benchmarks.peers.empty_ray", str(count), str(EPOCHS), str(ends)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    times = np.diff(np.sort(np.loadtxt(ends))).tolist()
+    return {size: Cost(times[size : size + MEASURED]) for size in sizes}
 
 
 def run_ours(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]:
@@ -271,7 +343,7 @@ def _at_sizes(folder: Path, sizes: tuple[int, ...], run: Callable[[int], Cost]) 
             grow(folder, done, size)
         cost = run(size + MEASURED + 1)
         last = slice(-MEASURED, None)
-        costs[size] = Cost(cost.trials[last], cost.epochs[-MEASURED * EPOCHS :], cost.idle[last])
+        costs[size] = Cost(cost.trials[last], cost.epochs[-MEASURED * EPOCHS :], cost.meanwhile[last])
         done = size + MEASURED + 1
     return costs
 
