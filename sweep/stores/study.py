@@ -468,6 +468,12 @@ class _Search(optuna.Study):
     """
 
     _best: tuple[int, list[FrozenTrial]] = (0, [])  # of how many earlier trials, and these
+    _complete: list[FrozenTrial] | None = None  # what the median pruner asks for after each epoch
+
+    def tell(self, *arguments: Any, **named: Any) -> FrozenTrial:
+        told = super().tell(*arguments, **named)
+        self._complete = None
+        return told
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         return self._get_trials(deepcopy, states)
@@ -475,6 +481,8 @@ class _Search(optuna.Study):
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
+        if self._complete is not None and states == DONE[:1] and not deepcopy:
+            return self._complete
         trials = super()._get_trials(deepcopy=False, states=None, use_cache=use_cache)
         if len(trials) > LATEST:
             earlier = (len(trials) - LATEST) // AGAIN * AGAIN
@@ -482,6 +490,8 @@ class _Search(optuna.Study):
                 self._best = (earlier, self._best_of(trials[:earlier]))
             trials = [*self._best[1], *trials[earlier:]]
         chosen = [trial for trial in trials if states is None or trial.state in states]
+        if states == DONE[:1]:
+            self._complete = chosen
         return copy.deepcopy(chosen) if deepcopy else chosen
 
     def _best_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
