@@ -63,6 +63,7 @@ def main(
             search_alg=OptunaSearch(seed=seed),
             scheduler=ASHAScheduler(max_t=epochs),
             num_samples=trials,
+            reuse_actors=True,  # not the default; else every trial imports torch again
         ),
         run_config=tune.RunConfig(
             name="ray_tune",
