@@ -38,6 +38,7 @@ TRAINING = {
     "files on disk": ("sweep.mirror", "Mirror.keep_files", EXIT),
     "before telling": ("sweep.stores.study", "Study.complete", ENTRY),
     "after telling": ("sweep.stores.study", "Study.complete", EXIT),
+    "figures drawn": ("sweep.mirror", "Mirror._figures", EXIT),
     "files logged": ("sweep.stores.tracking", "Tracking.log_folder", EXIT),
     "run ended": ("sweep.mirror", "Mirror._end_run", EXIT),
     "trial over": ("sweep.mirror", "Mirror.trial_ended", EXIT),
