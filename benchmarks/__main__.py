@@ -20,6 +20,7 @@ from benchmarks.tables import Options, Table
 from sweep.hardware import describe
 from sweep.provenance import PACKAGES
 
+BEGIN, END = "<!-- tables: written by python -m benchmarks --markdown -->", "<!-- tables end -->"
 PARTS = ("training", "studies", "overhead", "pixels", "pruning", "starting")
 
 
@@ -30,7 +31,7 @@ def main(
     repeats: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 5,
     quick: Annotated[bool, typer.Option(help="As small as it can be: shows that it runs, measures nothing.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure here.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the tables here.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables into this page.")] = None,
 ) -> None:
     """Measures what the sweep costs beside what people write today and beside the limit. Read the ratios."""
     unknown = sorted(set(parts or ()) - set(PARTS))
@@ -50,8 +51,19 @@ def main(
         if json_file:
             json_file.write_text(json.dumps(_plain(machine, options, tables), indent=1))
         if markdown:
-            markdown.write_text("\n".join(table.markdown() for table in tables))
+            page = markdown.read_text() if markdown.exists() else ""
+            markdown.write_text(with_tables(page, machine, options, tables))
     console.print(f"{(time.monotonic() - began) / 60:.1f} minutes", style="dim")
+
+
+def with_tables(page: str, machine: dict[str, str], options: Options, tables: list[Table]) -> str:
+    """A page with its tables replaced by these, between the two marks; one without marks gets them at its end."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    said = " · ".join(f"{name} {value}" for name, value in machine.items())
+    data = options.data.name if options.data else "the phantom"
+    told = f"{said}\n\nOn {data}, seed {options.seed}, {options.repeats} repeats.\n"
+    return "\n".join([before + BEGIN + "\n", told, *(table.markdown() for table in tables), END + after])
 
 
 def _plain(machine: dict[str, str], options: Options, tables: list[Table]) -> dict[str, object]:
