@@ -109,6 +109,7 @@ def replay(run_id: str, data: Path | None, tracking_uri: str | None, *, as_json:
     with stoppable() as stopping:
         engine = LocalEngine(1, device, threads)
         try:
+            engine.start()  # imports torch while the images are decoded
             result = train_again(past, source, split, engine, stopping, terminal.say)
         finally:
             engine.close()

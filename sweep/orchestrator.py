@@ -152,6 +152,14 @@ def run_study(
         raise
 
 
+def missing(planned: PlannedStudy, study: Study) -> int:
+    """How many trials a study still lacks; none or fewer where nothing is left to train."""
+    tally = study.tally()
+    if planned.listed:  # one that came to nothing is not replaced by another configuration
+        return tally.waiting + tally.running
+    return planned.trials - tally.done
+
+
 class _Loop:
     """One study on its way; see `run_study`."""
 
@@ -249,10 +257,7 @@ class _Loop:
 
     def missing(self) -> int:
         """How many trials the study still lacks."""
-        tally = self.study.tally()
-        if self.planned.listed:  # one that came to nothing is not replaced by another configuration
-            return tally.waiting + tally.running
-        return self.planned.trials - tally.done
+        return missing(self.planned, self.study)
 
     def abandon(self, reason: str, *, failed: bool) -> None:
         """Stops the trials that run and queues their configurations again; they go on from their last checkpoints.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sweep import display
 from sweep.engines.local import LocalEngine
 from sweep.errors import StudyFailedError
-from sweep.orchestrator import Finish, open_studies, run_study
+from sweep.orchestrator import Finish, missing, open_studies, run_study
 from sweep.plan import Plan
 from sweep.stores.files import file_of
 from sweep.stores.tracking import Tracking, open_tracking
@@ -63,7 +63,9 @@ def _run(
     if file_of(uri) is None:  # a server that does not answer is to be known before a study is begun
         open_tracking(uri, plan.experiment)
     studies = open_studies(plan, settings.storage or optuna_in(folder))
-    engine = LocalEngine(plan.workers, plan.device, plan.threads)  # its workers import torch while MLflow opens
+    engine = LocalEngine(plan.workers, plan.device, plan.threads)
+    if any(missing(planned, study) > 0 for planned, study in zip(plan.studies, studies, strict=True)):
+        engine.start()  # its workers import torch while MLflow opens
     end = math.inf if settings.budget is None else time.monotonic() + settings.budget
     try:
         tracking = open_tracking(uri, plan.experiment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -186,6 +187,7 @@ def test_a_killed_worker_takes_only_its_own_job_along(images, tmp_path):
 
 def test_a_worker_that_dies_idle_is_replaced(images, tmp_path):
     engine = LocalEngine(1, "cpu", 1)
+    engine.start()
     try:
         os.kill(engine._workers[0].process.pid, signal.SIGKILL)
         engine._workers[0].process.join()
@@ -195,8 +197,26 @@ def test_a_worker_that_dies_idle_is_replaced(images, tmp_path):
         engine.close()
 
 
+def test_no_process_is_started_before_there_is_something_to_train(images, tmp_path):
+    before = set(multiprocessing.active_children())
+    engine = LocalEngine(2, "cpu", 1)
+    assert engine.free == 2
+    assert set(multiprocessing.active_children()) == before
+    engine.close()
+    try:
+        engine = LocalEngine(2, "cpu", 1)
+        engine.start()
+        engine.start()
+        assert len(set(multiprocessing.active_children()) - before) == 2
+        assert engine.free == 2
+    finally:
+        engine.close()
+    assert set(multiprocessing.active_children()) == before
+
+
 def test_closing_ends_running_jobs_and_every_process(images, tmp_path):
     engine = LocalEngine(2, "cpu", 1)
+    engine.start()
     processes = [worker.process for worker in engine._workers]
     engine.submit(job(0, images, tmp_path, ENDLESS))
     wait_for_an_epoch(engine)

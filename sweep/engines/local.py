@@ -19,29 +19,34 @@ CLOSE_SECONDS = 5.0
 
 
 class LocalEngine:
-    """N worker processes on this machine. Workers start at once and import torch while the caller goes on.
+    """N worker processes on this machine, which start with the first job, or before it with `start`.
 
     A worker is told everything through one pipe: a Job to train, a Stop, None to end.
     """
 
     def __init__(self, workers: int, device: str, threads: int) -> None:
-        """Starts the workers.
+        """Makes the engine; no process is started yet.
 
         Args:
             workers: How many trials train at once.
             device: `cpu`, or `cuda` to spread the workers over the GPUs that torch sees.
             threads: CPU threads of each worker.
         """
-        self._device, self._threads = device, threads
-        self._workers = [self._start(index) for index in range(workers)]
+        self._count, self._device, self._threads = workers, device, threads
+        self._workers: list[_Worker] = []
+
+    def start(self) -> None:
+        """Starts the workers, unless they are there: they import torch while the caller goes on."""
+        self._workers += [self._start(index) for index in range(len(self._workers), self._count)]
 
     @property
     def free(self) -> int:
         """How many more jobs can be submitted now."""
-        return sum(worker.job is None for worker in self._workers)
+        return self._count - sum(worker.job is not None for worker in self._workers)
 
     def submit(self, job: Job) -> None:
         """Hands a job to a free worker. Raises RuntimeError when none is."""
+        self.start()
         worker = next((worker for worker in self._workers if worker.job is None), None)
         if worker is None:
             raise RuntimeError(f"job {job.number} was submitted and no worker is free")
