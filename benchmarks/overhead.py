@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tables import Options, Table, median
+from benchmarks.tables import Options, Table, environment, median
 from sweep.engines import EpochFinished, Event, Job, JobFinished
 from sweep.training import BEST, EpochResult
 
@@ -127,6 +127,7 @@ def run_bare(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]
         trial = study.ask(space)
         tags = {"mlflow.runName": f"bare-{trial.number}", "sweep.trial": str(trial.number)}
         run = client.create_run(experiment, tags=tags).info.run_id
+        metrics: dict[str, float] = {}
         client.log_batch(run, params=[Param(name, str(value)) for name, value in trial.params.items()])
         for epoch in range(1, EPOCHS + 1):
             now = time.perf_counter()
@@ -188,6 +189,7 @@ def run_by_hand(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Co
             tags = {"sweep.trial": str(trial.number)}  # what `grow` tells runs by
             with mlflow.start_run(run_name=f"trial-{trial.number}", tags=tags):
                 mlflow.log_params(config)
+                metrics: dict[str, float] = {}
                 for epoch in range(1, EPOCHS + 1):
                     began = time.perf_counter()
                     metrics = dict(zip(METRICS, draws.random(len(METRICS)).tolist(), strict=True))
@@ -216,8 +218,8 @@ def run_ray(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]:
     folder.mkdir(parents=True)
     count, ends = sizes[-1] + MEASURED + 1, folder / "ends"
     command = [sys.executable, "-m", "benchmarks.peers.empty_ray", str(count), str(EPOCHS), str(ends)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    variables = environment(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_UV_RUN_RUNTIME_ENV="0")
+    subprocess.run(command, cwd=folder, env=variables, check=True, capture_output=True)
     times = np.diff(np.sort(np.loadtxt(ends))).tolist()
     return {size: Cost(times[size : size + MEASURED]) for size in sizes}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,16 +22,13 @@ from pathlib import Path
 from mlflow import MlflowClient
 from PIL import Image
 
-from benchmarks.tables import Options, Table
+from benchmarks.tables import Options, Table, environment
 from data.sources import Source, open_source
 from data.splits import Split, split_source
 from sweep.hardware import usable_cores
 
-ROOT = Path(__file__).parents[1]
 # Rarely: the kernel walks every process's page tables, 30 ms a look at Ray's; each half second took 3 % of two cores.
 SAMPLE_SECONDS = 2.0
-# What would send the stores elsewhere.
-FOREIGN = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "OPTUNA_STORAGE")
 
 
 @dataclass(frozen=True)
@@ -179,19 +175,17 @@ def run(way: Way, folder: Path, split: Split) -> Study:
         RuntimeError: The command failed, or took other images.
     """
     folder.mkdir()
-    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {
-        "PYTHONPATH": str(ROOT),
-        "XDG_CACHE_HOME": str(folder / "cache"),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "RAY_TMPDIR": str(folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
+    variables = environment(
+        XDG_CACHE_HOME=str(folder / "cache"),
+        RAY_TMPDIR=str(folder),
+        RAY_USAGE_STATS_ENABLED="0",
         # Else Ray, started under `uv run`, sends this folder to its workers and starts each with `uv run` too.
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    }
+        RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+    )
     began, started, memory = time.time(), time.monotonic(), 0
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, *way.command], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, *way.command], cwd=folder, env=variables, stdout=log, stderr=subprocess.STDOUT
         )
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):

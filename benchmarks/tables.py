@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from sweep.markdown import table as markdown_table
+
+ROOT = Path(__file__).parents[1]
+# What would send the stores of a measured command elsewhere.
+FOREIGN = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "OPTUNA_STORAGE")
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,13 @@ def median(values: Sequence[float], digits: int = 2) -> str:
 def ratio(values: Sequence[float], to: Sequence[float]) -> str:
     """How many times as large, repeat by repeat: figures taken side by side are compared, not their means."""
     return median([value / other for value, other in zip(values, to, strict=True)])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a command that is measured in a directory of its own: it finds this checkout, no other stores.
+
+    Args:
+        more: Further variables.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    return {**kept, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **more}

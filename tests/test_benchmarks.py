@@ -76,12 +76,32 @@ def test_a_store_grows_by_copies_that_optuna_and_mlflow_take_for_trials(tmp_path
 
 
 @pytest.mark.slow
-def test_the_overhead_is_measured(tmp_path: Path):
-    root, figures = Path(__file__).parents[1], tmp_path / "figures.json"
-    command = [sys.executable, "-m", "benchmarks", "overhead", "--quick", "--json", str(figures)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+def test_every_benchmark_runs(pictures: Path, tmp_path: Path):
+    parts = [part for part in PARTS if part != "studies"]  # which has a test of its own
+    figures, page = tmp_path / "figures.json", tmp_path / "page.md"
+    command = [sys.executable, "-m", "benchmarks", *parts, "--quick", "--repeats", "1", "--data", str(pictures)]
+    done = subprocess.run(
+        [*command, "--json", str(figures), "--markdown", str(page)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    values = json.loads(figures.read_text())["tables"]["overhead"]
+    tables = json.loads(figures.read_text())["tables"]
+    assert page.read_text().count("### ") == len(tables)
+
+    speeds = tables["training_speed"]
+    assert all(value > 0 for values in speeds.values() for value in values)
+    overhead = tables["overhead"]
     for way in ("bare", "by hand", "ours"):
-        assert len(values[f"{way}/trial/20"]) == 20
-        assert min(values[f"{way}/trial/20"]) > sum(values[f"{way}/epoch/20"]) / 100 > 0
+        assert len(overhead[f"{way}/trial/20"]) == 20
+        assert all(0 < epoch < max(overhead[f"{way}/trial/20"]) for epoch in overhead[f"{way}/epoch/20"])
+    assert all(
+        value > 0 for name in ("decoding", "first_batch", "augmentation") for value in sum(tables[name].values(), [])
+    )
+    pruning = tables["pruning"]
+    assert pruning["none/pruned"] == [0.0]
+    assert all(0 < pruning[f"{pruner}/epochs"][0] <= pruning["none/epochs"][0] for pruner in ("median", "hyperband"))
+    starting = {name: seconds for name, (seconds,) in tables["starting"].items()}
+    assert starting["sweep --help"] < starting["a study of one trial of one epoch"]
+    assert starting["first epoch begins, stores are made first"] < starting["a study of one trial of one epoch"]
