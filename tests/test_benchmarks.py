@@ -96,9 +96,8 @@ def test_every_benchmark_runs(pictures: Path, tmp_path: Path):
     for way in ("bare", "by hand", "ours"):
         assert len(overhead[f"{way}/trial/20"]) == 20
         assert all(0 < epoch < max(overhead[f"{way}/trial/20"]) for epoch in overhead[f"{way}/epoch/20"])
-    assert all(
-        value > 0 for name in ("decoding", "first_batch", "augmentation") for value in sum(tables[name].values(), [])
-    )
+    for name in ("decoding", "first_batch", "augmentation"):
+        assert all(value > 0 for values in tables[name].values() for value in values)
     pruning = tables["pruning"]
     assert pruning["none/pruned"] == [0.0]
     assert all(0 < pruning[f"{pruner}/epochs"][0] <= pruning["none/epochs"][0] for pruner in ("median", "hyperband"))
