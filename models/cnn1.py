@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.layers import ACTIVATIONS
+from models.layers import ACTIVATIONS, Flatten
 
 
 def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.Sequential:
@@ -32,7 +32,7 @@ def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.
         nn.Conv2d(20, 32, 3, padding=1, bias=False),
         nn.BatchNorm2d(32),
         act(),
-        nn.Flatten(),
+        Flatten(),
         nn.Dropout(dropout),
         nn.Linear(32 * (image_size // 2) ** 2, classes),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.layers import ACTIVATIONS
+from models.layers import ACTIVATIONS, Flatten
 
 
 def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.Sequential:
@@ -40,6 +40,6 @@ def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.
         nn.BatchNorm2d(64),
         act(),
         nn.Dropout(dropout),
-        nn.Flatten(),
+        Flatten(),
         nn.Linear(64 * (image_size // 4) ** 2, classes),
     )

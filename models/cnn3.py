@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.layers import ACTIVATIONS
+from models.layers import ACTIVATIONS, Flatten
 
 
 def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.Sequential:
@@ -30,7 +30,7 @@ def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.
         nn.Conv2d(64, 128, 3, padding=1),
         act(),
         nn.MaxPool2d(2),
-        nn.Flatten(),
+        Flatten(),
         nn.Linear(128 * (image_size // 8) ** 2, 128),
         act(),
         nn.Dropout(dropout),

@@ -30,6 +30,7 @@ from torch.nn import functional
 from data.augment import augmented_batches, batches
 from data.cache import Images
 from models import ARCHITECTURES
+from models.layers import hastened
 from sweep import checkpoint
 
 OPTIMIZERS: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {
@@ -178,6 +179,7 @@ def train(
         if out_of_memory(error) or "CUDA" in str(error):  # a GPU in trouble is no fault of the configuration
             raise
         raise ConfigurationError(f"{type(error).__name__}: {error}") from error
+    steps = hastened(network)
     progress = _resume(folder, config, network, optimizer)
     yield from progress.results
 
@@ -199,7 +201,7 @@ def train(
             # Sums stay on the device: reading a number here would wait for it at every step.
             for part, part_labels in zip(images.split(micro_batch), labels.split(micro_batch), strict=True):
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                    logits = network(_normalise(part, architecture.mean, architecture.std))
+                    logits = steps(_normalise(part, architecture.mean, architecture.std))
                 loss = functional.cross_entropy(logits.float(), part_labels, class_weights, reduction="sum")
                 (loss / weight).backward()
                 total_loss += loss.detach()
