@@ -28,8 +28,8 @@ from benchmarks.tables import Options, Table, environment, median
 from sweep.engines import EpochFinished, Event, Job, JobFinished
 from sweep.training import BEST, EpochResult
 
-SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000), (10, 20)
-MEASURED, EPOCHS = 20, 5
+SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000), (10, 40)
+MEASURED, EPOCHS = 20, 5  # sizes lie further apart than what is measured at each
 CHECKPOINT_BYTES = 1_000_000
 # 1,000 trials of Ray Tune would take half an hour, and say what 100 say.
 PEERS_LARGEST, RAY_LARGEST = 1_000, 100

@@ -94,8 +94,8 @@ def test_every_benchmark_runs(pictures: Path, tmp_path: Path):
     assert all(value > 0 for values in speeds.values() for value in values)
     overhead = tables["overhead"]
     for way in ("bare", "by hand", "ours"):
-        assert len(overhead[f"{way}/trial/20"]) == 20
-        assert all(0 < epoch < max(overhead[f"{way}/trial/20"]) for epoch in overhead[f"{way}/epoch/20"])
+        assert len(overhead[f"{way}/trial/40"]) == 20
+        assert all(0 < epoch < max(overhead[f"{way}/trial/40"]) for epoch in overhead[f"{way}/epoch/40"])
     for name in ("decoding", "first_batch", "augmentation"):
         assert all(value > 0 for values in tables[name].values() for value in values)
     pruning = tables["pruning"]

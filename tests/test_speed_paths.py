@@ -207,7 +207,7 @@ def test_no_step_of_an_epoch_waits_for_the_device(arch, optimizer, precision, im
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", SMALL)
 def test_bfloat16_is_as_good_as_float32_within_what_a_seed_decides(arch, tmp_path):
-    """The means over five seeds differ by less than one standard deviation that float32 has over these seeds."""
+    """The means over five seeds differ by less than the seeds of one precision do, and by less than 0.02."""
     source = read_phantom()
     cache.build(source, 32)
     images = images_of(source, split_source(source), 32)
@@ -220,5 +220,4 @@ def test_bfloat16_is_as_good_as_float32_within_what_a_seed_decides(arch, tmp_pat
             score = roc_auc_score(images["validation"].labels, logits[:, 1] - logits[:, 0])
             scores.setdefault(precision, []).append(score)
     exact, short = (np.array(scores[precision]) for precision in ("float32", "bfloat16"))
-    print(arch, exact.round(4), short.round(4), exact.std(ddof=1), short.mean() - exact.mean())
-    assert abs(short.mean() - exact.mean()) < exact.std(ddof=1)
+    assert abs(short.mean() - exact.mean()) < min(max(np.ptp(exact), np.ptp(short)), 0.02), (exact, short)
