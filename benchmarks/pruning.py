@@ -35,7 +35,7 @@ class Size:
     image_size: int
 
 
-FULL, QUICK = Size(5, 12, 10, 800, 64), Size(1, 2, 4, 120, 24)
+FULL, QUICK = Size(5, 12, 8, 800, 64), Size(1, 2, 4, 120, 24)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Size:
     batch_sizes: tuple[int, ...]
 
 
-FULL = Size(trials=30, epochs=4, images=1600, image_size=64, batch_sizes=(32, 64, 128, 256))
+FULL = Size(trials=30, epochs=4, images=2600, image_size=64, batch_sizes=(32, 64, 128, 256))
 QUICK = Size(trials=2, epochs=1, images=120, image_size=32, batch_sizes=(16, 32))
 
 
@@ -134,7 +134,7 @@ def ways(options: Options, size: Size, images: Path) -> list[Way]:
         command = ("-m", "benchmarks.peers.ray_tune", *peer, "--workers", workers)
         found.append(Way("Ray Tune", command, "val_auroc"))
     command = (
-        "-m", "sweep", "--arch", "cnn1", "--trials", str(size.trials), *each, "--patience", "0",
+        "-m", "sweep", "--arch", "cnn1", "--trials", str(size.trials), *each, "--patience", "0", "--warmup", "0",
         "--limit", str(size.images), "--validation", "auto", "--split-seed", seed, "--workers", workers,
         "--search", f"batch_size={','.join(map(str, size.batch_sizes))}",
         *(("--data", str(options.data.resolve())) if options.data else ()),
@@ -264,8 +264,7 @@ def _table(studies: dict[str, Study], size: Size, split: Split, options: Options
             f"One run each, seed {options.seed}; in brackets: times hand-written. {len(split.train):,} images train, "
             f"{len(split.validation):,} of other patients validate, the same ones in all.",
             "Seconds count from the command's start, imports included. The AUROC to reach is the lowest of the bests.",
-            "Each prunes as it comes: MedianPruner() by hand and ASHA in Ray Tune from the first epoch on, the sweep's "
-            "median pruner from the fourth. Epochs an hour compares what is left.",
+            "All prune from the first epoch on: the median pruner by hand and in the sweep, ASHA in Ray Tune.",
             "The sweep decodes all images of the data set and tests, explains and registers the best trial within its "
             "time; its training steps are bfloat16 where the hardware computes in it. The peers are float32.",
             *(() if "Ray Tune" in studies else ("Ray Tune: not installed; uv sync --group benchmarks.",)),
