@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.layers import ACTIVATIONS, Flatten
+from models.layers import ACTIVATIONS, Dropout, Flatten
 
 
 def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.Sequential:
@@ -33,6 +33,6 @@ def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.
         nn.BatchNorm2d(32),
         act(),
         Flatten(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(32 * (image_size // 2) ** 2, classes),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.layers import ACTIVATIONS, Flatten
+from models.layers import ACTIVATIONS, Dropout, Flatten
 
 
 def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.Sequential:
@@ -39,7 +39,7 @@ def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.
         nn.Conv2d(32, 64, 3, padding=1, bias=False),
         nn.BatchNorm2d(64),
         act(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         Flatten(),
         nn.Linear(64 * (image_size // 4) ** 2, classes),
     )

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
 from data.faults import InputError
-from models.layers import ACTIVATIONS
+from models.layers import ACTIVATIONS, Dropout
 
 HIDDEN = 256
 
@@ -67,7 +67,7 @@ def build(
     head = nn.Sequential(
         nn.Linear(backbone.fc.in_features, HIDDEN),
         ACTIVATIONS[activation](),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(HIDDEN, classes),
     )
     backbone.add_module("fc", head)

@@ -19,7 +19,7 @@ from data.cache import images_of
 from data.sources import open_source, read_phantom
 from data.splits import split_source
 from models import ARCHITECTURES
-from models.layers import hastened
+from models.layers import Dropout, hastened
 from sweep import checkpoint, training
 from sweep.training import LAST, OPTIMIZERS, TrainingConfig, build_network, train
 
@@ -202,6 +202,44 @@ def test_no_step_of_an_epoch_waits_for_the_device(arch, optimizer, precision, im
     assert len(waits) == 5
     assert waits[-1] == waits[0]  # from the first step's beginning to the last one's
     assert watch.waits.count("_local_scalar_dense") - waits[-1].count("_local_scalar_dense") <= 4  # the epoch's sums
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("probability", [0.1, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(64, 8192), (64, 32, 16, 16), (61, 8191)])
+def test_dropout_drops_as_often_as_torch_does_and_keeps_the_mean(probability, shape, dtype):
+    torch.manual_seed(0)
+    ones = torch.ones(shape, dtype=dtype)
+    if len(shape) == 4:
+        ones = ones.contiguous(memory_format=torch.channels_last)
+    layer, theirs = Dropout(probability).train(), nn.Dropout(probability).train()
+    ours, plain = layer(ones.requires_grad_()), theirs(ones.detach())
+    assert ours.stride() == plain.stride()
+    assert ours.unique().tolist() == pytest.approx(plain.unique().tolist(), rel=1e-4 if dtype == torch.float32 else 0)
+    count = ones.numel()
+    spread = (probability * (1 - probability) / count) ** 0.5
+    assert abs((ours == 0).double().mean().item() - probability) < 4 * spread + 1 / 65_536
+    # Numbers that share one draw of the generator are as independent as all others.
+    for lane in (ours == 0).double().as_strided((count // 4, 4), (4, 1)).T:
+        assert abs(lane.mean().item() - probability) < 5 * 2 * spread
+    lanes = torch.corrcoef((ours == 0).double().as_strided((count // 4, 4), (4, 1)).T)
+    assert (lanes - torch.eye(4)).abs().max() < 5 / (count // 4) ** 0.5
+    ours.backward(torch.full_like(ours, 2))
+    assert torch.equal(ones.grad, 2 * ours.detach())  # what was kept gets its gradient, scaled alike
+
+
+def test_dropout_comes_from_the_seed_and_ends_with_training():
+    numbers, layer = torch.randn(32, 100), Dropout(0.5).train()
+    torch.manual_seed(1)
+    first, second = layer(numbers), layer(numbers)
+    torch.manual_seed(1)
+    assert torch.equal(layer(numbers), first)
+    assert not torch.equal(second, first)
+    assert torch.equal(layer.eval()(numbers), numbers)
+    assert torch.equal(Dropout(0.0).train()(numbers), numbers)
+    assert not Dropout(1.0).train()(numbers).any()
+    every_other = numbers[:, ::2]  # whose memory has gaps
+    assert 0.3 < (layer.train()(every_other) == 0).double().mean() < 0.7
 
 
 @pytest.mark.slow
