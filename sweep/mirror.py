@@ -168,8 +168,13 @@ class Mirror:
 
     def trial_ended(self, number: int) -> None:
         """Has the run of a trial end as Optuna ended the trial, once there is time for it; see `end_runs`."""
-        self._epochs.pop(number, None)
         self._ended.append(self.study.trial(number))
+        self._epochs.pop(number, None)
+
+    @property
+    def begun(self) -> list[int]:
+        """The trials whose runs have begun, and of which nobody has said that they ended."""
+        return [number for number in self._epochs if number in self.runs]
 
     @property
     def ending(self) -> int:
@@ -180,8 +185,12 @@ class Mirror:
         """Logs the files of ended trials and ends their runs, the earliest first, until so many are left."""
         while len(self._ended) > leave:
             trial = self._ended.pop(0)
-            self.follow(partial(self._ship, trial))
-            self.follow(partial(self._end_trial, trial))
+            try:
+                self.follow(partial(self._ship, trial))
+                self.follow(partial(self._end_trial, trial))
+            except KeyboardInterrupt:  # who abandons the study does it again
+                self._ended.insert(0, trial)
+                raise
 
     def catch_up(self, *, now: bool = False) -> None:
         """Writes what could not be written while the server was away, if it is back; called often.

@@ -268,15 +268,12 @@ class _Loop:
         """
         for number, running in list(self.running.items()):
             self.engine.stop(number)
-            if running.pruned:
-                self.mirror.trial_ended(number)
-            else:
+            if not running.pruned:
                 self._interrupted(running, reason)
-        left = [trial.number for trial in self.study.trials() if trial.state == "RUNNING"]
         requeue(self.study, reason)
-        for number in left:
-            if number in self.mirror.runs:
-                self.mirror.trial_ended(number)
+        # A second Ctrl-C comes at any moment: what had ended may not have been said to the mirror yet.
+        for number in self.mirror.begun:
+            self.mirror.trial_ended(number)
         self.mirror.end_runs()
         self.mirror.close(reason, failed=failed)
         self.study.release()

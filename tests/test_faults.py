@@ -18,6 +18,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
+from sweep.mirror import Mirror
 from sweep.orchestrator import next_attempt
 from tests.consistent import consistent
 from tests.test_kills import STUDY, sweep, tiny
@@ -173,6 +174,7 @@ def test_a_second_sweep_is_refused_and_told_who_runs_the_first(pictures, tmp_pat
     consistent(tmp_path, STUDY, ended + 2)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_torn(pictures, tmp_path):
     slow_epochs = ("--image-size", 160, "--epochs", 9, "--fix", "batch_size=16", "--workers", 2)
     arguments = ("--arch", "cnn1", "--data", pictures, "--trials", 2, *slow_epochs)
@@ -189,6 +191,29 @@ def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_torn(pictures, tmp_path)
     assert {trial.state.name for trial in trials_of(tmp_path, "blob-pictures/cnn1")} == {"FAIL", "WAITING"}
     assert {run.info.status for run in children_of(tmp_path).values()} == {"FAILED"}
     assert json.loads(command(tmp_path, "doctor", "--json").stdout)["mended"] == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["_ship", pytest.param("_end_trial", marks=pytest.mark.slow), pytest.param("trial_ended", marks=pytest.mark.slow)],
+)
+def test_a_ctrl_c_while_a_run_ends_leaves_none_running(place, pictures, tmp_path, typed, monkeypatch):
+    untouched, raised = getattr(Mirror, place), []
+
+    def interrupted(mirror, *arguments):
+        if not raised:  # once, as a person's second Ctrl-C: here it comes while a trial's files are logged
+            raised.append(place)
+            raise KeyboardInterrupt
+        return untouched(mirror, *arguments)
+
+    monkeypatch.setattr(Mirror, place, interrupted)
+    code, _, error = typed(tmp_path, *tiny(pictures, 3))
+    assert code == 130, error
+    assert raised
+    assert {run.info.status for run in children_of(tmp_path).values()} <= {"FINISHED", "KILLED", "FAILED"}
+    assert json.loads(typed(tmp_path, "doctor", "--json")[1])["mended"] == []
+    assert typed(tmp_path, *tiny(pictures, 3))[0] == 0
+    consistent(tmp_path, STUDY, 3)
 
 
 @pytest.mark.slow
