@@ -17,11 +17,11 @@ import typer
 from rich.console import Console
 
 from benchmarks.tables import Options, Table
-from sweep.hardware import describe
+from sweep.hardware import choose_device, describe
 from sweep.provenance import PACKAGES
 
 BEGIN, END = "<!-- tables: written by python -m benchmarks --markdown -->", "<!-- tables end -->"
-PARTS = ("training", "studies", "overhead", "pixels", "pruning", "starting")
+PARTS = ("training", "sharing", "studies", "overhead", "pixels", "pruning", "starting")
 
 
 def main(
@@ -29,6 +29,7 @@ def main(
     data: Annotated[Path | None, typer.Option(help="A folder of images; the phantom unless given.")] = None,
     seed: Annotated[int, typer.Option(help="Every random draw comes from it.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for training and sharing.")] = "cpu",
     quick: Annotated[bool, typer.Option(help="As small as it can be: shows that it runs, measures nothing.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure here.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables into this page.")] = None,
@@ -37,7 +38,9 @@ def main(
     unknown = sorted(set(parts or ()) - set(PARTS))
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: there is no such benchmark; one of {', '.join(PARTS)}")
-    options = Options(data, seed, repeats, quick)
+    if device not in ("cpu", "cuda"):
+        raise typer.BadParameter(f"--device {device}: give cpu or cuda")
+    options = Options(data, seed, repeats, quick, choose_device(device))
     versions = {name: metadata.version(name) for name in PACKAGES}
     machine = {**describe(), "python": platform.python_version(), **versions}
     console, tables, began = Console(), [], time.monotonic()

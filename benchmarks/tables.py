@@ -26,6 +26,7 @@ class Options:
         data: A folder of images, as `sweep --data` takes it; None takes the built-in phantom.
         seed: Every random draw comes from it.
         repeats: How often each figure is taken; medians and spreads are over these.
+        device: `cpu`, or `cuda` for the parts that train in a process of their own: training and sharing.
         quick: Everything as small as it can be: shows that the benchmark runs, and measures nothing.
     """
 
@@ -33,6 +34,7 @@ class Options:
     seed: int = 0
     repeats: int = 5
     quick: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Training speed on one thread: what everyone writes, what the sweep does, and the network alone as the limit.
+"""Training on one thread or one GPU: what everyone writes, what the sweep does, and the network alone as the limit.
 
 Every way has a process of its own that stays until all repeats are taken. They take turns, so that whatever else slows
 the machine hits all of them alike, and nothing runs beside the one whose turn it is.
@@ -23,7 +23,7 @@ from data.cache import Images
 from data.decode import decode
 from data.sources import read_phantom
 from models import ARCHITECTURES
-from sweep.hardware import choose_precision, prepare_training_process
+from sweep.hardware import choose_precision, prepare_training_process, usable_cores
 from sweep.training import OPTIMIZERS, TrainingConfig, build_network, train
 
 USUAL, OURS, LIMIT = "usual", "ours", "limit"
@@ -108,14 +108,30 @@ class Turn:
 def measure(options: Options) -> list[Table]:
     """Measures every architecture at its own size and the small ones at 64 pixels, where most people's CPUs train."""
     precisions = ["float32"]
-    if choose_precision("auto", "cpu") == "bfloat16":
+    if choose_precision("auto", options.device) == "bfloat16":
         precisions.append("bfloat16")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cases = QUICK if options.quick else CASES
-        files = _files(options, max(case.images for case in cases), folder)
+        cases = cases_of(options)
+        files = files_of(options, max(case.images for case in cases), folder)
         found = {case: _turns(case, precisions, files, options, folder) for case in cases}
-    return [_speeds(found, precisions), _memory(found, precisions)]
+    return [_speeds(found, precisions, options.device), _memory(found, precisions)]
+
+
+def cases_of(options: Options) -> Sequence[Case]:
+    """What is trained; a GPU is through an epoch of a few hundred images before its time can be taken."""
+    cases = QUICK if options.quick else CASES
+    return cases if options.device == "cpu" else [replace(case, images=8 * case.images) for case in cases]
+
+
+def config_of(case: Case, options: Options) -> TrainingConfig:
+    """A training without end."""
+    given = {"weights": None, "finetune": "all"} if case.arch == "resnet50" else {}
+    return TrainingConfig(
+        *(case.arch, "relu", "adam", 1e-3, case.batch, 0.2, options.seed, 10**6, 0, case.size, 2),
+        device=options.device,
+        options=given,
+    )
 
 
 def usual(job: Job) -> Iterator[tuple[int, float]]:
@@ -125,17 +141,19 @@ def usual(job: Job) -> Iterator[tuple[int, float]]:
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
-    torch.set_num_threads(1)
     config = job.config
     torch.manual_seed(config.seed)
     dataset = ImageFolder(str(job.files), _transforms(config))
-    loader = DataLoader(dataset, config.batch_size, shuffle=True, drop_last=True)
-    network = build_network(config).train()
-    criterion = nn.CrossEntropyLoss(torch.tensor([1.0, 1.0]))
+    # Beside a GPU the cores have nothing better to do.
+    workers = {} if config.device == "cpu" else {"num_workers": usable_cores(), "persistent_workers": True}
+    loader = DataLoader(dataset, config.batch_size, shuffle=True, drop_last=True, pin_memory=bool(workers), **workers)
+    network = build_network(config).to(config.device).train()
+    criterion = nn.CrossEntropyLoss(torch.tensor([1.0, 1.0], device=config.device))
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     while True:
         total_loss, correct, began = 0.0, 0, time.perf_counter()
-        for images, labels in loader:
+        for pixels, targets in loader:
+            images, labels = pixels.to(config.device), targets.to(config.device)
             optimizer.zero_grad()
             logits = network(images)
             loss = criterion(logits, labels)
@@ -149,33 +167,39 @@ def usual(job: Job) -> Iterator[tuple[int, float]]:
 
 def ours(job: Job) -> Iterator[tuple[int, float]]:
     """Trains with `sweep.training.train` itself; yields images and seconds of training an epoch."""
-    prepare_training_process("cpu", 1)
+    prepare_training_process(job.config.device, 1)
     few = replace(job.images, rows=job.images.rows[:2], labels=job.images.labels[:2])
     for result in train(job.config, job.images, few, job.checkpoints):
         yield len(job.images), len(job.images) / result.images_per_second
 
 
 def limit(job: Job) -> Iterator[tuple[int, float]]:
-    """Does what cannot be spared, forward, backward and update, on one batch that is there; yields every step."""
-    prepare_training_process("cpu", 1)
+    """Does what cannot be spared, forward, backward and update, on one batch that is there; yields some steps."""
+    prepare_training_process(job.config.device, 1)
     import torch
     from torch.nn import functional
 
     config = job.config
     torch.manual_seed(config.seed)
-    network = build_network(config).to(memory_format=torch.channels_last).train()
+    device = torch.device(config.device)
+    network = build_network(config).to(device).to(memory_format=torch.channels_last).train()
     optimizer = OPTIMIZERS[config.optimizer](list(network.parameters()), config.learning_rate)
     shape = (config.batch_size, 1, config.image_size, config.image_size)
-    images = torch.rand(shape).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(config.batch_size) % config.classes
+    images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(config.batch_size, device=device) % config.classes
+    steps = 1 if config.device == "cpu" else 16  # a GPU is asked for its time only now and then
+    loss = torch.zeros(())
     while True:
         began = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits = network(images)
-        functional.cross_entropy(logits.float(), labels).backward()
-        optimizer.step()
-        yield len(images), time.perf_counter() - began
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                logits = network(images)
+            loss = functional.cross_entropy(logits.float(), labels)
+            loss.backward()
+            optimizer.step()
+        loss.item()
+        yield steps * len(images), time.perf_counter() - began
 
 
 WAYS: dict[str, Callable[[Job], Iterator[tuple[int, float]]]] = {USUAL: usual, OURS: ours, LIMIT: limit}
@@ -204,7 +228,7 @@ def _transforms(config: TrainingConfig) -> Callable[[Image.Image], object]:
     return transforms.Compose(steps)
 
 
-def _files(options: Options, count: int, folder: Path) -> Path:
+def files_of(options: Options, count: int, folder: Path) -> Path:
     """A folder of `count` images, a folder a class: links to the user's own, or the phantom's as PNGs."""
     root = folder / "files"
     if options.data is None:
@@ -228,7 +252,7 @@ def _spread(available: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, available - 1, count).astype(int))
 
 
-def _cached(case: Case, files: Path, folder: Path) -> Images:
+def cached(case: Case, files: Path, folder: Path) -> Images:
     """The images of a case as `data.cache` keeps them: one array to map; rows come round again if there are few."""
     paths = sorted(files.glob("*/*"))
     paths = [paths[row] for row in _spread(len(paths), case.images)]
@@ -245,11 +269,7 @@ def _turns(
     case: Case, precisions: Sequence[str], files: Path, options: Options, folder: Path
 ) -> dict[tuple[str, str], list[Turn]]:
     """What every way and precision of a case did in each of its turns."""
-    images = _cached(case, files, folder)
-    given = {"weights": None, "finetune": "all"} if case.arch == "resnet50" else {}
-    config = TrainingConfig(
-        case.arch, "relu", "adam", 1e-3, case.batch, 0.2, options.seed, 10**6, 0, case.size, 2, options=given
-    )
+    images, config = cached(case, files, folder), config_of(case, options)
     ways = [(USUAL, "float32"), *((way, precision) for precision in precisions for way in (OURS, LIMIT))]
     turns: dict[tuple[str, str], list[Turn]] = {way: [] for way in ways}
     with ExitStack() as stack:
@@ -259,36 +279,41 @@ def _turns(
             job = Job(
                 way, replace(config, precision=precision), files, images, checkpoints, 0.0 if options.quick else TURN
             )
-            connections[way, precision] = stack.enter_context(_process(job))
+            connections[way, precision] = stack.enter_context(process(job))
         for connection in connections.values():
             connection.recv()  # it is warm
         for _ in range(options.repeats):
             for way, connection in connections.items():
-                connection.send(True)
+                connection.send(1)
                 turns[way].append(connection.recv())
     return turns
 
 
 @contextmanager
-def _process(job: Job) -> Iterator[Connection]:
-    """A process that does one job, a turn for each message."""
+def process(job: Job) -> Iterator[Connection]:
+    """A process that does one job, a turn for each number of threads that it is sent."""
     context = get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(job, there), daemon=True)
-    process.start()
+    # A daemon could have no DataLoader's workers; those end by themselves when their process is gone.
+    started = context.Process(target=_work, args=(job, there), daemon=job.config.device == "cpu")
+    started.start()
     there.close()  # else the end of the process would not end the connection
     try:
         yield here
     finally:
-        process.kill()
-        process.join()
+        started.kill()
+        started.join()
 
 
 def _work(job: Job, connection: Connection) -> None:
+    import torch
+
+    torch.set_num_threads(1)
     steps = WAYS[job.way](job)
     next(steps)  # warms up
     connection.send(None)
-    while connection.recv():
+    while threads := connection.recv():
+        torch.set_num_threads(threads)
         images, seconds = next(steps)
         while seconds < job.turn:
             more, longer = next(steps)
@@ -309,7 +334,7 @@ def _held(report: str, path: Path | None = None) -> tuple[float, float]:
     return held["Rss:"] / MEGABYTE, held["Pss:"] / MEGABYTE
 
 
-def _speeds(found: dict[Case, dict[tuple[str, str], list[Turn]]], precisions: Sequence[str]) -> Table:
+def _speeds(found: dict[Case, dict[tuple[str, str], list[Turn]]], precisions: Sequence[str], device: str) -> Table:
     """Images a second of the usual way and of ours, and what ours is of the usual way and of the limit."""
     rows, values = [], {}
     for case, turns in found.items():
@@ -323,7 +348,7 @@ def _speeds(found: dict[Case, dict[tuple[str, str], list[Turn]]], precisions: Se
     batches = ", ".join(f"{case.batch} for {case.name}" for case in found)
     return Table(
         "training_speed",
-        "Training on one thread, images a second",
+        f"Training on one {'thread' if device == 'cpu' else 'GPU'}, images a second",
         ("", "precision", "usual way", "ours", "ours / usual", "ours / limit"),
         rows,
         values,

@@ -92,6 +92,7 @@ def test_every_benchmark_runs(pictures: Path, tmp_path: Path):
 
     speeds = tables["training_speed"]
     assert all(value > 0 for values in speeds.values() for value in values)
+    assert all(value > 0 for values in tables["sharing"].values() for value in values)
     overhead = tables["overhead"]
     for way in ("bare", "by hand", "ours"):
         assert len(overhead[f"{way}/trial/40"]) == 20
