@@ -31,10 +31,18 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
     Raises:
         OSError: The disk is full or cannot be written; an older file at `path` is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata, allow_nan=False)
-    content = save(plain, {_KEY: text, _SUM: str(_checksum(plain, text))})
+    put(path, save(plain, {_KEY: text, _SUM: str(_checksum(plain, text))}))
+
+
+def put(path: Path, content: bytes | memoryview) -> None:
+    """Puts the bytes of a file in its place, all of them or none; makes its folder if it is missing.
+
+    Raises:
+        OSError: As `write`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(descriptor, "wb") as file:

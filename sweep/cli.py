@@ -13,7 +13,7 @@ from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from models import ARCHITECTURES
 from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
-from sweep.settings import FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings, seconds_of
+from sweep.settings import ENGINES, FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings, seconds_of
 
 REPORTED = ("cnn1", "cnn2", "cnn3")  # the report has tables of these
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -49,6 +49,30 @@ StorageOption = Annotated[
 
 LimitOption = Annotated[int | None, typer.Option(help="Use so many training images only, for trying things.")]
 WorkersOption = Annotated[int | None, typer.Option(help="Trials to train at once. Default: one a GPU, or one a core.")]
+EngineOption = Annotated[
+    str, typer.Option(help=f"Where trials run: {', '.join(ENGINES)} (this machine, or a Ray cluster).")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: RAY_ADDRESS; without it one starts here."
+    ),
+]
+CpusOption = Annotated[int, typer.Option(metavar="N", help="CPUs of a trial on the cluster.")]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="GPUs of a trial on the cluster; 0.5 shares one. Default: 1 where there are any."),
+]
+WorkDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--work-dir",
+        exists=True,
+        file_okay=False,
+        resolve_path=True,
+        help="A folder for checkpoints, which all nodes share. Default: here; a cluster's come back with each epoch.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, float32 or bfloat16 (training steps only).")]
 ExperimentOption = Annotated[
@@ -125,6 +149,11 @@ def search(
     tracking_uri: TrackingOption = None,
     experiment: ExperimentOption = None,
     storage: StorageOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_trial: CpusOption = 1,
+    gpus_per_trial: GpusOption = None,
+    work_dir: WorkDirOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print space, data, split, estimated time and disk; touch nothing.")
     ] = False,
@@ -162,6 +191,11 @@ def search(
         tracking_uri=tracking_uri,
         storage=storage,
         experiment=experiment,
+        engine=engine,
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        work_dir=work_dir,
     )
     from sweep.commands import dry_run as show_plan
     from sweep.commands import search as run_search
@@ -173,6 +207,7 @@ def search(
 def doctor(
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
+    work_dir: WorkDirOption = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Write all runs of a study again where MLflow has none of them.")
     ] = False,
@@ -181,7 +216,7 @@ def doctor(
     """Bring Optuna, MLflow and the checkpoints on disk to one truth; say what was mended."""
     from sweep.commands import doctor as run_doctor
 
-    run_doctor(storage, tracking_uri, rebuild=rebuild, as_json=json)
+    run_doctor(storage, tracking_uri, work_dir, rebuild=rebuild, as_json=json)
 
 
 @app.command()
@@ -287,12 +322,27 @@ def compare(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda, for --seeds.")] = "auto",
     tracking_uri: TrackingOption = None,
     storage: StorageOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_trial: CpusOption = 1,
+    gpus_per_trial: GpusOption = None,
+    work_dir: WorkDirOption = None,
     json: Json = False,
 ) -> None:
     """Set every architecture's best side by side on the same test images; write the report."""
     from sweep.comparing import compare as run_compare
 
-    machine = {"workers": workers, "device": device, "tracking_uri": tracking_uri, "storage": storage}
+    machine = {
+        "workers": workers,
+        "device": device,
+        "tracking_uri": tracking_uri,
+        "storage": storage,
+        "engine": engine,
+        "address": address,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "work_dir": work_dir,
+    }
     run_compare(model, against, seeds, data, machine, audit=audit, with_images=with_images, as_json=json)
 
 
@@ -325,6 +375,11 @@ def replicate(
     tracking_uri: TrackingOption = None,
     experiment: ExperimentOption = None,
     storage: StorageOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_trial: CpusOption = 1,
+    gpus_per_trial: GpusOption = None,
+    work_dir: WorkDirOption = None,
     json: Json = False,
 ) -> None:
     """Train the rows of the report's tables again and set them beside its figures."""
@@ -350,6 +405,11 @@ def replicate(
         tracking_uri=tracking_uri,
         experiment=experiment,
         storage=storage,
+        engine=engine,
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        work_dir=work_dir,
     )
     run_replicate(settings, seeds, protocol, study, as_json=json)
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -23,9 +23,6 @@ from sweep.hardware import choose_device
 from sweep.plan import estimate, make_plan
 from sweep.settings import Settings
 from sweep.workplace import alone, mlflow_in, optuna_in, prepare, stoppable, unless
-
-if TYPE_CHECKING:
-    pass
 
 
 def search(settings: Settings, *, as_json: bool) -> None:
@@ -47,7 +44,9 @@ def search(settings: Settings, *, as_json: bool) -> None:
         display.print_json({"exit_code": 0, "studies": [display.outcome_json(outcome) for outcome in outcomes]})
 
 
-def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_json: bool) -> None:
+def doctor(
+    storage: str | None, tracking_uri: str | None, work_dir: Path | None, *, rebuild: bool, as_json: bool
+) -> None:
     """Brings Optuna, MLflow and the checkpoints on disk to one truth, and says what was mended.
 
     Raises:
@@ -69,7 +68,8 @@ def doctor(storage: str | None, tracking_uri: str | None, *, rebuild: bool, as_j
                 raise KeyboardInterrupt
             study.claim(shared=storage is not None)
             try:
-                found, shown = mend(study, open_tracking(uri, study.experiment), folder, terminal.say, rebuild=rebuild)
+                tracking, place = open_tracking(uri, study.experiment), work_dir or folder
+                found, shown = mend(study, tracking, place, terminal.say, rebuild=rebuild)
             except TrackingAwayError as error:
                 raise InputError(f"--tracking-uri {uri}: {error}") from error
             finally:

@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.faults import InputError
@@ -15,6 +16,39 @@ from data.faults import InputError
 # mallopt's names in glibc's <malloc.h>
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What trials find where they run.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        precision: `float32` or `bfloat16`, for training steps.
+        workers: Trials at once.
+        threads: CPU threads of each.
+    """
+
+    device: str
+    precision: str
+    workers: int
+    threads: int
+
+
+def this_machine(device: str, precision: str, workers: int | None) -> Machine:
+    """Says what trials find on this machine.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `float32` or `bfloat16`.
+        workers: Trials at once; None takes one a GPU or core.
+
+    Raises:
+        InputError: `cuda` is asked for and there is none.
+    """
+    device = choose_device(device)
+    workers = choose_workers(workers, device)
+    return Machine(device, choose_precision(precision, device), workers, max(1, usable_cores() // workers))
 
 
 def choose_device(choice: str) -> str:

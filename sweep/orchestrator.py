@@ -113,7 +113,7 @@ def run_study(
         study: The same in Optuna.
         engine: Where trials run.
         tracking: The MLflow experiment.
-        folder: The working directory; checkpoints of running trials go to `checkpoints/` in it.
+        folder: Checkpoints of running trials go to `checkpoints/` in it.
         view: Who wants to know.
         stopping: Says whether somebody wants the study to end now.
         finish: Concludes it, such as `conclusion.conclude`; may be called again where a server went away.

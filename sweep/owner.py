@@ -17,7 +17,7 @@ LOST_SECONDS = 120.0  # after which a process on another machine that says nothi
 def myself() -> dict[str, Any]:
     """Names this process, as plain data."""
     pid, now = os.getpid(), time.time()
-    return {"host": platform.node(), "machine": _machine(), "pid": pid, "born": born(pid), "since": now, "seen": now}
+    return {"host": platform.node(), "machine": machine(), "pid": pid, "born": born(pid), "since": now, "seen": now}
 
 
 def describe_owner(owner: Mapping[str, Any]) -> str:
@@ -32,14 +32,14 @@ def alive(owner: Mapping[str, Any]) -> bool:
     Args:
         owner: As `myself` gives it; `seen` is when a process on another machine last said that it runs.
     """
-    if (owner["host"], owner["machine"]) != (platform.node(), _machine()):
+    if (owner["host"], owner["machine"]) != (platform.node(), machine()):
         return time.time() - owner["seen"] < LOST_SECONDS
     if owner["pid"] == os.getpid():
         return False
     return born(owner["pid"]) == owner["born"] and born(owner["pid"]) != ""
 
 
-def _machine() -> str:
+def machine() -> str:
     """Tells apart what has one name: a machine before and after a restart, and containers that count from 1."""
     with suppress(OSError):
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"

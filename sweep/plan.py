@@ -14,7 +14,7 @@ from data.faults import InputError
 from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES
-from sweep.hardware import choose_device, choose_precision, choose_workers, usable_cores
+from sweep.hardware import Machine, this_machine
 from sweep.settings import Settings, check, check_data
 from sweep.space import Choice, Listed, Space
 
@@ -56,7 +56,19 @@ class PlannedStudy:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a sweep has decided before it starts."""
+    """Everything a sweep has decided before it starts.
+
+    Attributes:
+        settings: What was asked for.
+        source: The data set.
+        split: Which images train and validate.
+        device: Where trials compute: `cpu` or `cuda`.
+        precision: Of training steps.
+        workers: Trials at once.
+        threads: CPU threads of a trial.
+        gpus: GPUs that a trial reserves on a cluster; 0 on one machine, where workers share what there is.
+        studies: One an architecture.
+    """
 
     settings: Settings
     source: Source
@@ -65,6 +77,7 @@ class Plan:
     precision: str
     workers: int
     threads: int
+    gpus: float
     studies: tuple[PlannedStudy, ...]
 
     @property
@@ -112,8 +125,10 @@ def make_plan(settings: Settings, *, fetch: bool) -> Plan:
     check_data(settings, split)
     if source.kind != "phantom" and settings.experiment == phantom.NAME:
         raise InputError(f"--experiment {phantom.NAME}: that name belongs to the built-in phantom; use another")
-    device = choose_device(settings.device)
-    workers = choose_workers(settings.workers, device)
+    if settings.engine == "ray":
+        machine, gpus = _cluster_of(settings)
+    else:
+        machine, gpus = this_machine(settings.device, settings.precision, settings.workers), 0.0
     options: dict[str, Any] = {}
     if any("weights" in ARCHITECTURES[arch].options for arch in settings.archs):
         from models.resnet50 import weights_file
@@ -124,10 +139,11 @@ def make_plan(settings: Settings, *, fetch: bool) -> Plan:
         settings,
         source,
         split,
-        device,
-        choose_precision(settings.precision, device),
-        workers,
-        max(1, usable_cores() // workers),
+        machine.device,
+        machine.precision,
+        machine.workers,
+        machine.threads,
+        gpus,
         tuple(
             PlannedStudy(
                 arch,
@@ -139,6 +155,22 @@ def make_plan(settings: Settings, *, fetch: bool) -> Plan:
             )
             for arch in settings.archs
         ),
+    )
+
+
+def _cluster_of(settings: Settings) -> tuple[Machine, float]:
+    """What a trial finds on the Ray cluster; connects to it."""
+    try:
+        from sweep.engines.ray_cluster import survey
+    except ModuleNotFoundError as error:
+        raise InputError("--engine ray: Ray is not installed; pip install 'sweep[ray]'") from error
+    return survey(
+        settings.address,
+        settings.cpus_per_trial,
+        settings.gpus_per_trial,
+        settings.device,
+        settings.precision,
+        settings.workers,
     )
 
 
@@ -173,15 +205,25 @@ def disk_of(plan: Plan, study: PlannedStudy, *, resuming: bool = False) -> int:
 
 def estimate(plan: Plan, study: PlannedStudy) -> Estimate:
     """Measures the speed of a study's training for a moment and computes what the study will take."""
-    from sweep.training import measure_speed
-
-    arguments = (study.arch, study.image_size, len(plan.source.classes), plan.precision, plan.device, plan.threads)
-    # All at once, as the workers will be: two of them on two threads of one core are slower than one alone.
-    with ThreadPoolExecutor(plan.workers) as pool:
-        speed = mean(pool.map(lambda _: measure_speed(*arguments, study.options), range(plan.workers)))
+    speed = _speed(plan, study)
     # Validation runs forward alone, which is a third of a training step.
     epoch = len(plan.split.train) + len(plan.split.validation) / 3
     images = study.trials * plan.settings.epochs * epoch
     return Estimate(
         study.arch, parameters_of(plan, study), speed, images / (speed * plan.workers), disk_of(plan, study)
     )
+
+
+def _speed(plan: Plan, study: PlannedStudy) -> float:
+    """Images a second that one worker trains, measured where it will."""
+    from sweep.training import measure_speed
+
+    classes = len(plan.source.classes)
+    arguments = (study.arch, study.image_size, classes, plan.precision, plan.device, plan.threads, study.options)
+    if plan.settings.engine == "ray":
+        from sweep.engines.ray_cluster import on_a_worker
+
+        return on_a_worker(measure_speed, *arguments, cpus=plan.threads, gpus=plan.gpus)
+    # All at once, as the workers will be: two of them on two threads of one core are slower than one alone.
+    with ThreadPoolExecutor(plan.workers) as pool:
+        return mean(pool.map(lambda _: measure_speed(*arguments), range(plan.workers)))

@@ -21,7 +21,7 @@ def mend(
     Args:
         study: One that this process has claimed.
         tracking: The MLflow experiment of its runs.
-        folder: The working directory.
+        folder: Where `checkpoints/` is: the working directory, or the one given as --work-dir.
         say: Says a sentence to whoever watches.
         rebuild: Whether to write all of its runs again where MLflow has none of them.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sweep import display
+from sweep.engines import Engine
 from sweep.engines.local import LocalEngine
 from sweep.errors import StudyFailedError
 from sweep.orchestrator import Finish, missing, open_studies, run_study
@@ -50,6 +51,15 @@ def run_plan(
         return _run(plan, folder, terminal, stopping, finish, view)
 
 
+def engine_of(plan: Plan) -> Engine:
+    """Makes the engine that a plan asks for; nothing runs yet."""
+    if plan.settings.engine == "ray":
+        from sweep.engines.ray import RayEngine
+
+        return RayEngine(plan.workers, plan.device, plan.threads, plan.gpus, plan.settings.work_dir)
+    return LocalEngine(plan.workers, plan.device, plan.threads)
+
+
 def _run(
     plan: Plan,
     folder: Path,
@@ -63,7 +73,7 @@ def _run(
     if file_of(uri) is None:  # a server that does not answer is to be known before a study is begun
         open_tracking(uri, plan.experiment)
     studies = open_studies(plan, settings.storage or optuna_in(folder))
-    engine = LocalEngine(plan.workers, plan.device, plan.threads)
+    engine = engine_of(plan)
     if any(missing(planned, study) > 0 for planned, study in zip(plan.studies, studies, strict=True)):
         engine.start()  # its workers import torch while MLflow opens
     end = math.inf if settings.budget is None else time.monotonic() + settings.budget
@@ -81,9 +91,8 @@ def _run(
             now = time.monotonic()
             deadline = now + (end - now) / left  # what one study does not use, the others have
             with terminal.live():
-                outcome = run_study(
-                    plan, planned, study, engine, tracking, folder, terminal, stopping, finish, deadline
-                )
+                place = settings.work_dir or folder
+                outcome = run_study(plan, planned, study, engine, tracking, place, terminal, stopping, finish, deadline)
             if outcome is not None:
                 terminal.show(view(outcome, plan))
                 outcomes.append(outcome)

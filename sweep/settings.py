@@ -31,6 +31,7 @@ NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any
 THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best")
+ENGINES = ("local", "ray")
 VALIDATIONS = ("auto", "split", "val", "sixteen")
 
 
@@ -67,6 +68,11 @@ class Settings:
         tracking_uri: MLflow's store.
         storage: Optuna's store.
         experiment: Name of the MLflow experiment; None takes the data set's.
+        engine: Where trials run: in processes of this machine (`local`), or on a Ray cluster (`ray`).
+        address: The cluster's, as `sweep.engines.ray_cluster.connect` takes it.
+        cpus_per_trial: CPUs of a trial on a cluster, at least 1.
+        gpus_per_trial: GPUs of a trial on a cluster, below 1 to share one; None takes one where there are any.
+        work_dir: A folder that all nodes of a cluster share, for checkpoints; None has them come back with each epoch.
     """
 
     archs: tuple[str, ...]
@@ -97,6 +103,11 @@ class Settings:
     tracking_uri: str | None = None
     storage: str | None = None
     experiment: str | None = None
+    engine: str = "local"
+    address: str | None = None
+    cpus_per_trial: int = 1
+    gpus_per_trial: float | None = None
+    work_dir: Path | None = None
 
     def size_of(self, arch: str, source: Source) -> int:
         """Side of the images that an architecture reads, in pixels."""
@@ -173,10 +184,12 @@ def check(settings: Settings) -> None:
         ("--validation", settings.validation, VALIDATIONS),
         ("--finetune", settings.finetune, FINETUNE),
         ("--keep", settings.keep, KEEP),
+        ("--engine", settings.engine, ENGINES),
         ("--device", settings.device, ("auto", "cpu", "cuda")),
         ("--precision", settings.precision, ("auto", "float32", "bfloat16")),
     ):
         want(value in allowed, f"{option} {value}: there is no such value; there are {', '.join(allowed)}")
+    faults += _faults_of_the_cluster(settings)
     try:
         # Every architecture has the same names and texts, so one stands for all and no fault is said twice.
         study_space(next(iter(ARCHITECTURES)), settings.fix, settings.search)
@@ -184,6 +197,31 @@ def check(settings: Settings) -> None:
         faults += error.faults
     if faults:
         raise InputError(*faults)
+
+
+def _faults_of_the_cluster(settings: Settings) -> list[str]:
+    """What is wrong with the options that say where trials run."""
+    if settings.engine != "ray":
+        given = {
+            "--address": settings.address,
+            "--cpus-per-trial": settings.cpus_per_trial != 1,
+            "--gpus-per-trial": settings.gpus_per_trial is not None,
+        }
+        return [
+            f"{option}: is for trials on a cluster; say --engine ray too" for option, value in given.items() if value
+        ]
+    faults, cpus, gpus = [], settings.cpus_per_trial, settings.gpus_per_trial
+    if settings.address is not None and not re.fullmatch(r"auto|local|(ray://)?[^/\s]+:\d+", settings.address):
+        faults.append(f"--address {settings.address}: give auto, HOST:PORT or ray://HOST:PORT")
+    if cpus < 1:
+        faults.append(f"--cpus-per-trial {cpus}: give 1 or more")
+    if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus))):
+        faults.append(f"--gpus-per-trial {gpus:g}: give a part of a GPU (0 to 1) or whole ones")
+    if gpus and settings.device == "cpu":
+        faults.append(f"--gpus-per-trial {gpus:g}: --device cpu has no use for a GPU; leave one of them out")
+    if gpus == 0 and settings.device == "cuda":
+        faults.append("--gpus-per-trial 0: --device cuda needs a GPU; leave one of them out")
+    return faults
 
 
 def check_data(settings: Settings, split: Split) -> None:

@@ -364,9 +364,14 @@ def _save_last(
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
     tensors["logits"] = torch.from_numpy(np.stack([result.validation_logits for result in progress.results]))
     rows = [{name: getattr(result, name) for name in _NUMBERS} for result in progress.results]
-    if (folder / LAST).is_file():
-        (folder / LAST).replace(folder / PREVIOUS)
+    set_aside(folder)
     checkpoint.write(folder / LAST, tensors, {"config": plain(config), "results": rows})
+
+
+def set_aside(folder: Path) -> None:
+    """Makes room for a folder's next last checkpoint: the one there is becomes the one before."""
+    with suppress(FileNotFoundError):  # it is the first, or a worker that was given up wrote at this very moment
+        (folder / LAST).replace(folder / PREVIOUS)
 
 
 def _resume(folder: Path, config: TrainingConfig, network: nn.Module, optimizer: torch.optim.Optimizer) -> _Progress:
@@ -410,11 +415,10 @@ def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, 
 
 
 def plain(config: TrainingConfig) -> dict[str, Any]:
-    """The configuration as JSON has it, so that one read back compares equal."""
+    """The configuration as JSON has it, so that one read back compares equal, on another machine too."""
     values = asdict(config)
-    values["options"] = {
-        name: str(value) if isinstance(value, Path) else value for name, value in config.options.items()
-    }
+    if config.options.get("weights"):  # each machine may have the file in a place of its own
+        values["options"] = {**config.options, "weights": Path(config.options["weights"]).name}
     return values
 
 

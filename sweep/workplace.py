@@ -90,6 +90,8 @@ def prepare(plan: Plan, folder: Path, terminal: display.Terminal, stopping: Call
         terminal.say(f"note: {note}")
     resuming = (folder / "optuna.db").exists()
     check_folder(folder, sum(disk_of(plan, planned, resuming=resuming) for planned in plan.studies))
+    if plan.settings.work_dir is not None:
+        check_folder(plan.settings.work_dir, sum(disk_of(plan, planned, resuming=True) for planned in plan.studies))
     images = sum(len(listing) for listing in plan.source.splits.values())
     for size in sorted({planned.image_size for planned in plan.studies}):
         with terminal.counting(f"decoding images to {size} x {size}", images) as progress:

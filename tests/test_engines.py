@@ -17,6 +17,9 @@ from data.sources import open_source
 from data.splits import split_source
 from sweep.engines import EpochFinished, Job, JobFailed, JobFinished
 from sweep.engines.local import LocalEngine
+from sweep.engines.ray import RayEngine
+from sweep.engines.ray_cluster import ray
+from sweep.owner import born
 from sweep.training import BEST, TrainingConfig, restore, train
 
 CONFIG = TrainingConfig("cnn1", "relu", "adam", 1e-3, 32, 0.2, seed=1, epochs=2, patience=0, image_size=24, classes=2)
@@ -30,11 +33,44 @@ def images(pictures):
     return images_of(source, split_source(source), 24)
 
 
-@pytest.fixture(scope="module", params=[LocalEngine])
-def engine(request):
-    engine = request.param(2, "cpu", 1)
+@pytest.fixture(scope="module", params=[LocalEngine, RayEngine], ids=["local", "ray"])
+def make(request):
+    """Makes an engine of a kind, for trials of one thread on a CPU: of so many workers."""
+    if request.param is RayEngine:
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield lambda workers: request.param(workers, "cpu", 1)
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def engine(make):
+    engine = make(2)
     yield engine
     engine.close()
+
+
+def processes(engine):
+    """The processes of an engine's workers, once they have all started."""
+    if isinstance(engine, LocalEngine):
+        return [worker.process.pid for worker in engine._workers]
+    return ray.get([worker.actor.ready.remote() for worker in engine._workers])
+
+
+def process_of(engine, number):
+    """The process that trains a job."""
+    numbers = [
+        worker.job if isinstance(engine, LocalEngine) else worker.job and worker.job.number
+        for worker in engine._workers
+    ]
+    return processes(engine)[numbers.index(number)]
+
+
+def gone(pid, seconds=5):
+    """Whether a process ends within a moment."""
+    deadline = time.monotonic() + seconds
+    while born(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not born(pid)
 
 
 def job(number, images, folder, config=CONFIG):
@@ -53,13 +89,14 @@ def until_ended(engine, numbers, seconds=60):
     return events
 
 
-def wait_for_an_epoch(engine, seconds=60):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for event in engine.events(1.0):
-            if isinstance(event, EpochFinished):
-                return event
-    raise AssertionError("no epoch ended")
+def until_epochs(engine, numbers, seconds=60):
+    """All epochs until each of these jobs has ended one."""
+    events, waiting, deadline = [], set(numbers), time.monotonic() + seconds
+    while waiting:
+        assert time.monotonic() < deadline, f"no epoch of {waiting} ended"
+        events += [event for event in engine.events(1.0) if isinstance(event, EpochFinished)]
+        waiting -= {event.number for event in events}
+    return events
 
 
 def test_jobs_run_side_by_side_and_give_the_numbers_of_a_plain_call(engine, images, tmp_path):
@@ -81,20 +118,20 @@ def test_jobs_run_side_by_side_and_give_the_numbers_of_a_plain_call(engine, imag
 
 def test_a_job_that_is_stopped_ends_soon(engine, images, tmp_path):
     engine.submit(job(5, images, tmp_path, ENDLESS))
-    first = wait_for_an_epoch(engine)
+    seen = until_epochs(engine, {5})[-1].result.epoch
     engine.stop(5)
     events = until_ended(engine, [5])
     assert isinstance(events[-1], JobFinished)
-    assert all(event.result.epoch < first.result.epoch + 200 for event in events[:-1])
+    assert all(event.result.epoch < seen + 200 for event in events[:-1])
     engine.stop(5)  # once it has ended nothing happens
     assert engine.events(0.1) == []
 
 
 def test_a_job_asked_to_end_after_its_epoch_ends_there_and_can_go_on(engine, images, tmp_path):
     engine.submit(job(5, images, tmp_path, ENDLESS))
-    wait_for_an_epoch(engine)
+    events = until_epochs(engine, {5})
     engine.stop(5, after_epoch=True)
-    events = until_ended(engine, [5])
+    events += until_ended(engine, [5])
     assert events[-1] == JobFinished(5, stopped=True)
     last = events[-2].result.epoch
     engine.submit(job(5, images, tmp_path, ENDLESS))
@@ -152,12 +189,10 @@ def mapping(pid, path):
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc/PID/smaps")
 def test_workers_share_the_pages_of_the_images(engine, images, tmp_path):
-    seen = {}
     for number in (0, 1):
         engine.submit(job(number, images, tmp_path, ENDLESS))
-    while len(seen) < 2:
-        seen |= {event.number: event for event in engine.events(1.0) if isinstance(event, EpochFinished)}
-    held = [mapping(worker.process.pid, images["train"].path) for worker in engine._workers]
+    until_epochs(engine, {0, 1})
+    held = [mapping(pid, images["train"].path) for pid in processes(engine)]
     for number in (0, 1):
         engine.stop(number)
     until_ended(engine, [0, 1])
@@ -167,37 +202,54 @@ def test_workers_share_the_pages_of_the_images(engine, images, tmp_path):
         assert kilobytes["Pss"] <= 0.6 * kilobytes["Rss"]
 
 
-def test_a_killed_worker_takes_only_its_own_job_along(images, tmp_path):
-    engine = LocalEngine(2, "cpu", 1)
+def test_a_killed_worker_takes_only_its_own_job_along(make, images, tmp_path):
+    engine = make(2)
     try:
         for number in (0, 1):
             engine.submit(job(number, images, tmp_path, ENDLESS))
-        wait_for_an_epoch(engine)
-        os.kill(engine._workers[0].process.pid, signal.SIGKILL)
+        until_epochs(engine, {0, 1})
+        os.kill(process_of(engine, 0), signal.SIGKILL)
         (event,) = [event for event in until_ended(engine, [0]) if event.number == 0 and isinstance(event, JobFailed)]
         assert event.cause == "worker lost"
-        assert "SIGKILL" in event.message
+        assert "died" in event.message or "SIGKILL" in event.message
         assert engine.free == 1
-        assert wait_for_an_epoch(engine).number == 1
-        engine.submit(job(2, images, tmp_path))  # a fresh worker has taken its place
+        until_epochs(engine, {1})
+        engine.submit(job(2, images, tmp_path))  # a fresh worker takes its place
         assert isinstance(until_ended(engine, [2])[-1], JobFinished)
+        engine.submit(job(0, images, tmp_path, ENDLESS))  # and goes on where the dead one was
+        again = [event for event in until_epochs(engine, {0}) if event.number == 0]
+        assert again[0].result.repeated
     finally:
         engine.close()
 
 
-def test_a_worker_that_dies_idle_is_replaced(images, tmp_path):
-    engine = LocalEngine(1, "cpu", 1)
-    engine.start()
+def test_a_worker_that_dies_idle_is_replaced(make, images, tmp_path):
+    engine = make(1)
     try:
-        os.kill(engine._workers[0].process.pid, signal.SIGKILL)
-        engine._workers[0].process.join()
         engine.submit(job(0, images, tmp_path))
-        assert isinstance(until_ended(engine, [0])[-1], JobFinished)
+        until_ended(engine, [0])
+        (pid,) = processes(engine)
+        os.kill(pid, signal.SIGKILL)
+        assert gone(pid)
+        engine.submit(job(1, images, tmp_path))
+        assert isinstance(until_ended(engine, [1])[-1], JobFinished)
     finally:
         engine.close()
 
 
-def test_no_process_is_started_before_there_is_something_to_train(images, tmp_path):
+def test_closing_ends_running_jobs_and_every_process(make, images, tmp_path):
+    engine = make(2)
+    engine.submit(job(0, images, tmp_path, ENDLESS))
+    until_epochs(engine, {0})
+    pids = processes(engine)
+    started = time.monotonic()
+    engine.close()
+    assert time.monotonic() - started < 12
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+def test_no_process_is_started_before_there_is_something_to_train():
     before = set(multiprocessing.active_children())
     engine = LocalEngine(2, "cpu", 1)
     assert engine.free == 2
@@ -212,15 +264,3 @@ def test_no_process_is_started_before_there_is_something_to_train(images, tmp_pa
     finally:
         engine.close()
     assert set(multiprocessing.active_children()) == before
-
-
-def test_closing_ends_running_jobs_and_every_process(images, tmp_path):
-    engine = LocalEngine(2, "cpu", 1)
-    engine.start()
-    processes = [worker.process for worker in engine._workers]
-    engine.submit(job(0, images, tmp_path, ENDLESS))
-    wait_for_an_epoch(engine)
-    started = time.monotonic()
-    engine.close()
-    assert time.monotonic() - started < 12
-    assert not any(process.is_alive() for process in processes)

@@ -88,6 +88,10 @@ class Engine(Protocol):
         """How many more jobs can be submitted now."""
         ...
 
+    def start(self) -> None:
+        """Starts the workers, unless they are there; the first job would, too."""
+        ...
+
     def submit(self, job: Job) -> None:
         """Starts a job. Raises RuntimeError when nothing is free."""
         ...

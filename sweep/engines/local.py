@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import traceback
-import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinished
-from sweep.errors import DISK_FULL
+from sweep.engines import EpochFinished, Event, Job, JobFailed
+from sweep.engines.worker import CloseRequestedError, Stop, prepare, run
 from sweep.interrupt import SIGNALS
 
 CLOSE_SECONDS = 5.0
@@ -61,7 +60,7 @@ class LocalEngine:
         for worker in self._workers:
             if worker.job == number:
                 with suppress(OSError):  # it is dead already, and `events` says so
-                    worker.connection.send(_Stop(number, after_epoch))
+                    worker.connection.send(Stop(number, after_epoch))
 
     def events(self, timeout: float) -> list[Event]:
         """Waits up to `timeout` seconds for something to happen, and returns all that has, oldest first."""
@@ -138,27 +137,15 @@ class _Worker:
     job: int | None = None
 
 
-@dataclass(frozen=True)
-class _Stop:
-    number: int
-    after_epoch: bool
-
-
-class _CloseRequestedError(Exception):
-    """The engine closes, or the process that owned it is gone."""
-
-
 def _work(connection: Connection, device: str, index: int, threads: int) -> None:
     # Both may reach the whole process group; the orchestrator decides, and its end is the end of the worker.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    from sweep.hardware import die_with_parent, prepare_training_process
+    from sweep.hardware import die_with_parent
 
     die_with_parent()
-    prepare_training_process(device, threads)
-    # Asked for where it exists; where torch has no deterministic kernel there is nothing a user could do about it.
-    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+    prepare(device, threads)
     if device == "cuda":
         import torch
 
@@ -166,53 +153,23 @@ def _work(connection: Connection, device: str, index: int, threads: int) -> None
     try:
         while (message := connection.recv()) is not None:
             if isinstance(message, Job):  # else a stop for a job that had just ended
-                connection.send(_train(message, connection))
-    except (EOFError, OSError, _CloseRequestedError):
+                connection.send(run(message, _asked(message, connection), connection.send))
+    except (EOFError, OSError, CloseRequestedError):
         return
 
 
-def _train(job: Job, connection: Connection) -> Event:
-    from sweep.training import train
+def _asked(job: Job, connection: Connection) -> Callable[[], Stop | None]:
+    """What `run` asks: reads all that has come through the pipe."""
+    request: Stop | None = None
 
-    asked: _Stop | None = None
-    stopped = False
-
-    def stop() -> bool:
-        nonlocal asked, stopped
+    def asked() -> Stop | None:
+        nonlocal request
         while connection.poll():
             message = connection.recv()
             if message is None:
-                raise _CloseRequestedError
-            if isinstance(message, _Stop) and message.number == job.number:
-                asked = message
-        stopped = asked is not None and not asked.after_epoch
-        return stopped
+                raise CloseRequestedError
+            if isinstance(message, Stop) and message.number == job.number:
+                request = message
+        return request
 
-    try:
-        for result in train(job.config, job.training, job.validation, job.folder, stop):
-            connection.send(EpochFinished(job.number, result))
-            if asked is not None and asked.after_epoch:
-                asked = _Stop(job.number, after_epoch=False)  # unless that was its last epoch, and it is complete
-    except (_CloseRequestedError, EOFError, BrokenPipeError):
-        raise
-    except Exception as error:  # whatever a training runs into ends that trial alone
-        return JobFailed(job.number, _cause(error), _sentence(error), traceback.format_exc())
-    return JobFinished(job.number, stopped)
-
-
-def _cause(error: Exception) -> Cause:
-    from sweep.training import ConfigurationError, NonFiniteLossError, out_of_memory
-
-    if isinstance(error, NonFiniteLossError):
-        return "non-finite loss"
-    if isinstance(error, ConfigurationError):
-        return "bad configuration"
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return "disk full"
-    return "out of memory" if out_of_memory(error) else "error"
-
-
-def _sentence(error: Exception) -> str:
-    """The first line of what an error says: some of torch's go on for pages."""
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
+    return asked

@@ -1,0 +1,161 @@
+"""The Ray cluster that this process uses: connected to or started here, and what a trial finds on its nodes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data.faults import InputError
+from sweep.engines.worker import sentence
+from sweep.hardware import Machine, choose_precision
+from sweep.interrupt import SIGNALS
+
+# Ray reads these while it is imported.
+for _name, _value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # what nodes get is said in `connect`
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # its remarks on dead workers, on our stdout; the loop says what becomes of them
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # of 40 s each, where a cluster that once was is gone; Ray's own are 20
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+import ray.exceptions  # noqa: E402
+
+# Stores are the orchestrator's business: a Ray that is started here does not inherit the way into them.
+CREDENTIALS = (
+    "OPTUNA_STORAGE",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PGPASSWORD",
+)
+OURS = ("data", "models", "sweep")  # packages
+HERE = "local"  # Ray's word for a cluster that is begun with this process, and ends with it
+KNOCK_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+def connect(address: str | None) -> None:
+    """Connects this process to a Ray cluster, or starts one on this machine; nothing happens if it is connected.
+
+    Args:
+        address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None takes RAY_ADDRESS, and without it starts one.
+
+    Raises:
+        InputError: There is none at that address, or it does not let us in.
+    """
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or HERE
+    if address == HERE:
+        where: dict[str, Any] = {"include_dashboard": False}
+    else:
+        # Nodes elsewhere run this very code, whatever version of it they may have installed.
+        here = Path(__file__).parents[2]
+        where = {"runtime_env": {"py_modules": [str(here / name) for name in OURS], "excludes": ["__pycache__"]}}
+        if address.startswith("ray://") and _has_token():  # Ray's client alone does not look for one
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        if address not in (HERE, "auto"):  # Ray would wait for minutes
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+        with _own_signals(), _without(CREDENTIALS):
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **where)
+    except Exception as error:  # the socket's, the port's, RuntimeError, grpc's and Ray's own
+        said = sentence(error).rstrip(".")
+        advice = "start one with `ray start --head`, name one as HOST:PORT, or leave --address out to start one here"
+        raise InputError(f"--address {address}: there is no Ray cluster to be had ({said}); {advice}") from error
+
+
+def survey(
+    address: str | None, cpus: int, gpus: float | None, device: str, precision: str, workers: int | None
+) -> tuple[Machine, float]:
+    """Connects to a cluster and says what trials find there.
+
+    Args:
+        address: As `connect` takes it.
+        cpus: CPUs of a trial.
+        gpus: GPUs of a trial, also a part of one; None takes one where the cluster has any and the device allows it.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `float32` or `bfloat16`.
+        workers: Trials at once; None takes as many as the cluster has room for now.
+
+    Returns:
+        The machine of a trial, and its GPUs.
+
+    Raises:
+        InputError: There is no such cluster, or it has no room for a trial.
+    """
+    connect(address)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    has_gpus = any(node.get("GPU", 0) > 0 for node in nodes)
+    if gpus is None:
+        gpus = 1.0 if device != "cpu" and (has_gpus or device == "cuda") else 0.0
+    room = sum(_room(node, cpus, gpus) for node in nodes)
+    if room == 0 and workers is None:
+        wanted = f"{cpus} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+        there = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise InputError(
+            f"--cpus-per-trial, --gpus-per-trial: no node of the Ray cluster has {wanted} for a trial (its nodes have "
+            f"{there}); ask for less, or say --workers if the cluster is to grow"
+        )
+    device = "cuda" if gpus > 0 else "cpu"
+    if precision == "auto":
+        precision = on_a_worker(choose_precision, precision, device, cpus=cpus, gpus=gpus)
+    return Machine(device, precision, workers or room, cpus), gpus
+
+
+def on_a_worker(function: Callable[..., T], *arguments: object, cpus: int, gpus: float) -> T:
+    """Calls a function where a trial would run, and returns its result."""
+    remote: Any = ray.remote(function)
+    return ray.get(remote.options(num_cpus=cpus, num_gpus=gpus).remote(*arguments))
+
+
+def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """How many trials a node has room for."""
+    room = int(node.get("CPU", 0) // cpus)
+    if gpus:
+        there = node.get("GPU", 0)
+        # No trial lies across two GPUs: on one there is room for two of .4, and for no third.
+        room = min(room, int(there // gpus if gpus >= 1 else there * int(1 / gpus + 1e-9)))
+    return room
+
+
+def _has_token() -> bool:
+    """Whether there is a token for a cluster that asks for one, where Ray keeps them."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keeps our handlers of signals, for which Ray puts its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    """Hides variables of the environment from processes that start meanwhile."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
