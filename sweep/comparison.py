@@ -26,6 +26,7 @@ from sweep.results import diagrams, figures
 from sweep.results.comparison import CHOSEN, Comparison, Contender, called, cost_rows, duels, score_rows
 from sweep.results.report import Picture
 from sweep.running import run_plan
+from sweep.secrets import shown
 from sweep.stores import registry
 from sweep.stores.files import file_of
 from sweep.stores.study import ABOUT, Study, stored_studies
@@ -250,7 +251,7 @@ def _model(client: registry.MlflowClient, name: str | None) -> str:
         return str(name)
     if not names:
         raise InputError(
-            f"{client.tracking_uri}: no architecture has a registered model; `sweep --arch cnn1` makes one"
+            f"{shown(client.tracking_uri)}: no architecture has a registered model; `sweep --arch cnn1` makes one"
         )
     there = ", ".join(names)
     if name is None:

@@ -20,6 +20,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.secrets import address, shown
 from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
 
 if TYPE_CHECKING:
@@ -230,6 +231,8 @@ def replay_json(replay: Replay) -> dict[str, Any]:
 def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -> Group:
     """The three commands to type next."""
     uri = plan.settings.tracking_uri or ""
+    # No browser takes `***`; it asks for what is missing, and MLflow's own commands take it from the environment.
+    uri = shown(address(uri) if uri.startswith("http") else uri)
     remote = f"MLFLOW_TRACKING_URI={uri} " if uri and not uri.endswith("/mlflow.db") else ""
     last = outcomes[-1]
     page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
@@ -240,7 +243,7 @@ def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -
         (f"{remote}mlflow models serve -m models:/{last.model}@{last.arch} --env-manager local -p 5001", "serve it"),
         ("optuna-dashboard sqlite:///optuna.db", "look at the search (pip install optuna-dashboard)")
         if plan.settings.storage is None
-        else (f"optuna-dashboard {plan.settings.storage}", "look at the search (pip install optuna-dashboard)"),
+        else (f"optuna-dashboard {shown(plan.settings.storage)}", "look at the search (pip install optuna-dashboard)"),
     )
     lines = [Text("\nnext:", style="bold")]
     for command, why in commands:

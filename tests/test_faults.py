@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mlflow import MlflowClient
 from sweep.mirror import Mirror
 from sweep.orchestrator import next_attempt
 from tests.consistent import consistent
+from tests.servers import wait_for
 from tests.test_kills import STUDY, sweep, tiny
 
 ROOT = Path(__file__).parents[1]
@@ -58,14 +58,6 @@ def running(folder, *arguments, environment=None):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-
-
-def wait_for(condition, process=None, said=lambda: "", seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process is None or process.poll() is None, said()
-        assert time.monotonic() < deadline, f"it did not happen\n{said()}"
-        time.sleep(0.05)
 
 
 LONG = (
@@ -443,57 +435,6 @@ def test_a_full_disk_stops_the_study_and_it_goes_on_when_there_is_room(pictures,
     done = command(small_disk, *arguments)
     assert done.returncode == 0, done.stderr
     consistent(small_disk, STUDY, 6)
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-class Server:
-    """A tracking server that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen | None = None
-
-    def start(self) -> None:
-        store = (
-            "--backend-store-uri",
-            f"sqlite:///{self.folder / 'server.db'}",
-            "--artifacts-destination",
-            self.folder / "files",
-        )
-        where = ("--host", "127.0.0.1", "--port", self.port, "--workers", 1)
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self.process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("mlflow")), "server", *map(str, (*store, *where))],
-            cwd=self.folder, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_for(self.answers, seconds=120)
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
-@pytest.fixture
-def server(tmp_path):
-    folder = tmp_path / "server"
-    folder.mkdir()
-    server = Server(folder)
-    yield server
-    server.kill()
 
 
 @pytest.mark.slow

@@ -20,7 +20,24 @@ from sweep.stores.study import OWNER, Tally, open_study
 
 
 @pytest.fixture
-def open_it(tmp_path):
+def sqlite(tmp_path):
+    return f"sqlite:///{tmp_path / 'optuna.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request):
+    """Where studies are: what holds for one kind of database holds for the other."""
+    if request.param == "sqlite":
+        return request.getfixturevalue("sqlite")
+    return request.getfixturevalue("postgres").database()
+
+
+@pytest.fixture
+def open_it(storage):
+    return opening(storage)
+
+
+def opening(storage):
     def open_it(**changes):
         given = {
             "direction": "maximize",
@@ -31,7 +48,7 @@ def open_it(tmp_path):
             "epochs": 9,
         }
         space = changes.pop("space", SPACES["cnn1"])
-        return open_study(f"sqlite:///{tmp_path / 'optuna.db'}", "x-rays/cnn1", space, **{**given, **changes})
+        return open_study(storage, "x-rays/cnn1", space, **{**given, **changes})
 
     return open_it
 
@@ -223,7 +240,8 @@ def test_of_two_that_claim_at_the_same_moment_one_goes_on(open_it, monkeypatch):
 
 
 @pytest.mark.parametrize("kept", [0, 0.4, 0.9])
-def test_a_study_that_was_cut_short_is_named(open_it, tmp_path, kept):
+def test_a_study_that_was_cut_short_is_named(sqlite, tmp_path, kept):
+    open_it = opening(sqlite)
     for _ in range(3):
         open_it().ask()
     path = tmp_path / "optuna.db"
@@ -232,10 +250,10 @@ def test_a_study_that_was_cut_short_is_named(open_it, tmp_path, kept):
         open_it()
 
 
-def test_what_is_no_database_is_named(open_it, tmp_path):
+def test_what_is_no_database_is_named(sqlite, tmp_path):
     (tmp_path / "optuna.db").write_bytes(b"rubbish" * 999)
     with pytest.raises(InputError, match="is damaged"):
-        open_it()
+        opening(sqlite)()
 
 
 def test_a_new_database_is_there_whole_or_not_at_all(tmp_path):

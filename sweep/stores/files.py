@@ -1,7 +1,7 @@
-"""SQLite files: born whole, and looked at before a library opens them.
+"""Databases, looked at before a library opens them: an SQLite file is born whole, a server is reached once.
 
-What is damaged gets a sentence, not a traceback hours later; a process killed while a library makes its tables leaves
-no half of them behind.
+What is damaged or away gets a sentence, not a traceback hours later; a process killed while a library makes its tables
+leaves no half of a file behind.
 """
 
 from __future__ import annotations
@@ -15,28 +15,34 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from data.faults import InputError
+from sweep.secrets import first_line, shown
 
 LEFT_SECONDS = 600.0
+CONNECT_SECONDS = 15
+SERVERS = ("postgresql", "mysql", "mariadb", "mssql", "oracle")  # any other URL is the libraries' own
+POSTGRES = ("postgresql", "postgresql+psycopg")  # the driver that the extra brings
 
 
 def open_whole(option: str, url: str, create: Callable[[str], object]) -> None:
-    """Checks the file behind an SQLite URL, and has it made beside its place and moved into it where it is missing.
+    """Checks a database, and has an SQLite file made beside its place and moved into it where it is missing.
 
     Args:
         option: What the user named it with, such as `--storage`.
-        url: Any database URL; nothing happens unless it is a file of SQLite.
+        url: Any URL.
         create: Makes a database with all its tables at an URL.
 
     Raises:
-        InputError: As `check_sqlite`, or the file cannot be made.
+        InputError: As `check_database`, or the file cannot be made.
     """
     path = file_of(url)
     if path is None or path.exists():
-        return check_sqlite(option, url)
+        return check_database(option, url)
     for left in path.parent.glob(f".{path.name}-*"):  # by a process that was killed here
         if time.time() - left.stat().st_mtime > LEFT_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
@@ -50,27 +56,54 @@ def open_whole(option: str, url: str, create: Callable[[str], object]) -> None:
             except OSError:  # a file system without links
                 (Path(folder) / path.name).rename(path)
     except Exception as error:  # SQLAlchemy's, Alembic's and the file system's
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{option} {url}: {path} cannot be made ({first})") from error
-    return check_sqlite(option, url)
+        raise InputError(f"{option} {shown(url)}: {path} cannot be made ({first_line(error)})") from error
+    return check_database(option, url)
 
 
-def check_sqlite(option: str, url: str) -> None:
-    """Checks the file behind an SQLite URL, where it is one and the file exists.
+def check_database(option: str, url: str) -> None:
+    """Checks an SQLite file that exists, or reaches a database server once; leaves any other URL alone.
 
     Args:
         option: What the user named it with, such as `--storage`.
-        url: Any database URL.
+        url: Any URL.
 
     Raises:
-        InputError: The file is damaged, cut short, or no database.
+        InputError: The file is damaged, cut short, or no database; the server's driver is missing, the server does not
+            answer, or it refuses the user, the password or the database's name.
     """
-    path = file_of(url)
-    if path is None or not path.is_file():
+    path, parsed = file_of(url), _parsed(url)
+    if path is not None:
+        _check_file(option, url, path)
+    elif parsed is not None and parsed.get_backend_name() in SERVERS:
+        _reach(option, url, parsed)
+
+
+def _reach(option: str, url: str, parsed: URL) -> None:
+    """Connects once: MLflow would try a server that is away for 100 seconds before it says so."""
+    if "@" in f"{parsed.host}{parsed.database}":  # which the driver would name, and a part of the password with it
+        raise InputError(f"{option} {shown(url)}: in a password, write @ as %40 and / as %2F")
+    # Without a limit the driver waits for two minutes where a firewall swallows what it sends.
+    limit = parsed.get_backend_name() == "postgresql" and "connect_timeout" not in parsed.query
+    try:
+        engine = create_engine(
+            parsed, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_SECONDS} if limit else {}
+        )
+        engine.connect().close()
+    except ImportError as error:
+        why = f"its driver is missing ({first_line(error, url)})"
+        if parsed.drivername in POSTGRES:
+            why = "PostgreSQL needs a driver: pip install 'sweep[postgres]'"
+        raise InputError(f"{option} {shown(url)}: {why}") from error
+    except (SQLAlchemyError, UnicodeError) as error:  # no name of a host may have more than 63 letters between dots
+        raise InputError(f"{option} {shown(url)}: cannot be opened ({first_line(error, url)})") from error
+
+
+def _check_file(option: str, url: str, path: Path) -> None:
+    if not path.is_file():
         return
     advice = "put a copy back, or move it away to begin anew"
     if path.stat().st_size == 0:
-        raise InputError(f"{option} {url}: {path} is empty, so what it held is gone; {advice}")
+        raise InputError(f"{option} {shown(url)}: {path} is empty, so what it held is gone; {advice}")
     try:
         # Writable, since a journal that a killed process left behind is rolled back by whoever opens the file next.
         connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=30)
@@ -81,14 +114,19 @@ def check_sqlite(option: str, url: str) -> None:
     except sqlite3.DatabaseError as error:
         verdict = str(error)
     if verdict != "ok":
-        raise InputError(f"{option} {url}: {path} is damaged ({verdict}); {advice}")
+        raise InputError(f"{option} {shown(url)}: {path} is damaged ({verdict}); {advice}")
 
 
 def file_of(url: str) -> Path | None:
     """The file of an SQLite URL; None for any other URL, and for one in memory."""
+    parsed = _parsed(url)
+    if parsed is None or not parsed.drivername.startswith("sqlite") or parsed.database in (None, "", ":memory:"):
+        return None
+    return Path(parsed.database)
+
+
+def _parsed(url: str) -> URL | None:
     try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return None  # a folder, a server: whoever opens it will say
-    named = parsed.database not in (None, "", ":memory:")
-    return Path(str(parsed.database)) if parsed.drivername.startswith("sqlite") and named else None
+        return make_url(url)
+    except (ArgumentError, ValueError):  # a folder, or a port that is no number: whoever opens it will say
+        return None

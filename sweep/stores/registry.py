@@ -42,6 +42,7 @@ from PIL import Image
 
 from data import decode
 from data.faults import InputError
+from sweep.secrets import first_line
 from sweep.stores.tracking import write_files
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "torch")
@@ -260,7 +261,7 @@ def load(client: MlflowClient, version: Version) -> Any:
         try:
             folder = stack.enter_context(_copy_of(client, uri))
         except (MlflowException, OSError) as error:
-            why = str(error).splitlines()[0]
+            why = first_line(error, client.tracking_uri)
             raise InputError(f"{uri}: its files are not where the registry says ({why})") from error
         files = {name: folder / "artifacts" / file for name, file in ARTIFACTS.items()}
         serving = folder / SERVING

@@ -20,8 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 from data.faults import InputError
 from sweep.errors import StudyFailedError
 from sweep.owner import alive, describe_owner, myself
+from sweep.secrets import first_line, shown
 from sweep.space import Choice, Listed, Space
-from sweep.stores.files import check_sqlite, file_of, open_whole
+from sweep.stores.files import check_database, file_of, open_whole
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -443,7 +444,7 @@ def open_study(
         sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
         search = _Search(name, study._storage, sampler, study.pruner)
     except Exception as error:  # SQLAlchemy's and each driver's own
-        raise InputError(f"--storage {storage}: cannot be opened ({_first_line(error)})") from error
+        raise InputError(f"--storage {shown(storage)}: cannot be opened ({first_line(error, storage)})") from error
     wanted = json.loads(json.dumps({**fingerprint, "space": {key: str(domain) for key, domain in space.items()}}))
     found = study.user_attrs.get(FINGERPRINT)
     # A command that was refused for something else may have left one, but no trials.
@@ -514,15 +515,15 @@ def stored_studies(storage: str) -> list[Study]:
     Raises:
         InputError: The storage cannot be opened.
     """
-    check_sqlite("--storage", storage)
+    check_database("--storage", storage)
     if (path := file_of(storage)) is not None and not path.exists():
-        raise InputError(f"--storage {storage}: there is no such file")
+        raise InputError(f"--storage {shown(storage)}: there is no such file")
     try:
         opened = optuna.storages.get_storage(storage)
         names = optuna.get_all_study_names(opened)
         studies = [optuna.load_study(study_name=name, storage=opened) for name in names]
     except Exception as error:
-        raise InputError(f"--storage {storage}: cannot be opened ({_first_line(error)})") from error
+        raise InputError(f"--storage {shown(storage)}: cannot be opened ({first_line(error, storage)})") from error
     return [Study(study, {}) for study in studies if ABOUT in study.user_attrs]
 
 
@@ -545,7 +546,3 @@ def _said(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value))
     return str(value)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

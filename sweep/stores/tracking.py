@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import mlflow.entities
 import pandas as pd
@@ -23,7 +25,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from data.faults import InputError
 from sweep.errors import TrackingAwayError
-from sweep.stores.files import check_sqlite, file_of, open_whole
+from sweep.secrets import address, first_line, shown
+from sweep.stores.files import check_database, file_of, open_whole
 
 for _name in ("alembic", "mlflow"):  # which set their own levels while they are imported
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -37,6 +40,7 @@ SECONDS = "epoch_seconds"
 METRICS_A_REQUEST = 1000  # MLflow's limit
 # What MLflow makes of a refused connection, a proxy's 502 and the like. A server that answers has other codes.
 _UNREACHABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+_REFUSED = {"UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401, "PERMISSION_DENIED": 403}
 # An epoch's columns that are no metrics of it.
 _NO_METRICS = ("epoch", "time")
 
@@ -116,16 +120,19 @@ class Tracking:
 
         Raises:
             TrackingAwayError: It does not answer.
+            InputError: It refuses the credentials.
         """
         try:
             yield
         except (MlflowException, requests.RequestException, ConnectionError) as error:
+            if refused := _refused(error):
+                raise InputError(f"{shown(self.uri)}: {refused}") from error
             answered = isinstance(error, MlflowException) and error.error_code not in _UNREACHABLE
             if isinstance(error, requests.HTTPError) and error.response is not None:
                 answered = error.response.status_code < 500
             if answered or not self.uri.startswith("http"):
                 raise
-            raise TrackingAwayError(f"{self.uri} does not answer ({_first_line(error)})") from error
+            raise TrackingAwayError(f"{shown(self.uri)} does not answer ({first_line(error, self.uri)})") from error
 
     @_reaching
     def start(
@@ -302,6 +309,7 @@ def open_tracking(uri: str, experiment: str) -> Tracking:
     Raises:
         InputError: The store cannot be opened or reached.
     """
+    uri = _without_credentials(uri)
     open_whole("--tracking-uri", uri, lambda new: MlflowClient(new, new).search_experiments())
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -312,7 +320,7 @@ def open_tracking(uri: str, experiment: str) -> Tracking:
     except InputError:
         raise
     except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
-        raise InputError(f"--tracking-uri {uri}: cannot be opened ({_first_line(error)})") from error
+        raise _cannot_be_opened(uri, error) from error
     return Tracking(client, uri, experiment, identifier)
 
 
@@ -325,15 +333,16 @@ def open_client(uri: str) -> MlflowClient:
     Raises:
         InputError: It is not there, or cannot be opened or reached.
     """
-    check_sqlite("--tracking-uri", uri)
+    uri = _without_credentials(uri)
+    check_database("--tracking-uri", uri)
     path = file_of(uri)
     if path is not None and not path.exists():
-        raise InputError(f"--tracking-uri {uri}: there is no such file")
+        raise InputError(f"--tracking-uri {shown(uri)}: there is no such file")
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
-        raise InputError(f"--tracking-uri {uri}: cannot be opened ({_first_line(error)})") from error
+        raise _cannot_be_opened(uri, error) from error
     return client
 
 
@@ -348,7 +357,8 @@ def tracking_of(client: MlflowClient, run_id: str) -> Tracking:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise InputError(f"{client.tracking_uri}: run {run_id}, which made the model, is not there") from error
+        uri = shown(str(client.tracking_uri))
+        raise InputError(f"{uri}: run {run_id}, which made the model, is not there") from error
     if experiment.lifecycle_stage != "active":
         name = f"experiment {experiment.name}, in which the model was made,"
         raise InputError(f"{name} is deleted; restore it with `mlflow experiments restore`")
@@ -372,10 +382,10 @@ def read_run(uri: str, run_id: str) -> PastRun:
         histories = {name: client.get_metric_history(run_id, name) for name in names}
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise InputError(f"{uri} has no run {run_id}; `mlflow ui` shows a run's id on its page") from error
-        raise InputError(f"--tracking-uri {uri}: cannot be opened ({_first_line(error)})") from error
+            raise InputError(f"{shown(uri)} has no run {run_id}; `mlflow ui` shows a run's id on its page") from error
+        raise _cannot_be_opened(uri, error) from error
     except Exception as error:  # SQLAlchemy's and each driver's own
-        raise InputError(f"--tracking-uri {uri}: cannot be opened ({_first_line(error)})") from error
+        raise _cannot_be_opened(uri, error) from error
     tags, inputs = entity.data.tags, entity.inputs.dataset_inputs if entity.inputs else []
     if "sweep.trial" not in tags or "seed" not in entity.data.params or not inputs:
         raise InputError(
@@ -415,5 +425,38 @@ def _milliseconds(seconds: float | None) -> int:
     return int((time.time() if seconds is None else seconds) * 1000)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _without_credentials(uri: str) -> str:
+    """Moves user and password of a server's URL into the environment.
+
+    MLflow looks for them there, too, and has the whole URL in what it raises and what it exports.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # a bracket where none belongs: whoever opens it will say
+        return uri
+    if parts.scheme not in ("http", "https") or not parts.username:
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+    if parts.password is not None:
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    return address(uri)
+
+
+def _cannot_be_opened(uri: str, error: Exception) -> InputError:
+    why = _refused(error) or f"cannot be opened ({first_line(error, uri)})"
+    return InputError(f"--tracking-uri {shown(uri)}: {why}")
+
+
+def _refused(error: Exception) -> str | None:
+    """What is wrong with the credentials, where a server says that they are."""
+    status = _REFUSED.get(error.error_code) if isinstance(error, MlflowException) else None
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        status = error.response.status_code
+    if status == 401:
+        return (
+            "the server does not know the user or the password; set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if status == 403:
+        return f"the server refuses this ({first_line(error)})"
+    return None
