@@ -235,7 +235,7 @@ def run_ours(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]
 
     folder.mkdir(parents=True)
     settings = Settings(("cnn3",), epochs=EPOCHS, warmup=EPOCHS, image_size=16, workers=1, device="cpu", seed=seed)
-    with _cache_in(folder / "cache"):
+    with cache_in(folder / "cache"):
         plan = make_plan(settings, fetch=False)
         cache.build(plan.source, 16)
         tracking = open_tracking(mlflow_in(folder), plan.experiment)
@@ -252,7 +252,8 @@ def run_ours(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]
 
 
 @contextmanager
-def _cache_in(folder: Path) -> Iterator[None]:
+def cache_in(folder: Path) -> Iterator[None]:
+    """Has decoded images go to a folder of the measurement's own, not to the user's cache."""
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(folder)
     try:
