@@ -21,7 +21,7 @@ from sweep.hardware import choose_device, describe
 from sweep.provenance import PACKAGES
 
 BEGIN, END = "<!-- tables: written by python -m benchmarks --markdown -->", "<!-- tables end -->"
-PARTS = ("training", "sharing", "studies", "overhead", "scale", "pixels", "pruning", "starting")
+PARTS = ("training", "sharing", "studies", "overhead", "clusters", "scale", "pixels", "pruning", "starting")
 
 
 def main(

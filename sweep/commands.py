@@ -21,6 +21,7 @@ from sweep import display
 from sweep.errors import TrackingAwayError
 from sweep.hardware import choose_device
 from sweep.plan import estimate, make_plan
+from sweep.secrets import shown
 from sweep.settings import Settings
 from sweep.workplace import alone, mlflow_in, optuna_in, prepare, stoppable, unless
 
@@ -69,13 +70,13 @@ def doctor(
             study.claim(shared=storage is not None)
             try:
                 tracking, place = open_tracking(uri, study.experiment), work_dir or folder
-                found, shown = mend(study, tracking, place, terminal.say, rebuild=rebuild)
+                found, mirrored = mend(study, tracking, place, terminal.say, rebuild=rebuild)
             except TrackingAwayError as error:
-                raise InputError(f"--tracking-uri {uri}: {error}") from error
+                raise InputError(f"--tracking-uri {shown(uri)}: {error}") from error
             finally:
                 study.release()
             mended += found
-            missing += [] if shown else [study.name]
+            missing += [] if mirrored else [study.name]
         mended += [f"{path}: an unfinished image cache; removed" for path in cache.remove_left_behind()]
     for sentence in mended:
         terminal.say(f"mended: {sentence}")

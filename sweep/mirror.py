@@ -15,14 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from models.outline import outline, sketch
 from sweep import markdown
+from sweep.drawing import Drawer, draw
 from sweep.errors import TrackingAwayError
 from sweep.leaderboard import leaderboard
 from sweep.results import diagrams, figures
-from sweep.results.predictions import read_predictions
 from sweep.stores.study import ABOUT, Asked, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.training import BEST
@@ -38,7 +36,14 @@ TEST, CONCLUSION = "test", "sweep.conclusion"
 class Mirror:
     """The MLflow runs of one study."""
 
-    def __init__(self, study: Study, tracking: Tracking, checkpoints: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        tracking: Tracking,
+        checkpoints: Path,
+        say: Callable[[str], None],
+        drawer: Drawer | None = None,
+    ) -> None:
         """Makes the mirror; `open` or `reconcile` looks at the runs.
 
         Args:
@@ -46,7 +51,9 @@ class Mirror:
             tracking: The MLflow experiment.
             checkpoints: Where the folders of the study's trials are.
             say: Says a sentence to whoever watches.
+            drawer: Draws figures of trials; here, unless it is given.
         """
+        self.drawer = drawer or Drawer()
         self.study, self.tracking, self.checkpoints, self.say = study, tracking, checkpoints, say
         self.about: dict[str, Any] = study.noted(ABOUT)
         self.parent = ""
@@ -168,8 +175,11 @@ class Mirror:
 
     def trial_ended(self, number: int) -> None:
         """Has the run of a trial end as Optuna ended the trial, once there is time for it; see `end_runs`."""
-        self._ended.append(self.study.trial(number))
+        trial = self.study.trial(number)
+        self._ended.append(trial)
         self._epochs.pop(number, None)
+        if trial.state != "FAIL":
+            self.drawer.begin(number, *self._to_draw(trial))
 
     @property
     def begun(self) -> list[int]:
@@ -325,8 +335,7 @@ class Mirror:
         metric = self.about["metric"]
         if rows:
             self.tracking.log_epochs(run.run_id, rows)
-            curves = figures.learning_curves(pd.DataFrame(rows), trial.best_epoch or 0, self.run_name(trial.number))
-            self.tracking.log_files(run.run_id, {"figures/learning_curves.png": figures.png(curves)})
+            self.tracking.log_files(run.run_id, draw(rows, *self._to_draw(trial)[1:]))
         else:
             at = trial.ended or time.time()
             reported = [{"epoch": epoch, "time": at, metric: value} for epoch, value in trial.reports.items()]
@@ -370,21 +379,18 @@ class Mirror:
         if trial.state not in ("COMPLETE", "PRUNED"):
             return  # the next attempt goes on from it
         if (folder / ARTIFACTS).is_dir():
-            write_files(folder / ARTIFACTS, self._figures(trial, folder / ARTIFACTS))
+            write_files(folder / ARTIFACTS, self._figures(trial))
             self.tracking.log_folder(self.runs[trial.number], folder / ARTIFACTS)
         shutil.rmtree(folder, ignore_errors=True)
         self._remove_if_empty()
 
-    def _figures(self, trial: Recorded, folder: Path) -> dict[str, bytes | str]:
-        """Draws what a trial came to, from what the study knows and what its network said of the validation images."""
-        name, table = self.run_name(trial.number), folder / VALIDATION
-        drawn: dict[str, bytes | str] = {}
-        if trial.history:
-            curves = figures.learning_curves(pd.DataFrame(trial.history), trial.best_epoch or 0, name)
-            drawn["figures/learning_curves.png"] = figures.png(curves)
-        if table.is_file():
-            drawn |= figures.predictions(read_predictions(table), "validation", name)
-        return drawn
+    def _figures(self, trial: Recorded) -> dict[str, bytes | str]:
+        """Draws what a trial came to, unless that has been done aside."""
+        return self.drawer.take(trial.number, *self._to_draw(trial))
+
+    def _to_draw(self, trial: Recorded) -> tuple[list[dict[str, float]], int, Path, str]:
+        table = self.folder(trial) / ARTIFACTS / VALIDATION
+        return trial.history, trial.best_epoch or 0, table, self.run_name(trial.number)
 
     def _remove_if_empty(self) -> None:
         for folder in (self.checkpoints, self.checkpoints.parent):

@@ -23,15 +23,18 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 from data.cache import Images, images_of
 from data.faults import InputError
 from sweep import provenance
+from sweep.drawing import Drawer
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
+from sweep.hardware import usable_cores
 from sweep.mirror import CONCLUSION, VALIDATION, Mirror
 from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.progress import Progress, Running, View
 from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
+from sweep.secrets import first_line, scrubbed, shown
 from sweep.settings import METRICS
-from sweep.stores.study import ABOUT, Asked, Recorded, Study, Tally, open_study
+from sweep.stores.study import ABOUT, Asked, Recorded, Study, Tally, open_study, storage_away
 from sweep.stores.tracking import Tracking
 from sweep.training import BEST, EpochResult, TrainingConfig
 
@@ -41,6 +44,8 @@ FAILURES_IN_A_ROW, FAILURES_AT_FIRST = 5, 3
 EPOCH_SECONDS, STEP_SECONDS = 15.0, 5.0
 # At the end of a study there is nothing left to do but to wait for a server that is away.
 AWAY_SECONDS, AGAIN_SECONDS = 600.0, 5.0
+# So many workers leave the loop time to draw what trials came to; more of them do not (benchmarks/README.md, "Scale").
+FEW_WORKERS, MOST_DRAWERS = 8, 4
 # Hyperparameters whose names are too long for a column of the terminal.
 SHORT = {"learning_rate": "rate", "batch_size": "batch"}
 
@@ -127,7 +132,8 @@ def run_study(
         StudyFailedError: Trials fail and none ends well, a disk is full, or MLflow's server stays away.
         StudyInterruptedError: Ctrl-C or SIGTERM.
     """
-    mirror = Mirror(study, tracking, checkpoints_of(folder, study), view.say)
+    drawer = Drawer(min(MOST_DRAWERS, usable_cores()) if plan.workers > FEW_WORKERS else 0)
+    mirror = Mirror(study, tracking, checkpoints_of(folder, study), view.say, drawer)
     loop = _Loop(plan, planned, study, engine, mirror, view, stopping, deadline)
     study.claim(shared=plan.settings.storage is not None)  # an hour may have passed with the studies before it
     try:
@@ -142,14 +148,24 @@ def run_study(
             loop.abandon("the study was stopped", failed=False)
         raise StudyInterruptedError(f"study {study.name} was stopped; the same command goes on from here") from error
     except Exception as error:
-        sentence = str(error)
-        if disk_full(error):
-            sentence = f"study {study.name}: a disk is full; make room, and the same command goes on from here"
+        sentence = _outside(error, study, plan.settings.storage)
         with suppress(Exception):  # what cannot be written now is mended by the next start; the first error counts
-            loop.abandon(sentence, failed=True)
-        if disk_full(error):
+            loop.abandon(sentence or scrubbed(str(error)), failed=True)
+        if sentence is not None:
             raise StudyFailedError(sentence) from error
         raise
+    finally:
+        drawer.close()
+
+
+def _outside(error: Exception, study: Study, storage: str | None) -> str | None:
+    """Says what stopped a study, where that is a disk or a database server; None where it is anything else."""
+    if disk_full(error):
+        return f"study {study.name}: a disk is full; make room, and the same command goes on from here"
+    if storage is not None and storage_away(error):
+        why = first_line(error, storage)
+        return f"study {study.name}: {shown(storage)} does not answer ({why}); once it does, the same command goes on"
+    return None
 
 
 def missing(planned: PlannedStudy, study: Study) -> int:
@@ -180,6 +196,7 @@ class _Loop:
         self.settings = plan.settings
         self.images = images_of(plan.source, plan.split, planned.image_size)
         self.running: dict[int, Running] = {}
+        self.busy = False  # something had happened when the engine was last asked
         self.failures: list[str] = []  # causes since the last trial that ended well
         self.seconds = [row["epoch_seconds"] for trial in study.trials() for row in trial.history]  # of each epoch
 
@@ -296,14 +313,15 @@ class _Loop:
         )
 
     def _tick(self, timeout: float) -> None:
-        events = self.engine.events(0.0 if self.mirror.ending else timeout)
-        for event in events:
-            self._handle(event)
         # Figures and files can wait for a moment in which no worker waits for an answer, but not pile up on disk.
-        self.mirror.end_runs(leave=self.plan.workers if events else max(0, self.mirror.ending - 1))
+        self.mirror.end_runs(leave=self.plan.workers if self.busy else max(0, self.mirror.ending - 1))
         self.study.renew()
         self.mirror.catch_up()
         self.view.update(self.progress())
+        events = self.engine.events(0.0 if self.mirror.ending else timeout)
+        self.busy = bool(events)
+        for event in events:
+            self._handle(event)
 
     def _submit(self, asked: Asked) -> None:
         config = TrainingConfig(

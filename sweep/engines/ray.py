@@ -253,9 +253,9 @@ class _Worker:
         happened = [self._happened.get()]
         while not self._happened.empty():
             happened.append(self._happened.get())
-        for _, files in happened[:-1]:  # only the latest of its last checkpoints is of use
-            if any(LAST in later for _, later in happened[1:]):
-                files.pop(LAST, None)
+        carrying = [files for _, files in happened if LAST in files]
+        for files in carrying[:-1]:  # only the latest of its last checkpoints is of use
+            del files[LAST]
         return happened
 
     def stop(self, request: Stop) -> None:

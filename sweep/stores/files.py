@@ -74,7 +74,7 @@ def check_database(option: str, url: str) -> None:
     path, parsed = file_of(url), _parsed(url)
     if path is not None:
         _check_file(option, url, path)
-    elif parsed is not None and parsed.get_backend_name() in SERVERS:
+    elif parsed is not None and is_database(url):
         _reach(option, url, parsed)
 
 
@@ -115,6 +115,12 @@ def _check_file(option: str, url: str, path: Path) -> None:
         verdict = str(error)
     if verdict != "ok":
         raise InputError(f"{option} {shown(url)}: {path} is damaged ({verdict}); {advice}")
+
+
+def is_database(url: str) -> bool:
+    """Whether an URL names a database on a server."""
+    parsed = _parsed(url)
+    return parsed is not None and parsed.get_backend_name() in SERVERS
 
 
 def file_of(url: str) -> Path | None:

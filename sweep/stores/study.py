@@ -16,13 +16,14 @@ import matplotlib as mpl
 import optuna
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from data.faults import InputError
 from sweep.errors import StudyFailedError
 from sweep.owner import alive, describe_owner, myself
 from sweep.secrets import first_line, shown
 from sweep.space import Choice, Listed, Space
-from sweep.stores.files import check_database, file_of, open_whole
+from sweep.stores.files import check_database, file_of, is_database, open_whole
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -434,7 +435,7 @@ def open_study(
     open_whole("--storage", storage, lambda url: optuna.storages.RDBStorage(url).engine.dispose())
     try:
         study = optuna.create_study(
-            storage=storage,
+            storage=_opened(storage),
             study_name=name,
             load_if_exists=True,
             direction=direction,
@@ -458,6 +459,14 @@ def open_study(
         ]
         raise InputError(*differing, "go on with what it was begun with, or begin another one with --study NAME")
     return Study(study, space, search)
+
+
+def _opened(storage: str) -> optuna.storages.BaseStorage | str:
+    """A storage as Optuna takes it."""
+    if not is_database(storage):
+        return storage
+    # An epoch may take longer than a firewall keeps a silent connection: each is tried before it is used.
+    return optuna.storages.RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
 
 
 class _Search(optuna.Study):
@@ -519,12 +528,21 @@ def stored_studies(storage: str) -> list[Study]:
     if (path := file_of(storage)) is not None and not path.exists():
         raise InputError(f"--storage {shown(storage)}: there is no such file")
     try:
-        opened = optuna.storages.get_storage(storage)
+        opened = optuna.storages.get_storage(_opened(storage))
         names = optuna.get_all_study_names(opened)
         studies = [optuna.load_study(study_name=name, storage=opened) for name in names]
     except Exception as error:
         raise InputError(f"--storage {shown(storage)}: cannot be opened ({first_line(error, storage)})") from error
     return [Study(study, {}) for study in studies if ABOUT in study.user_attrs]
+
+
+def storage_away(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that the database server does not answer."""
+    while error is not None:
+        if isinstance(error, (OperationalError, InterfaceError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _recorded(trial: FrozenTrial) -> Recorded:

@@ -1,0 +1,70 @@
+"""The main job in a team's stores: PostgreSQL for Optuna, a server with users on PostgreSQL for MLflow. And no secrets."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from sweep.secrets import shown
+from tests.consistent import consistent
+from tests.servers import ADMIN, PASSWORD
+from tests.test_kills import STUDY, killed, tiny, warm_sweeps
+
+TRAINING = ("trial noted", "epoch received", "files on disk", "before telling", "after telling", "run ended")
+CONCLUDING = ("test opened", "model filled", "version made", "decision logged", "concluded")
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_in_a_teams_stores_and_leaves_no_password(
+    pictures, postgres, team, tmp_path, monkeypatch
+):
+    storage, work, elsewhere = postgres.database(), tmp_path / "work", tmp_path / "elsewhere"
+    work.mkdir()
+    elsewhere.mkdir()
+    # A URL's own name and password win over those of the environment.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", team.uri.replace("://", f"://{ADMIN}:{quote(PASSWORD, safe='')}@"))
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+    monkeypatch.setenv("OPTUNA_STORAGE", storage)
+    said, trials = "", len(TRAINING)
+    with warm_sweeps() as sweep:
+        for wanted, place in enumerate(TRAINING, 1):
+            said += killed(sweep(work, *tiny(pictures, wanted), fault=f"{place}:1:SIGKILL"), work, place, "SIGKILL")
+        for place in CONCLUDING:
+            said += killed(sweep(work, *tiny(pictures, trials), fault=f"{place}:1:SIGKILL"), work, place, "SIGKILL")
+        for folder, *arguments in (
+            (work, *tiny(pictures, trials)),
+            (work, "doctor", "--json"),
+            (elsewhere, "compare"),
+        ):
+            done = sweep(folder, *arguments)
+            assert done.returncode == 0, said + done.stderr
+            said += done.stdout + done.stderr
+    assert '"mended": []' in said
+    assert f"optuna-dashboard {shown(storage)}" in said
+    assert f"  {team.uri}/#/experiments/" in said
+
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    consistent(work, STUDY, trials, uri=team.uri, storage=storage)
+
+    files = [path for folder in (tmp_path, team.folder / "files") for path in folder.rglob("*") if path.is_file()]
+    assert {"report.html", "blob-pictures-comparison.html"} <= {path.name for path in files}
+    left = [said.encode(), everything(storage), everything(team.store), *(path.read_bytes() for path in files)]
+    for secret in (postgres.password, PASSWORD, quote(PASSWORD, safe="")):
+        assert not [content[:200] for content in left if secret.encode() in content]
+
+
+def everything(url: str) -> bytes:
+    """All rows of all tables of a PostgreSQL database."""
+    with psycopg.connect(url) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        rows = [
+            row
+            for (table,) in tables
+            for row in connection.execute(sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(table)))
+        ]
+    assert len(rows) > len(tables)
+    return repr(rows).encode()
