@@ -10,7 +10,8 @@ from psycopg import sql
 
 from sweep.secrets import shown
 from tests.consistent import consistent
-from tests.servers import ADMIN, PASSWORD
+from tests.servers import ADMIN, PASSWORD, wait_for
+from tests.test_faults import LONG, running
 from tests.test_kills import STUDY, killed, tiny, warm_sweeps
 
 TRAINING = ("trial noted", "epoch received", "files on disk", "before telling", "after telling", "run ended")
@@ -55,6 +56,29 @@ def test_a_killed_study_goes_on_in_a_teams_stores_and_leaves_no_password(
     left = [said.encode(), everything(storage), everything(team.store), *(path.read_bytes() for path in files)]
     for secret in (postgres.password, PASSWORD, quote(PASSWORD, safe="")):
         assert not [content[:200] for content in left if secret.encode() in content]
+
+
+@pytest.mark.slow
+def test_a_database_that_goes_away_ends_the_study_with_a_sentence(pictures, postgres, tmp_path):
+    storage, work = postgres.database(), tmp_path / "work"
+    name = storage.rpartition("/")[2]
+    work.mkdir()
+    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 4, *LONG)
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as server:
+        with running(work, *arguments, environment={"OPTUNA_STORAGE": storage}) as (process, said):
+            wait_for(lambda: " complete " in said(), process, said)
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            assert process.wait(60) == 1, said()
+        assert f"study {STUDY}: {shown(storage)} does not answer (" in said()
+        assert "once it does, the same command goes on" in said()
+        assert "Traceback" not in said()
+        assert postgres.password not in said()
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    with running(work, *arguments, environment={"OPTUNA_STORAGE": storage}) as (process, said):
+        assert process.wait(240) == 0, said()
+    (work / "log").unlink()
+    consistent(work, STUDY, 4, storage=storage)
 
 
 def everything(url: str) -> bytes:
