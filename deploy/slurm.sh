@@ -18,8 +18,10 @@
 #SBATCH --no-kill
 set -euo pipefail
 
-cd "$SLURM_SUBMIT_DIR"
-export PATH="$PWD/.venv/bin:$PATH"
+# A working directory takes one sweep at a time, so each job name has its own.
+export PATH="$SLURM_SUBMIT_DIR/.venv/bin:$PATH"
+mkdir -p "$SLURM_SUBMIT_DIR/jobs/$SLURM_JOB_NAME"
+cd "$SLURM_SUBMIT_DIR/jobs/$SLURM_JOB_NAME"
 # srun does not take this from sbatch since Slurm 22.05.
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 # Nodes may be shared with others: a folder, ports and a token of this job's own. Without the token anybody who
@@ -42,7 +44,9 @@ start_ray() {
     # shellcheck disable=SC2016
     srun --nodes=1 --ntasks=1 --nodelist="$node" bash -c '
         mkdir -p -m 700 "$RAY_TMPDIR"
-        exec ray start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK" \
+        [[ -O "$RAY_TMPDIR" ]] || { echo "$RAY_TMPDIR is not ours" >&2; exit 1; }
+        trap "rm -rf \"$RAY_TMPDIR\"" EXIT
+        ray start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK" \
             --num-gpus="${SLURM_GPUS_ON_NODE:-0}" "$@"
     ' ray "$@" &
 }

@@ -69,7 +69,7 @@ WorkDirOption = Annotated[
         "--work-dir",
         exists=True,
         file_okay=False,
-        resolve_path=True,
+        callback=lambda path: path and path.absolute(),  # a link is one on every node
         help="A folder for checkpoints, which all nodes share. Default: here; a cluster's come back with each epoch.",
     ),
 ]

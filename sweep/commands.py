@@ -69,8 +69,8 @@ def doctor(
                 raise KeyboardInterrupt
             study.claim(shared=storage is not None)
             try:
-                tracking, place = open_tracking(uri, study.experiment), work_dir or folder
-                found, mirrored = mend(study, tracking, place, terminal.say, rebuild=rebuild)
+                tracking = open_tracking(uri, study.experiment)
+                found, mirrored = mend(study, tracking, folder, work_dir, terminal.say, rebuild=rebuild)
             except TrackingAwayError as error:
                 raise InputError(f"--tracking-uri {shown(uri)}: {error}") from error
             finally:

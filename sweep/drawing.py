@@ -6,7 +6,6 @@ leave time for it, and for them no further process is worth its memory.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from sweep.hardware import die_with_parent
-from sweep.interrupt import SIGNALS
+from sweep.interrupt import blocked, ignore
 from sweep.results import figures
 from sweep.results.predictions import read_predictions
 
@@ -60,7 +59,7 @@ class Drawer:
     def begin(self, number: int, *arguments: Any) -> None:
         """Begins to draw a trial aside; `arguments` are those of `draw`."""
         if self._pool is not None:
-            with suppress(BrokenExecutor):  # its processes were killed; `take` draws here then
+            with blocked(), suppress(BrokenExecutor):  # its processes were killed; `take` draws here then
                 self._begun[number] = self._pool.submit(draw, *arguments)
 
     def take(self, number: int, *arguments: Any) -> dict[str, bytes | str]:
@@ -78,6 +77,5 @@ class Drawer:
 
 
 def _prepare() -> None:
+    ignore()  # they may reach the whole process group; the orchestrator decides
     die_with_parent()
-    for number in SIGNALS:  # they may reach the whole process group; the orchestrator decides
-        signal.signal(number, signal.SIG_IGN)

@@ -15,6 +15,10 @@ class StudyInterruptedError(RuntimeError):
     """Somebody stopped a study, by Ctrl-C or SIGTERM; its stores are consistent."""
 
 
+class EngineLostError(RuntimeError):
+    """Where trials run does not answer any more; the message names it."""
+
+
 class TrackingAwayError(RuntimeError):
     """MLflow's server does not answer at the moment."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from data.faults import InputError
 
 # mallopt's names in glibc's <malloc.h>
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
@@ -113,6 +113,7 @@ def prepare_training_process(device: str, threads: int) -> None:
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_TOP_PAD, 64 * 2**20)
+        libc.mallopt(_M_ARENA_MAX, 1)  # the arenas of threads, in which a Ray worker trains, end at 64 MB
     # Large tensors on pages of 2 MB: 1.02x to 1.06x, where the kernel leaves it to the program (`madvise`). torch reads
     # this once, when it first takes memory.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -12,6 +12,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
+def blocked() -> Iterator[None]:
+    """Keeps both from this thread, and from processes that it starts meanwhile until they `ignore` them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore() -> None:
+    """Ignores both, in a process whose end is another one's business."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
     """Turns the first signal into an answer of True; the second raises KeyboardInterrupt at once.
 

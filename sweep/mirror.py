@@ -425,8 +425,8 @@ class Mirror:
         run_id = self.runs[trial.number]
         best_epoch = trial.best_epoch
         metrics = {"objective": trial.value, "best_epoch": best_epoch} if trial.state == "COMPLETE" else {}
-        resumed = trial.attributes.get("result", {}).get("resumed_after")
-        tags = {"resumed_after": resumed} if resumed else {}
+        result = trial.attributes.get("result", {})
+        tags = {name: result[name] for name in ("resumed_after", "node") if result.get(name)}
         failure = dict(trial.attributes.get("failure", {}))
         if details := failure.pop("details", ""):
             self.tracking.log_files(run_id, {"traceback.txt": details})

@@ -25,7 +25,7 @@ from data.faults import InputError
 from sweep import provenance
 from sweep.drawing import Drawer
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
-from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
+from sweep.errors import EngineLostError, StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
 from sweep.hardware import usable_cores
 from sweep.mirror import CONCLUSION, VALIDATION, Mirror
 from sweep.plan import Plan, PlannedStudy, seed_of
@@ -118,7 +118,7 @@ def run_study(
         study: The same in Optuna.
         engine: Where trials run.
         tracking: The MLflow experiment.
-        folder: Checkpoints of running trials go to `checkpoints/` in it.
+        folder: The working directory; checkpoints of running trials go to `checkpoints/` in it, or in `--work-dir`.
         view: Who wants to know.
         stopping: Says whether somebody wants the study to end now.
         finish: Concludes it, such as `conclusion.conclude`; may be called again where a server went away.
@@ -133,7 +133,7 @@ def run_study(
         StudyInterruptedError: Ctrl-C or SIGTERM.
     """
     drawer = Drawer(min(MOST_DRAWERS, usable_cores()) if plan.workers > FEW_WORKERS else 0)
-    mirror = Mirror(study, tracking, checkpoints_of(folder, study), view.say, drawer)
+    mirror = Mirror(study, tracking, checkpoints_of(folder, study, plan.settings.work_dir), view.say, drawer)
     loop = _Loop(plan, planned, study, engine, mirror, view, stopping, deadline)
     study.claim(shared=plan.settings.storage is not None)  # an hour may have passed with the studies before it
     try:
@@ -159,9 +159,11 @@ def run_study(
 
 
 def _outside(error: Exception, study: Study, storage: str | None) -> str | None:
-    """Says what stopped a study, where that is a disk or a database server; None where it is anything else."""
+    """Says what stopped a study, where that is a disk, a cluster or a database; None where it is anything else."""
     if disk_full(error):
         return f"study {study.name}: a disk is full; make room, and the same command goes on from here"
+    if isinstance(error, EngineLostError):
+        return f"study {study.name}: {error}; once it does, the same command goes on"
     if storage is not None and storage_away(error):
         why = first_line(error, storage)
         return f"study {study.name}: {shown(storage)} does not answer ({why}); once it does, the same command goes on"
@@ -355,7 +357,7 @@ class _Loop:
         running = self.running[event.number]
         if isinstance(event, EpochFinished):
             if not running.pruned:  # an epoch that ended while the decision was made does not count
-                self._epoch(running, event.result)
+                self._epoch(running, event.result, event.node)
             return
         del self.running[event.number]
         if running.pruned:
@@ -367,7 +369,7 @@ class _Loop:
         else:
             self._end(running, "COMPLETE")
 
-    def _epoch(self, running: Running, result: EpochResult) -> None:
+    def _epoch(self, running: Running, result: EpochResult, node: str) -> None:
         row = {
             "epoch": result.epoch,
             "time": result.ended,
@@ -376,6 +378,7 @@ class _Loop:
             "epoch_seconds": result.seconds,
         }
         number, last = running.asked.number, result.epoch == self.settings.epochs
+        running.node = node
         running.history.append(row)
         running.repeated += result.repeated
         self.seconds.append(result.seconds)
@@ -559,4 +562,5 @@ def next_attempt(cause: Cause, failures: int, retries: int, at_once: int) -> tup
 def _result(running: Running) -> dict[str, Any]:
     """What is noted on a trial when it ends."""
     best_epoch = int(running.best["epoch"]) if running.best else None
-    return {"history": running.history, "best_epoch": best_epoch, "resumed_after": running.repeated}
+    where = {"node": running.node} if running.node else {}
+    return {"history": running.history, "best_epoch": best_epoch, "resumed_after": running.repeated, **where}

@@ -164,7 +164,7 @@ def _cluster_of(settings: Settings) -> tuple[Machine, float]:
         from sweep.engines.ray_cluster import survey
     except ModuleNotFoundError as error:
         raise InputError("--engine ray: Ray is not installed; pip install 'sweep[ray]'") from error
-    return survey(
+    machine, gpus = survey(
         settings.address,
         settings.cpus_per_trial,
         settings.gpus_per_trial,
@@ -172,6 +172,8 @@ def _cluster_of(settings: Settings) -> tuple[Machine, float]:
         settings.precision,
         settings.workers,
     )
+    workers = settings.workers or min(machine.workers, settings.trials)  # others use the cluster, too
+    return replace(machine, workers=workers), gpus
 
 
 def seed_of(*parts: int | str) -> int:

@@ -27,6 +27,7 @@ class Running:
         repeated: Epochs that came from the checkpoint of an earlier attempt.
         pruned: Whether it has been told to stop, and counts as ended.
         stopped: Why it has been told to stop for now; the next start goes on with it.
+        node: The machine that trained its latest epoch; empty where it is this one.
     """
 
     asked: Asked
@@ -39,6 +40,7 @@ class Running:
     repeated: int = 0
     pruned: bool = False
     stopped: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,28 @@ from pathlib import Path
 
 from data.sources import slug
 from sweep.mirror import Mirror
-from sweep.stores.study import Study
+from sweep.stores.study import ABOUT, Study
 from sweep.stores.tracking import Tracking
 
 LEFT_RUNNING = "the process that trained it ended"
 
 
 def mend(
-    study: Study, tracking: Tracking, folder: Path, say: Callable[[str], None], *, rebuild: bool
+    study: Study,
+    tracking: Tracking,
+    folder: Path,
+    work_dir: Path | None,
+    say: Callable[[str], None],
+    *,
+    rebuild: bool,
 ) -> tuple[list[str], bool]:
     """Brings a study's trials, its runs and its files to one truth; doing it again mends nothing more.
 
     Args:
         study: One that this process has claimed.
         tracking: The MLflow experiment of its runs.
-        folder: Where `checkpoints/` is: the working directory, or the one given as --work-dir.
+        folder: The working directory.
+        work_dir: Where its checkpoints were to go, if not there.
         say: Says a sentence to whoever watches.
         rebuild: Whether to write all of its runs again where MLflow has none of them.
 
@@ -32,7 +39,7 @@ def mend(
         TrackingAwayError: MLflow's server does not answer.
     """
     mended = requeue(study, LEFT_RUNNING)
-    mirror = Mirror(study, tracking, checkpoints_of(folder, study), say)
+    mirror = Mirror(study, tracking, checkpoints_of(folder, study, work_dir), say)
     if not rebuild and mirror.find() is None:
         return mended, False
     return [*mended, *mirror.open(reopen=False), *mirror.end_left_open()], True
@@ -60,6 +67,14 @@ def requeue(study: Study, reason: str) -> list[str]:
     return mended
 
 
-def checkpoints_of(folder: Path, study: Study) -> Path:
-    """Where the checkpoints of a study's trials are in a working directory."""
-    return folder / "checkpoints" / slug(study.name)
+def checkpoints_of(folder: Path, study: Study, work_dir: Path | None = None) -> Path:
+    """Where the checkpoints of a study's trials are.
+
+    Args:
+        folder: The working directory.
+        study: The study.
+        work_dir: The folder that was given for them, which studies of one name in other stores may use, too.
+    """
+    if work_dir is None:
+        return folder / "checkpoints" / slug(study.name)
+    return work_dir / "checkpoints" / f"{slug(study.name)}-{study.noted(ABOUT)['tags']['sweep.study_id'][:8]}"

@@ -91,8 +91,9 @@ def _run(
             now = time.monotonic()
             deadline = now + (end - now) / left  # what one study does not use, the others have
             with terminal.live():
-                place = settings.work_dir or folder
-                outcome = run_study(plan, planned, study, engine, tracking, place, terminal, stopping, finish, deadline)
+                outcome = run_study(
+                    plan, planned, study, engine, tracking, folder, terminal, stopping, finish, deadline
+                )
             if outcome is not None:
                 terminal.show(view(outcome, plan))
                 outcomes.append(outcome)

@@ -12,7 +12,7 @@ HIDDEN = "***"
 NAMES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
 URL_NAMES = ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE")
 # To the last @, since a password that nobody encoded may have any character; too much hidden is better than too little.
-_IN_URL = re.compile(r"(?P<before>://[^\s:/@]*:)(?P<password>\S*)(?P<after>@)")
+_IN_URL = re.compile(r"(?P<before>://[^\s:/]*:)(?P<password>\S*)(?P<after>@)")
 _IN_QUERY = re.compile(
     r"(?P<before>[?&;](?:ssl)?(?:password|passwd|pwd|token)=)(?P<password>[^\s&;]*)(?P<after>)", re.I
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -88,10 +89,11 @@ def prepare(plan: Plan, folder: Path, terminal: display.Terminal, stopping: Call
     terminal.say(display.data_line(plan))
     for note in (*plan.source.notes, *plan.split.notes):
         terminal.say(f"note: {note}")
-    resuming = (folder / "optuna.db").exists()
-    check_folder(folder, sum(disk_of(plan, planned, resuming=resuming) for planned in plan.studies))
-    if plan.settings.work_dir is not None:
-        check_folder(plan.settings.work_dir, sum(disk_of(plan, planned, resuming=True) for planned in plan.studies))
+    resuming, work_dir = (folder / "optuna.db").exists(), plan.settings.work_dir
+    if work_dir is not None:  # what trials in training write goes there, and not here
+        check_folder(work_dir, max(disk_of(plan, planned, resuming=True) for planned in plan.studies))
+    here = plan if work_dir is None else replace(plan, workers=0)
+    check_folder(folder, sum(disk_of(here, planned, resuming=resuming) for planned in plan.studies))
     images = sum(len(listing) for listing in plan.source.splits.values())
     for size in sorted({planned.image_size for planned in plan.studies}):
         with terminal.counting(f"decoding images to {size} x {size}", images) as progress:

@@ -45,6 +45,24 @@ BAD = {
     "unknown option": (["--arch", "cnn1", "--trails", "3"], "--trails"),
     "missing weights": (["--arch", "resnet50", "--weights", "w.pth"], "--weights w.pth: no such file"),
     "no GPU": (["--arch", "cnn1", "--device", "cuda"], "--device cuda: torch finds no GPU"),
+    "no cluster": (
+        ["--arch", "cnn1", "--engine", "ray", "--address", "127.0.0.1:1"],
+        "--address 127.0.0.1:1: there is no Ray cluster to be had at 127.0.0.1:1 (ConnectionRefusedError",
+    ),
+    "no address": (
+        ["--arch", "cnn1", "--engine", "ray", "--address", "http://head:8265"],
+        "--address http://head:8265: give auto, HOST:PORT or ray://HOST:PORT",
+    ),
+    "a cluster's option": (["--arch", "cnn1", "--gpus-per-trial", "1"], "--gpus-per-trial: is for trials on a cluster"),
+    "parts of GPUs": (
+        ["--arch", "cnn1", "--engine", "ray", "--gpus-per-trial", "1.5"],
+        "--gpus-per-trial 1.5: give a part of a GPU (0 to 1) or whole ones",
+    ),
+    "no shared folder": (["--arch", "cnn1", "--work-dir", "nowhere"], "'nowhere' does not exist"),
+    "a password that Ray would show": (
+        ["--arch", "cnn1", "--engine", "ray", "--storage", "postgresql://ann:hunter2@db/sweep"],
+        "there is a password in it; put it into OPTUNA_STORAGE",
+    ),
     "image too small": (["--arch", "cnn3", "--image-size", "4"], "--image-size 4: cnn3 takes 8 to 1024"),
 }
 
@@ -61,6 +79,7 @@ def test_bad_input_gets_a_message_and_exit_2_and_changes_nothing(run, home, name
     assert code == 2
     assert said in err.replace("\n", " ")
     assert "Traceback" not in err
+    assert "hunter2" not in err
     assert out == ""
     assert not list(run.folder.iterdir())
     assert files(home) == before

@@ -18,6 +18,7 @@ from tests.servers import free_port
     ("url", "expected"),
     [
         ("postgresql://ann:hunter2@db/sweep", "postgresql://ann:***@db/sweep"),
+        ("postgresql://ann@corp:hunter2@db/sweep", "postgresql://ann@corp:***@db/sweep"),  # as Azure names users
         ("postgresql+psycopg://ann:hunter%402@db:5432/sweep", "postgresql+psycopg://ann:***@db:5432/sweep"),
         ("postgresql://ann:hun/t@er:2@db/sweep", "postgresql://ann:***@db/sweep"),  # nobody encoded it
         ("postgresql://db/sweep?user=ann&password=hunter2&sslmode=require",

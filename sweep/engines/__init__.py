@@ -41,10 +41,17 @@ class Job:
 
 @dataclass(frozen=True)
 class EpochFinished:
-    """A job finished an epoch, now or before it was interrupted; see `EpochResult.repeated`."""
+    """A job finished an epoch, now or before it was interrupted; see `EpochResult.repeated`.
+
+    Attributes:
+        number: Which job.
+        result: What the epoch came to.
+        node: The machine that trained it; empty where it is this one.
+    """
 
     number: int
     result: EpochResult
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Engine(Protocol):
         ...
 
     def submit(self, job: Job) -> None:
-        """Starts a job. Raises RuntimeError when nothing is free."""
+        """Starts a job. Raises RuntimeError when nothing is free, EngineLostError where trials run no more."""
         ...
 
     def stop(self, number: int, *, after_epoch: bool = False) -> None:

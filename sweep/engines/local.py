@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from sweep.engines import EpochFinished, Event, Job, JobFailed
-from sweep.engines.worker import CloseRequestedError, Stop, prepare, run
-from sweep.interrupt import SIGNALS
+from sweep.engines.worker import SPOILING, CloseRequestedError, Stop, prepare, run
+from sweep.interrupt import blocked, ignore
 
 CLOSE_SECONDS = 5.0
 
@@ -74,9 +74,7 @@ class LocalEngine:
                     received.append(event)
                     if not isinstance(event, EpochFinished):
                         worker.job = None
-                    if isinstance(event, JobFailed) and event.cause in ("out of memory", "error"):
-                        # An allocator that ran out of memory gives little of it back, and after an error of CUDA's
-                        # its context is of no use any more.
+                    if isinstance(event, JobFailed) and event.cause in SPOILING:
                         self._end(worker)
                         self._replace(worker)
                         break
@@ -119,12 +117,8 @@ class LocalEngine:
         process = context.Process(
             target=_work, args=(theirs, self._device, index, self._threads), name=f"sweep-worker-{index}", daemon=True
         )
-        # Inherited, so that no Ctrl-C meets a worker before it has said that it ignores them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
+        with blocked():  # no Ctrl-C meets a worker before it has said that it ignores them
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # else a worker's death would not end the pipe
         return _Worker(index, process, ours)
 
@@ -139,9 +133,7 @@ class _Worker:
 
 def _work(connection: Connection, device: str, index: int, threads: int) -> None:
     # Both may reach the whole process group; the orchestrator decides, and its end is the end of the worker.
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    ignore()
     from sweep.hardware import die_with_parent
 
     die_with_parent()

@@ -15,8 +15,8 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,11 +28,18 @@ from platformdirs import user_cache_path
 from sweep.checkpoint import put
 from sweep.engines import EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.engines.ray_cluster import ray
-from sweep.engines.worker import Stop, failed, prepare, run, sentence
+from sweep.engines.worker import SPOILING, Stop, failed, prepare, run, sentence
+from sweep.errors import EngineLostError
 from sweep.owner import born, machine
 from sweep.training import BEST, LAST, PREVIOUS, ConfigurationError, set_aside
 
 CLOSE_SECONDS = 5.0
+# What Ray's explanations say where it knows a reason.
+_WHY = {
+    "node died": ", and its node",
+    "node has died": ", and its node",
+    "running low on memory": " for want of memory",
+}
 RayError = ray.exceptions.RayError
 
 
@@ -65,6 +72,7 @@ class RayEngine:
         self._workers: list[_Handle] = []
         self._waiting: list[Job] = []
         self._ended: list[Event] = []
+        self._handed_twice: set[int] = set()
         self._stored: dict[str, Any] = {}
 
     def start(self) -> None:
@@ -82,9 +90,10 @@ class RayEngine:
         """Takes a job for the next worker that is free. Raises RuntimeError when there are as many jobs as workers."""
         if self.free < 1:
             raise RuntimeError(f"job {job.number} was submitted and no worker is free")
-        self.start()
-        self._waiting.append(job)
-        self._hand_over()
+        with _reaching():
+            self.start()
+            self._waiting.append(job)
+            self._hand_over()
 
     def stop(self, number: int, *, after_epoch: bool = False) -> None:
         """Asks a job to end before its next step, or once its epoch is over; nothing happens if it has ended."""
@@ -97,10 +106,19 @@ class RayEngine:
             if worker.job is not None and worker.job.number == number:
                 worker.request = Stop(number, after_epoch)
                 if worker.training:  # else it may overtake the job
-                    worker.actor.stop.remote(worker.request)
+                    with _reaching():
+                        worker.actor.stop.remote(worker.request)
 
     def events(self, timeout: float) -> list[Event]:
-        """Waits up to `timeout` seconds for something to happen, and returns all that has, oldest first."""
+        """Waits up to `timeout` seconds for something to happen, and returns all that has, oldest first.
+
+        Raises:
+            EngineLostError: The cluster does not answer.
+        """
+        with _reaching():
+            return self._events(timeout)
+
+    def _events(self, timeout: float) -> list[Event]:
         received, self._ended = self._ended, []
         pending = {worker.pending: worker for worker in self._workers if worker.pending is not None}
         if pending and self.free < self._count:
@@ -117,8 +135,8 @@ class RayEngine:
         """Ends every job and worker; returns when they are gone."""
         for worker in self._workers:
             self._kill(worker)
-        ends = [worker.actor.ready.remote() for worker in self._workers]
         with suppress(Exception):  # the cluster is gone
+            ends = [worker.actor.ready.remote() for worker in self._workers]
             ray.wait(ends, num_returns=len(ends), timeout=CLOSE_SECONDS)
         self._workers, self._waiting, self._stored = [], [], {}
 
@@ -126,11 +144,16 @@ class RayEngine:
         """Gives waiting jobs to idle workers."""
         for worker in self._workers:
             if worker.pending is None and self._waiting:
-                job = worker.job = self._waiting.pop(0)
-                files = {path: self._store(path) for path in _files_of(job) if path.is_file()}
+                job = self._waiting.pop(0)
                 shared = self._shared if self._shared and job.folder.is_relative_to(self._shared) else None
-                checkpoints = {} if shared else _read(job.folder)
-                worker.pending = worker.actor.train.remote(job, files, checkpoints, shared)
+                try:
+                    files = {path: self._store(path) for path in _files_of(job) if path.is_file()}
+                    checkpoints = {} if shared else _read(job.folder)
+                    worker.pending = worker.actor.train.remote(job, files, checkpoints, shared)
+                except RayError as error:  # its object store is full
+                    self._ended.append(JobFailed(job.number, "worker lost", sentence(error), str(error)))
+                else:
+                    worker.job = job
 
     def _heard(self, worker: _Handle) -> list[Event]:
         """Takes what a worker answered, and asks what comes next."""
@@ -147,14 +170,13 @@ class RayEngine:
                 worker.actor.stop.remote(worker.request)
         received: list[Event] = []
         for event, files in answer or ():
-            received.append(self._kept(worker.job, event, files))
-            if not isinstance(received[-1], EpochFinished):
-                break
-        else:
+            kept = self._kept(worker.job, event, files)
+            received.append(kept)
+            if kept is not event or (isinstance(event, JobFailed) and event.cause in SPOILING):
+                self._replace(worker)  # in the first case it trains on, for nobody
+                return received
+        if not received or isinstance(received[-1], EpochFinished):
             worker.pending = worker.actor.events.remote()
-            return received
-        if isinstance(received[-1], JobFailed) and received[-1].cause not in ("non-finite loss", "bad configuration"):
-            self._replace(worker)  # as in engines/local.py: memory and CUDA are better begun anew
         else:
             worker.job = worker.request = worker.pending = None
             worker.training = False
@@ -174,11 +196,15 @@ class RayEngine:
     def _bury(self, worker: _Handle, error: RayError) -> list[Event]:
         """A worker is gone, or out of reach."""
         self._replace(worker)
-        if worker.job is not None and not worker.training:  # it died idle, and had not heard of the job
-            self._waiting.insert(0, worker.job)
+        job = worker.job
+        if job is not None and worker.request is not None and not worker.training:
+            return [JobFinished(job.number, stopped=True)]
+        if job is not None and not worker.training and job.number not in self._handed_twice:
+            self._handed_twice.add(job.number)  # it died idle, and had not heard of the job
+            self._waiting.insert(0, job)
             return []
         # One that could not even start takes the first job that waits along, or nobody would ever hear of it.
-        job = worker.job or (self._waiting.pop(0) if self._waiting else None)
+        job = job or (self._waiting.pop(0) if self._waiting else None)
         return [] if job is None else [JobFailed(job.number, "worker lost", _obituary(error), str(error))]
 
     def _replace(self, worker: _Handle) -> None:
@@ -194,7 +220,7 @@ class RayEngine:
         """A file in Ray's object store, which brings it to a node once, and only if a worker there asks for it."""
         key = _key(path)
         if key not in self._stored:
-            self._stored[key] = ray.put(np.memmap(path, np.uint8, "r"))
+            self._stored[key] = ray.put(np.asarray(np.memmap(path, np.uint8, "r")))  # a memmap itself is copied thrice
         return key, [self._stored[key]]  # within a list it is a reference still, where the worker gets it
 
 
@@ -277,7 +303,7 @@ class _Worker:
 
         def send(event: EpochFinished) -> None:
             changed = () if shared or event.result.repeated else (LAST,)
-            self._happened.put((event, _read(folder, changed)))
+            self._happened.put((replace(event, node=platform.node()), _read(folder, changed)))
 
         try:
             if shared and not shared.is_dir():
@@ -287,11 +313,22 @@ class _Worker:
             ended = run(_here(job, files, folder), asked, send)
             best = (BEST,) if ended == JobFinished(job.number) and not shared else ()
             self._happened.put((ended, _read(folder, best)))
+        except RayError as error:  # a file did not come
+            self._happened.put((JobFailed(job.number, "worker lost", sentence(error), str(error)), {}))
         except Exception as error:  # nobody would hear of it in this thread
             self._happened.put((failed(job.number, error), {}))
         finally:
             if not shared:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Says plainly that the cluster is gone; Ray's client raises Python's own error."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise EngineLostError(f"the Ray cluster does not answer ({sentence(error)})") from error
 
 
 def _files_of(job: Job) -> list[Path]:
@@ -305,7 +342,7 @@ def _here(job: Job, files: Mapping[Path, tuple[str, Sequence[Any]]], folder: Pat
     places = {}
     for path, (key, reference) in files.items():
         places[path] = path
-        if not path.is_file() or _key(path) != key:
+        if not os.access(path, os.R_OK) or _key(path) != key:  # Ray may run as somebody else
             places[path] = user_cache_path("sweep") / "fetched" / f"{key}-{path.name}"
             if not places[path].is_file():
                 put(places[path], np.asarray(ray.get(reference[0])).data)
@@ -352,6 +389,6 @@ def _obituary(error: RayError) -> str:
     if isinstance(error, ray.exceptions.ActorUnavailableError):
         return "its worker is out of reach: its node is gone, or the network"
     if named := re.search(r"pid: (\d+).*?ip: (\S+)", said, re.DOTALL):
-        node = "; its node is gone" if "node" in said.splitlines()[-1] and "died" in said.splitlines()[-1] else ""
-        return f"its worker, process {named[1]} on {named[2]}, died{node}"
+        why = next((why for sign, why in _WHY.items() if sign in said), "")
+        return f"its worker, process {named[1]} on {named[2]}, died{why}"
     return sentence(error)

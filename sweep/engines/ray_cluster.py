@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.faults import InputError
-from sweep.engines.worker import sentence
+from sweep import secrets
 from sweep.hardware import Machine, choose_precision
 from sweep.interrupt import SIGNALS
 
@@ -30,17 +31,10 @@ import ray  # noqa: E402
 import ray.exceptions  # noqa: E402
 
 # Stores are the orchestrator's business: a Ray that is started here does not inherit the way into them.
-CREDENTIALS = (
-    "OPTUNA_STORAGE",
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-    "PGPASSWORD",
-)
+CREDENTIALS = (*secrets.NAMES, *secrets.URL_NAMES, "MLFLOW_TRACKING_USERNAME")
 OURS = ("data", "models", "sweep")  # packages
 HERE = "local"  # Ray's word for a cluster that is begun with this process, and ends with it
-KNOCK_SECONDS = 5.0
+KNOCK_SECONDS, ROOM_SECONDS = 5.0, 600.0
 
 T = TypeVar("T")
 
@@ -52,10 +46,16 @@ def connect(address: str | None) -> None:
         address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None takes RAY_ADDRESS, and without it starts one.
 
     Raises:
-        InputError: There is none at that address, or it does not let us in.
+        InputError: There is none at that address, or it does not let us in; or a password is in the command line.
     """
+    if any(secrets.shown(argument) != argument for argument in sys.argv):
+        raise InputError(
+            "--engine ray: Ray shows the command line to everybody on the cluster, and there is a password in it; "
+            "put it into OPTUNA_STORAGE, MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
+        )
     if ray.is_initialized():
         return
+    named = f"--address {address}" if address else "RAY_ADDRESS"
     address = address or os.environ.get("RAY_ADDRESS") or HERE
     if address == HERE:
         where: dict[str, Any] = {"include_dashboard": False}
@@ -72,9 +72,11 @@ def connect(address: str | None) -> None:
         with _own_signals(), _without(CREDENTIALS):
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **where)
     except Exception as error:  # the socket's, the port's, RuntimeError, grpc's and Ray's own
-        said = sentence(error).rstrip(".")
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:500].rstrip(".")
+        if address == HERE:
+            raise InputError(f"--engine ray: Ray cannot be started here ({said})") from error
         advice = "start one with `ray start --head`, name one as HOST:PORT, or leave --address out to start one here"
-        raise InputError(f"--address {address}: there is no Ray cluster to be had ({said}); {advice}") from error
+        raise InputError(f"{named}: there is no Ray cluster to be had at {address} ({said}); {advice}") from error
 
 
 def survey(
@@ -88,7 +90,7 @@ def survey(
         gpus: GPUs of a trial, also a part of one; None takes one where the cluster has any and the device allows it.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `float32` or `bfloat16`.
-        workers: Trials at once; None takes as many as the cluster has room for now.
+        workers: Trials at once; None takes as many as the cluster's nodes have room for.
 
     Returns:
         The machine of a trial, and its GPUs.
@@ -116,9 +118,19 @@ def survey(
 
 
 def on_a_worker(function: Callable[..., T], *arguments: object, cpus: int, gpus: float) -> T:
-    """Calls a function where a trial would run, and returns its result."""
+    """Calls a function where a trial would run, and returns its result.
+
+    Raises:
+        InputError: The cluster has had no room for a trial for ten minutes.
+    """
     remote: Any = ray.remote(function)
-    return ray.get(remote.options(num_cpus=cpus, num_gpus=gpus).remote(*arguments))
+    try:
+        return ray.get(remote.options(num_cpus=cpus, num_gpus=gpus).remote(*arguments), timeout=ROOM_SECONDS)
+    except ray.exceptions.GetTimeoutError as error:
+        raise InputError(
+            f"--engine ray: for {ROOM_SECONDS / 60:.0f} minutes the cluster has had no room for a trial of {cpus} CPUs "
+            f"and {gpus:g} GPUs; wait until there is some"
+        ) from error
 
 
 def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:

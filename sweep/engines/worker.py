@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.errors import DISK_FULL
 
+# After these a process is of little use: an allocator that ran out of memory gives little of it back, and an error of
+# CUDA's takes its context along.
+SPOILING: tuple[Cause, ...] = ("out of memory", "error")
+
 
 @dataclass(frozen=True)
 class Stop:

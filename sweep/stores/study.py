@@ -34,6 +34,8 @@ RENEW_SECONDS, CONFIRM_SECONDS = 15.0, 0.5
 # What sampler and pruner look at: so many of the latest trials, so many of the best before them, who are chosen anew
 # whenever so many trials have been added.
 LATEST, BEST_EARLIER, AGAIN = 1000, 100, 100
+# Seconds, and milliseconds of the last: a machine of PostgreSQL that is gone is noticed within a minute or so.
+PATIENCE = {"connect_timeout": 15, "keepalives_idle": 30, "tcp_user_timeout": 60_000}
 
 
 @dataclass(frozen=True)
@@ -466,7 +468,8 @@ def _opened(storage: str) -> optuna.storages.BaseStorage | str:
     if not is_database(storage):
         return storage
     # An epoch may take longer than a firewall keeps a silent connection: each is tried before it is used.
-    return optuna.storages.RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+    limits = {"connect_args": PATIENCE} if storage.startswith("postgresql") else {}
+    return optuna.storages.RDBStorage(storage, engine_kwargs={"pool_pre_ping": True, **limits})
 
 
 class _Search(optuna.Study):
@@ -537,8 +540,10 @@ def stored_studies(storage: str) -> list[Study]:
 
 
 def storage_away(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that the database server does not answer."""
+    """Whether an error, or one that led to it, says that the study's database server does not answer."""
     while error is not None:
+        if type(error).__module__.startswith("mlflow."):
+            return False  # it is MLflow's database
         if isinstance(error, (OperationalError, InterfaceError)):
             return True
         error = error.__cause__ or error.__context__

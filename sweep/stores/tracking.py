@@ -26,7 +26,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from data.faults import InputError
 from sweep.errors import TrackingAwayError
 from sweep.secrets import address, first_line, shown
-from sweep.stores.files import check_database, file_of, open_whole
+from sweep.stores.files import check_database, file_of, is_database, open_whole
 
 for _name in ("alembic", "mlflow"):  # which set their own levels while they are imported
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -130,7 +130,7 @@ class Tracking:
             answered = isinstance(error, MlflowException) and error.error_code not in _UNREACHABLE
             if isinstance(error, requests.HTTPError) and error.response is not None:
                 answered = error.response.status_code < 500
-            if answered or not self.uri.startswith("http"):
+            if answered or not (self.uri.startswith("http") or is_database(self.uri)):
                 raise
             raise TrackingAwayError(f"{shown(self.uri)} does not answer ({first_line(error, self.uri)})") from error
 
