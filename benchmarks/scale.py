@@ -140,18 +140,18 @@ class Outcome:
 
 def measure(options: Options) -> list[Table]:
     """Runs studies with more and more trainings at once, and a long one; `repeats` is not looked at."""
-    loads = (*QUICK_BROAD, QUICK_LONG) if options.quick else (*BROAD, LONG)
+    loads = (QUICK_LONG, *QUICK_BROAD) if options.quick else (LONG, *BROAD)
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / str(index) for index in range(len(loads))]
         # A process a study, or its memory would be that of the studies before it, too; quickly, one will do.
         with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=None if options.quick else 1) as pool:
-            *broad, long = pool.map(run, loads, repeat(options.seed), folders)
-    pairs = list(zip(loads, broad, strict=False))
+            long, *broad = pool.map(run, loads, repeat(options.seed), folders)
+    pairs = list(zip(loads[1:], broad, strict=True))
     return [
         _broad(pairs),
         _costs(
             "scale_costs",
-            f"Where the orchestrator's time goes: milliseconds a trial, over {loads[0].trials:,} trials",
+            f"Where the orchestrator's time goes: milliseconds a trial, over {loads[-1].trials:,} trials",
             "trials at once",
             [(load.workers, study.marks[0], study.marks[-1]) for load, study in pairs],
             "Tell: with what is noted on the trial. MLflow: every call, files copied into runs included.",
@@ -159,7 +159,7 @@ def measure(options: Options) -> list[Table]:
         ),
         _costs(
             "scale_growth",
-            f"One study, {loads[-1].workers} trials at once: milliseconds a trial since the row before",
+            f"One study, {loads[0].workers} trials at once: milliseconds a trial since the row before",
             "trials",
             [(after.trials, before, after) for before, after in _windows(long)],
             "No row is copied. As many trials as train at once are begun within the first row, and not ended in it.",

@@ -40,7 +40,7 @@ class Clock(tune.Callback):
 
 def main(trials: int, epochs: int, ends: Path, *, again: bool) -> None:
     """Runs the study in the working directory, two trials at once."""
-    ray.init(num_cpus=2, include_dashboard=False)
+    ray.init("local", num_cpus=2, include_dashboard=False)
     mlflow = MLflowLoggerCallback(tracking_uri=f"sqlite:///{Path('mlflow.db').resolve()}", experiment_name="empty")
     tune.Tuner(
         tune.with_resources(tune.with_parameters(trainable, metrics=16, epochs=epochs), {"cpu": 1}),

@@ -46,7 +46,7 @@ def main(
     workers: Annotated[int, typer.Option()],
 ) -> None:
     """Runs the study in the working directory."""
-    ray.init(num_cpus=workers, include_dashboard=False)
+    ray.init("local", num_cpus=workers, include_dashboard=False)
     task = Task(images, image_size, epochs, batch_size, seed)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trainable, task=task), {"cpu": 1}),
