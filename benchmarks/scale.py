@@ -31,6 +31,7 @@ from benchmarks.overhead import CHECKPOINT_BYTES, Silent, cache_in
 from benchmarks.tables import Options, Table
 from data import cache
 from sweep import orchestrator
+from sweep.drawing import Drawer
 from sweep.engines import EpochFinished, Event, Job, JobFinished
 from sweep.mirror import Mirror
 from sweep.orchestrator import open_studies, run_study
@@ -381,6 +382,7 @@ class Meter:
             ("scores", orchestrator, ("metrics_of",)),
             ("MLflow", Tracking, [name for name in tracking if name != "reaching"]),  # a context, which takes no time
             ("figures", figures, ("learning_curves", "predictions", "png")),
+            ("figures", Drawer, ("begin", "take")),  # what is drawn aside is waited for here, if at all
             ("files", Mirror, ("keep_files",)),
             ("best kept", Mirror, ("thin",)),
         )

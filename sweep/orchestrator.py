@@ -132,7 +132,9 @@ def run_study(
         StudyFailedError: Trials fail and none ends well, a disk is full, or MLflow's server stays away.
         StudyInterruptedError: Ctrl-C or SIGTERM.
     """
-    drawer = Drawer(min(MOST_DRAWERS, usable_cores()) if plan.workers > FEW_WORKERS else 0)
+    # The loop itself has a core.
+    drawers = max(1, min(MOST_DRAWERS, usable_cores() - 1)) if plan.workers > FEW_WORKERS else 0
+    drawer = Drawer(drawers)
     mirror = Mirror(study, tracking, checkpoints_of(folder, study, plan.settings.work_dir), view.say, drawer)
     loop = _Loop(plan, planned, study, engine, mirror, view, stopping, deadline)
     study.claim(shared=plan.settings.storage is not None)  # an hour may have passed with the studies before it
