@@ -9,15 +9,17 @@ is copied and no size is extrapolated but in the last table, which says how. Lin
 from __future__ import annotations
 
 import heapq
+import json
 import math
 import os
+import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from itertools import repeat
 from multiprocessing import get_context
@@ -436,6 +438,8 @@ class _Watch:
         counted = (time.process_time(), dict(self._meter.seconds), dict(self._meter.calls), memory_of_this("VmRSS"))
         sizes = [_bytes(folder.glob(pattern)) for pattern in ("optuna.db*", "mlflow.db*", "mlruns/**/*")]
         self.marks.append(Mark(tally.done, tally.pruned, began, time.monotonic(), *counted, *sizes))
+        # It takes long, and what was found should outlive an interruption.
+        print(json.dumps(asdict(self.marks[-1])), file=sys.stderr, flush=True)
 
 
 def memory_of_this(figure: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -231,25 +231,28 @@ class Mirror:
         """Logs the best checkpoint of a complete trial again."""
         self.tracking.log_files(self.runs[number], {CHECKPOINT: checkpoint.read_bytes()})
 
-    def thin(self, best: int) -> list[str]:
+    def thin(self, best: int, among: Iterable[int] | None = None) -> list[str]:
         """Removes the checkpoints of all complete trials but the best one and those that are registered.
 
         Args:
             best: The best trial.
+            among: The complete trials to look at; all of the study, unless they are given.
 
         Returns:
             The names of the runs that lost theirs.
         """
         thinned = []
         spared = {best, *self._thinned, *(trial.number for trial in self._ended)}
-        for trial in self.study.trials():
-            if trial.state != "COMPLETE" or trial.number in spared:
+        if among is None:
+            among = [trial.number for trial in self.study.trials() if trial.state == "COMPLETE"]
+        for number in among:
+            if number in spared:
                 continue
-            run_id = self.runs[trial.number]
+            run_id = self.runs[number]
             if not self.tracking.registered(run_id):
                 if self.tracking.remove(run_id, str(Path(CHECKPOINT).parent)):
-                    thinned.append(self.run_name(trial.number))
-                self._thinned.add(trial.number)
+                    thinned.append(self.run_name(number))
+                self._thinned.add(number)
         return thinned
 
     def show_test(self, number: int) -> None:

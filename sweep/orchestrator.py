@@ -412,7 +412,8 @@ class _Loop:
             self.study.complete(number, best[self.settings.metric])
             self.mirror.trial_ended(number)
             if self.settings.keep == "best" and (leader := self.study.best()):
-                self.mirror.follow(lambda: self.mirror.thin(leader.number))
+                among = self.study.recently_complete()
+                self.mirror.follow(lambda: self.mirror.thin(leader.number, among))
         else:
             self.study.prune(number)
             running.pruned = True  # its run ends with its job, which may still be writing a checkpoint

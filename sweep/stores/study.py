@@ -6,6 +6,7 @@ import copy
 import json
 import time
 import warnings
+from bisect import insort
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -181,6 +182,7 @@ class Study:
         if shared:
             self._refuse_another()
         self._tally = None  # others may have written until now
+        self._forget()
         self._owner = myself()
         self.note(OWNER, self._owner)
         if shared:
@@ -229,8 +231,7 @@ class Study:
             if (trial.label, trial.seed) not in known:
                 patience = {} if trial.patience is None else {"patience": trial.patience}
                 noted = {"label": trial.label, "seed": trial.seed, **patience}
-                self._study.enqueue_trial(dict(trial.params), user_attrs=noted)
-                self._tally = None
+                self._enqueue(trial.params, noted)
 
     def ask(self) -> Asked:
         """Asks for the next trial, one waiting in the queue first."""
@@ -302,9 +303,12 @@ class Study:
             kept = {key: noted[key] for key in KEPT if key in noted}
             trained = {"seed": noted["run"]["params"]["seed"]} if "run" in noted else {}
             everything = {"origin": number, **trained, **kept, **attributes, "retry_of": number}
-            self._study.enqueue_trial(params, user_attrs=everything)
-            self._tally = None
+            self._enqueue(params, everything)
         return True
+
+    def recently_complete(self) -> list[int]:
+        """The numbers of complete trials, of a long study the latest and the best; costs next to nothing."""
+        return [trial.number for trial in self._search.get_trials(deepcopy=False, states=DONE[:1])]
 
     def trials(self) -> list[Recorded]:
         """All trials, by number."""
@@ -326,6 +330,16 @@ class Study:
     def best(self) -> Recorded | None:
         """The complete trial with the best value, the first of equals; None before the first one."""
         return self.tally().best
+
+    def _enqueue(self, params: Mapping[str, Any], noted: Mapping[str, Any]) -> None:
+        self._study.enqueue_trial(dict(params), user_attrs=dict(noted))
+        self._tally = None
+        if isinstance(self._search, _Search):
+            self._search.queued = True
+
+    def _forget(self) -> None:
+        if isinstance(self._search, _Search):
+            self._search.forget()
 
     def _identifier(self, number: int) -> int:
         if number in self._asked:
@@ -473,30 +487,59 @@ def _opened(storage: str) -> optuna.storages.BaseStorage | str:
 
 
 class _Search(optuna.Study):
-    """A study as its sampler and its pruner see it: of a long one the latest trials, and the best of those before.
+    """A study as its sampler and its pruner see it, from what this process, its only writer, did itself.
 
-    What both cost grows with the trials that they look at: at 10,000 an unbounded TPE and the median pruner take
-    three times as long for a trial as everything else together (benchmarks/README.md). Up to `LATEST` trials nothing
-    is left out.
+    Optuna reads every trial that has not ended from the database again whenever anybody asks for trials, several times
+    for each one asked and at each verdict of the pruner: with 256 at once that is most of what the loop does. Here the
+    store is read once, and then told and asked trials are remembered.
+
+    Of a long study they see the latest trials, and the best of those before. What both cost grows with the trials that
+    they look at: at 10,000 an unbounded TPE and the median pruner take three times as long for a trial as everything
+    else together (benchmarks/README.md). Up to `LATEST` trials nothing is left out.
     """
 
-    _best: tuple[int, list[FrozenTrial]] = (0, [])  # of how many earlier trials, and these
-    _complete: list[FrozenTrial] | None = None  # what the median pruner asks for after each epoch
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.forget()
+
+    def forget(self) -> None:
+        """Has the store be read again: others may have written."""
+        self._ended: list[FrozenTrial] | None = None  # by number
+        self._running: dict[int, optuna.Trial] = {}
+        self._best: tuple[int, list[FrozenTrial]] = (0, [])  # of how many earlier trials, and these
+        self._complete: list[FrozenTrial] | None = None  # what the median pruner asks for after each epoch
+        self.queued = True  # whether a trial may wait in the store
+
+    def ask(self, *arguments: Any, **named: Any) -> optuna.Trial:
+        trial = super().ask(*arguments, **named)
+        self._running[trial.number] = trial
+        return trial
 
     def tell(self, *arguments: Any, **named: Any) -> FrozenTrial:
         told = super().tell(*arguments, **named)
+        self._running.pop(told.number, None)
+        if self._ended is not None:
+            insort(self._ended, told, key=lambda trial: trial.number)
         self._complete = None
         return told
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         return self._get_trials(deepcopy, states)
 
+    def _pop_waiting_trial_id(self) -> int | None:
+        popped = super()._pop_waiting_trial_id() if self.queued else None
+        self.queued = popped is not None
+        return popped
+
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
         if self._complete is not None and states == DONE[:1] and not deepcopy:
             return self._complete
-        trials = super()._get_trials(deepcopy=False, states=None, use_cache=use_cache)
+        if self._ended is None:
+            self._ended = [trial for trial in super()._get_trials(deepcopy=False) if trial.state.is_finished()]
+        running = [trial._cached_frozen_trial for trial in self._running.values()]
+        trials = sorted([*self._ended, *running], key=lambda trial: trial.number)
         if len(trials) > LATEST:
             earlier = (len(trials) - LATEST) // AGAIN * AGAIN
             if earlier != self._best[0]:
