@@ -41,6 +41,8 @@ def measure(options: Options) -> list[Table]:
         "Ray Tune, actors used again": lambda *given: run_tune(*given, again=True),
         "sweep --engine ray": run_ours,
     }
+    if options.quick:
+        del ways["Ray Tune, actors used again"]
     with tempfile.TemporaryDirectory() as name:
         ends = {way: run(Path(name) / str(index), count, options.seed) for index, (way, run) in enumerate(ways.items())}
     costs = {way: np.diff(np.sort(found))[BEGUN - 1 :] for way, found in ends.items()}

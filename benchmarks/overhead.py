@@ -8,11 +8,8 @@ by copying the rows of the hundred trials that were really run, in Optuna and in
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -24,15 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tables import Options, Table, environment, median
+from benchmarks.tables import Options, Table, median
 from sweep.engines import EpochFinished, Event, Job, JobFinished
 from sweep.training import BEST, EpochResult
 
 SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000), (10, 40)
 MEASURED, EPOCHS = 20, 5  # sizes lie further apart than what is measured at each
 CHECKPOINT_BYTES = 1_000_000
-# 1,000 trials of Ray Tune would take half an hour, and say what 100 say.
-PEERS_LARGEST, RAY_LARGEST = 1_000, 100
+PEERS_LARGEST = 1_000
 FIRST = 100  # trials that are run one by one; what is beyond is copies of them
 TRIAL_TABLES = (
     "trial_params",
@@ -61,7 +57,7 @@ class Cost:
 def measure(options: Options) -> list[Table]:
     """Measures the overhead of a trial and of an epoch at growing numbers of trials."""
     sizes = QUICK_SIZES if options.quick else SIZES
-    ways = {"bare": run_bare, "by hand": run_by_hand, "Ray Tune": run_ray, "ours": run_ours}
+    ways = {"bare": run_bare, "by hand": run_by_hand, "ours": run_ours}
     with tempfile.TemporaryDirectory() as name:
         costs = {way: run(Path(name) / way.replace(" ", "-"), sizes, options.seed) for way, run in ways.items()}
     base = costs["ours"][min(FIRST, sizes[-1])]
@@ -86,7 +82,6 @@ def measure(options: Options) -> list[Table]:
     notes = (
         f"A trial has {EPOCHS} epochs, which its own time includes; medians over {MEASURED} trials.",
         "Meanwhile: what is done while the worker trains (run and data begun, figures drawn, files logged).",
-        f"Ray Tune: seconds between the ends of trials, two at once; up to {RAY_LARGEST} trials.",
     )
     wide = ("trials", *(f"{way}, ms" for way in ways), "ours meanwhile, ms", "ours / bare", "ours / at 100")
     return [
@@ -208,20 +203,6 @@ def run_by_hand(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Co
         return cost
 
     return _at_sizes(folder, tuple(size for size in sizes if size <= PEERS_LARGEST), run)
-
-
-def run_ray(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]:
-    """Runs Ray Tune around an empty training; nothing where it is not installed."""
-    sizes = tuple(size for size in sizes if size <= RAY_LARGEST)
-    if importlib.util.find_spec("ray") is None:
-        return {}
-    folder.mkdir(parents=True)
-    count, ends = sizes[-1] + MEASURED + 1, folder / "ends"
-    command = [sys.executable, "-m", "benchmarks.peers.empty_ray", str(count), str(EPOCHS), str(ends)]
-    variables = environment(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_UV_RUN_RUNTIME_ENV="0")
-    subprocess.run(command, cwd=folder, env=variables, check=True, capture_output=True)
-    times = np.diff(np.sort(np.loadtxt(ends))).tolist()
-    return {size: Cost(times[size : size + MEASURED]) for size in sizes}
 
 
 def run_ours(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]:

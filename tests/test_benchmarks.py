@@ -166,6 +166,8 @@ def test_every_benchmark_runs(pictures: Path, tmp_path: Path):
     for way in ("bare", "by hand", "ours"):
         assert len(overhead[f"{way}/trial/40"]) == 20
         assert all(0 < epoch < max(overhead[f"{way}/trial/40"]) for epoch in overhead[f"{way}/epoch/40"])
+    assert tables["clusters"].keys() == {"Ray Tune", "sweep --engine ray"}
+    assert all(len(values) == 6 and min(values) >= 0 for values in tables["clusters"].values())
     scale = {name: value for name, (value, *_) in tables["scale"].items()}
     assert 0 < scale["2/trials/s"] < scale["2/ideal trials/s"]
     assert 0 < scale["2/busy"] < 1
