@@ -85,7 +85,7 @@ class Load:
     sizes: tuple[int, ...] = ()
 
 
-BROAD = tuple(Load(400, workers, (0.5, 1.5)) for workers in (8, 64, 256))
+BROAD = tuple(Load(300, workers, (0.5, 1.5)) for workers in (8, 64, 256))
 QUICK_BROAD = (Load(5, 2, (0.0, 0.2)),)
 LONG = Load(10_000, 256, (0.0, 0.5), (100, 1_000, 2_500, 5_000, 7_500, 10_000))
 QUICK_LONG = Load(8, 4, (0.0, 0.1), (3, 8))
@@ -149,6 +149,11 @@ def measure(options: Options) -> list[Table]:
         # A process a study, or its memory would be that of the studies before it, too; quickly, one will do.
         with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=None if options.quick else 1) as pool:
             long, *broad = pool.map(run, loads, repeat(options.seed), folders)
+    return tables(loads, long, broad)
+
+
+def tables(loads: Sequence[Load], long: Outcome, broad: Sequence[Outcome]) -> list[Table]:
+    """What the long study, the first of the loads, and the others came to."""
     pairs = list(zip(loads[1:], broad, strict=True))
     return [
         _broad(pairs),
