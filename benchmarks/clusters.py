@@ -54,7 +54,7 @@ def measure(options: Options) -> list[Table]:
     notes = (
         f"{count - BEGUN} trials of {EPOCHS} epochs each, {AT_ONCE} at once; two ends fall together often, so that the "
         "mean is what a study takes.",
-        "The sweep keeps checkpoints, scores, draws and registers what a trial came to; Ray Tune logs the metrics.",
+        "The sweep keeps checkpoints, scores and draws what a trial came to; Ray Tune logs the metrics.",
     )
     columns = ("way", "between ends of trials, ms", "mean", "of Ray Tune's")
     values = {way: cost.tolist() for way, cost in costs.items()}
