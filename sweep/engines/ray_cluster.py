@@ -18,6 +18,13 @@ from sweep import secrets
 from sweep.hardware import Machine, choose_precision
 from sweep.interrupt import SIGNALS
 
+
+def _has_token() -> bool:
+    """Whether there is a token for a cluster that asks for one, where Ray keeps them."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
+
+
 # Ray reads these while it is imported.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -26,6 +33,8 @@ for _name, _value in {
     "RAY_NUM_REDIS_GET_RETRIES": "1",  # of 40 s each, where a cluster that once was is gone; Ray's own are 20
 }.items():
     os.environ.setdefault(_name, _value)
+if _has_token():  # Ray's client alone does not look for one
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402
 import ray.exceptions  # noqa: E402
@@ -63,8 +72,6 @@ def connect(address: str | None) -> None:
         # Nodes elsewhere run this very code, whatever version of it they may have installed.
         here = Path(__file__).parents[2]
         where = {"runtime_env": {"py_modules": [str(here / name) for name in OURS], "excludes": ["__pycache__"]}}
-        if address.startswith("ray://") and _has_token():  # Ray's client alone does not look for one
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         if address not in (HERE, "auto"):  # Ray would wait for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -141,12 +148,6 @@ def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
         # No trial lies across two GPUs: on one there is room for two of .4, and for no third.
         room = min(room, int(there // gpus if gpus >= 1 else there * int(1 / gpus + 1e-9)))
     return room
-
-
-def _has_token() -> bool:
-    """Whether there is a token for a cluster that asks for one, where Ray keeps them."""
-    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 @contextmanager
