@@ -13,7 +13,8 @@ from tests.servers import ADMIN, PASSWORD, wait_for
 from tests.test_faults import LONG, running
 from tests.test_kills import STUDY
 
-cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra sweep[ray]")
+pytest.importorskip("sweep.engines.ray_cluster", reason="needs the extra sweep[ray]")  # first: it tells Ray how to be
+cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ for _name, _value in {
     "RAY_NUM_REDIS_GET_RETRIES": "1",  # of 40 s each, where a cluster that once was is gone; Ray's own are 20
 }.items():
     os.environ.setdefault(_name, _value)
-if _has_token():  # Ray's client alone does not look for one
+if _has_token() and "ray" not in sys.modules:  # Ray's client alone does not look for one
+    # Said after the import, only processes that Ray starts would hear of it, and they would refuse this one.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402
