@@ -1,4 +1,4 @@
-"""Random warps and brightness for a whole batch at once, one draw for each image, on the device that trains.
+"""Random warps and light for a whole batch at once, one draw for each image, on the device that trains.
 
 torchvision's random transforms draw one parameter for a whole batch; these draw one for each image, and warp all of
 them in one `grid_sample`. The matrices are torchvision's own (tests hold them to it, image by image).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch.nn import functional
@@ -25,11 +25,23 @@ class Draw:
 
     Attributes:
         matrix: float32 [N, 2, 3], from output to input coordinates in pixels from the image's centre.
-        brightness: float32 [N].
+        brightness: float32 [N], a factor.
+        contrast: float32 [N], a factor.
+        gamma: float32 [N], an exponent.
     """
 
     matrix: torch.Tensor
     brightness: torch.Tensor
+    contrast: torch.Tensor
+    gamma: torch.Tensor
+
+    def to(self, device: torch.device) -> Draw:
+        """The same draws on a device."""
+        return Draw(*(getattr(self, column.name).to(device) for column in fields(self)))
+
+    def part(self, rows: slice) -> Draw:
+        """Those of some images."""
+        return Draw(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
 def draw(augmentation: Augmentation, count: int, size: int, generator: torch.Generator) -> Draw:
@@ -42,20 +54,25 @@ def draw(augmentation: Augmentation, count: int, size: int, generator: torch.Gen
         coin = torch.rand(count, generator=generator) < 0.5
         return coin if wanted else torch.zeros_like(coin)
 
-    matrix = affine_matrix(
-        angle=uniform(-augmentation.rotation, augmentation.rotation),
-        shear=uniform(-augmentation.shear, augmentation.shear),
-        scale=uniform(1 - augmentation.zoom, 1 + augmentation.zoom),
-        shift=uniform(-augmentation.shift, augmentation.shift) * size,
-    )
+    angle = uniform(-augmentation.rotation, augmentation.rotation)
+    shear = uniform(-augmentation.shear, augmentation.shear)
+    scale = uniform(1 - augmentation.zoom, 1 + augmentation.zoom)
+    shift = uniform(-augmentation.shift, augmentation.shift) * size
     brightness = uniform(*augmentation.brightness)
+    flips = mirrored(augmentation.horizontal_flip), mirrored(augmentation.vertical_flip)
+    # Last, so that recipes without them draw what they drew before there were any.
+    drop = uniform(-augmentation.drop, augmentation.drop) * size
+    contrast, gamma = uniform(*augmentation.contrast), uniform(*augmentation.gamma)
+    matrix = affine_matrix(angle, shear, scale, shift, drop)
     # The mirror is applied to the image before the warp, so it negates the coordinate that the warp looks up.
-    matrix[mirrored(augmentation.horizontal_flip), 0] *= -1
-    matrix[mirrored(augmentation.vertical_flip), 1] *= -1
-    return Draw(matrix, brightness)
+    for axis, flipped in enumerate(flips):
+        matrix[flipped, axis] *= -1
+    return Draw(matrix, brightness, contrast, gamma)
 
 
-def affine_matrix(angle: torch.Tensor, shear: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+def affine_matrix(
+    angle: torch.Tensor, shear: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, drop: torch.Tensor
+) -> torch.Tensor:
     """Inverse affine matrices, the same as those of torchvision's `functional.affine`, for a whole batch.
 
     Args:
@@ -63,6 +80,7 @@ def affine_matrix(angle: torch.Tensor, shear: torch.Tensor, scale: torch.Tensor,
         shear: float [N], degrees along x.
         scale: float [N], above 0.
         shift: float [N], pixels to the right.
+        drop: float [N], pixels down.
 
     Returns:
         float32 [N, 2, 3], from output to input coordinates in pixels from the image's centre.
@@ -74,7 +92,7 @@ def affine_matrix(angle: torch.Tensor, shear: torch.Tensor, scale: torch.Tensor,
         [torch.stack([cosine - sine * slant, sine + cosine * slant], 1), torch.stack([-sine, cosine], 1)], 1
     )
     linear = linear / scale[:, None, None]
-    offset = -linear[:, :, :1] * shift[:, None, None]
+    offset = -linear @ torch.stack([shift, drop], 1)[:, :, None]
     return torch.cat([linear, offset], 2)
 
 
@@ -121,6 +139,10 @@ def augment(pixels: torch.Tensor, augmentation: Augmentation, drawn: Draw) -> to
                 images = torch.where(flipped, images.flip(3 - axis), images)
     if augmentation.brightness != (1.0, 1.0):
         images = images.mul_(drawn.brightness.view(-1, 1, 1, 1)).clamp_(0, 1)
+    if augmentation.contrast != (1.0, 1.0):
+        images = images.lerp_(images.mean((2, 3), keepdim=True), 1 - drawn.contrast.view(-1, 1, 1, 1)).clamp_(0, 1)
+    if augmentation.gamma != (1.0, 1.0):
+        images = images.pow_(drawn.gamma.view(-1, 1, 1, 1))
     return images
 
 
@@ -153,9 +175,8 @@ def augmented_batches(
     """
     count, size, device = len(rows), pixels.shape[-1], pixels.device
     order = torch.randperm(count, generator=generator).to(device)
-    drawn = draw(augmentation, count, size, generator)
-    matrix, brightness = drawn.matrix.to(device), drawn.brightness.to(device)
+    drawn = draw(augmentation, count, size, generator).to(device)
     rows, labels = rows[order], labels[order]
     for number in range(math.ceil(count / batch_size)):
         part = slice(number * batch_size, (number + 1) * batch_size)
-        yield augment(pixels[rows[part]], augmentation, Draw(matrix[part], brightness[part])), labels[part]
+        yield augment(pixels[rows[part]], augmentation, drawn.part(part)), labels[part]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -14,7 +15,10 @@ class Augmentation:
         shear: Degrees along x, drawn from -shear to shear.
         zoom: Scale drawn from 1 - zoom to 1 + zoom.
         shift: Fraction of the width, drawn from -shift to shift, along x.
+        drop: Likewise along y.
         brightness: Factor drawn from this range.
+        contrast: Factor drawn from this range, of the distance to the image's mean.
+        gamma: Exponent drawn from this range.
         horizontal_flip: Mirror half of the images left to right.
         vertical_flip: Mirror half of the images top to bottom.
         fill: What lies outside of an image: `zeros` (black) or `border` (its nearest pixel).
@@ -24,7 +28,10 @@ class Augmentation:
     shear: float = 0.0
     zoom: float = 0.0
     shift: float = 0.0
+    drop: float = 0.0
     brightness: tuple[float, float] = (1.0, 1.0)
+    contrast: tuple[float, float] = (1.0, 1.0)
+    gamma: tuple[float, float] = (1.0, 1.0)
     horizontal_flip: bool = False
     vertical_flip: bool = False
     fill: str = "zeros"
@@ -32,4 +39,26 @@ class Augmentation:
     @property
     def warps(self) -> bool:
         """Whether pixels move by more than a mirror."""
-        return bool(self.rotation or self.shear or self.zoom or self.shift)
+        return bool(self.rotation or self.shear or self.zoom or self.shift or self.drop)
+
+
+# What a study may ask for instead of the architecture's own, to be proof against films that others made elsewhere:
+# the patient stands otherwise (`position`), the film is exposed otherwise (`light`), or both.
+RECIPES: Mapping[str, Augmentation] = {
+    "none": Augmentation(),
+    "position": Augmentation(rotation=15, zoom=0.15, shift=0.1, drop=0.1, horizontal_flip=True, fill="border"),
+    "light": Augmentation(
+        rotation=15, brightness=(0.7, 1.3), contrast=(0.7, 1.3), gamma=(0.7, 1.4), horizontal_flip=True
+    ),
+    "both": Augmentation(
+        rotation=15,
+        zoom=0.15,
+        shift=0.1,
+        drop=0.1,
+        brightness=(0.7, 1.3),
+        contrast=(0.7, 1.3),
+        gamma=(0.7, 1.4),
+        horizontal_flip=True,
+        fill="border",
+    ),
+}

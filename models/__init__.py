@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from data.recipe import Augmentation
+from data.recipe import RECIPES, Augmentation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +28,7 @@ class Architecture:
         std: Divides what is left.
         augmentation: What happens to its training images.
         options: Further arguments of `build`, which only this architecture has.
+        flattens: Whether it makes a vector of its feature maps by flattening, and can be told otherwise.
     """
 
     name: str
@@ -38,11 +39,45 @@ class Architecture:
     std: float
     augmentation: Augmentation
     options: tuple[str, ...] = field(default=())
+    flattens: bool = True
 
-    def build(self, activation: str, dropout: float, classes: int, image_size: int, **options: Any) -> nn.Module:
-        """Builds a freshly initialised network; see the architecture's own module."""
+    def build(
+        self,
+        activation: str,
+        dropout: float,
+        classes: int,
+        image_size: int,
+        normalisation: str = "fixed",
+        pooling: str = "own",
+        **options: Any,
+    ) -> nn.Module:
+        """Builds a freshly initialised network; see the architecture's own module.
+
+        Args:
+            activation: A key of `models.layers.ACTIVATIONS`.
+            dropout: Probability from 0 to 1.
+            classes: Number of logits.
+            image_size: Side of the input, in pixels.
+            normalisation: `fixed` leaves images as `mean` and `std` make them; a key of
+                `models.layers.NORMALISATIONS` puts that before the network.
+            pooling: As `models.layers.gathered` takes it; makes no difference to one that averages anyway.
+            options: Further arguments; those that the architecture has are used.
+        """
         module = import_module(f"models.{self.name}")
-        return module.build(activation, dropout, classes, image_size, **{name: options[name] for name in self.options})
+        known = {name: options[name] for name in self.options} | ({"pooling": pooling} if self.flattens else {})
+        network = module.build(activation, dropout, classes, image_size, **known)
+        if normalisation == "fixed":
+            return network
+        from torch import nn
+
+        from models.layers import NORMALISATIONS
+
+        first = NORMALISATIONS[normalisation](self.mean, self.std)
+        return nn.Sequential(first, *(network if isinstance(network, nn.Sequential) else (network,)))
+
+    def recipe(self, augmentation: str) -> Augmentation:
+        """What happens to its training images: its `own`, or a key of `data.recipe.RECIPES`."""
+        return self.augmentation if augmentation == "own" else RECIPES[augmentation]
 
 
 _FLIP_AND_ROTATE = Augmentation(rotation=15, horizontal_flip=True)
@@ -71,6 +106,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 fill="border",
             ),
             options=("weights", "finetune"),
+            flattens=False,
         ),
     )
 }

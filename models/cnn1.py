@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.layers import ACTIVATIONS, Dropout, Flatten
+from models.layers import ACTIVATIONS, Dropout, gathered
 
 
-def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.Sequential:
+def build(activation: str, dropout: float, classes: int, image_size: int, pooling: str = "own") -> nn.Sequential:
     """Builds cnn1; the report leaves the widths to a figure that is lost, so 12, 20 and 32 are ours.
 
     Args:
@@ -15,11 +15,13 @@ def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.
         dropout: Probability from 0 to 1.
         classes: Number of logits.
         image_size: Side of the input, in pixels.
+        pooling: As `models.layers.gathered` takes it.
 
     Returns:
         A network from float [N, 1, image_size, image_size] to logits [N, classes].
     """
     act = ACTIVATIONS[activation]
+    gather, features = gathered(pooling, 32, image_size // 2)
     # A convolution that batch normalisation follows needs no bias: the mean takes it away again.
     return nn.Sequential(
         nn.Conv2d(1, 12, 3, padding=1, bias=False),
@@ -32,7 +34,7 @@ def build(activation: str, dropout: float, classes: int, image_size: int) -> nn.
         nn.Conv2d(20, 32, 3, padding=1, bias=False),
         nn.BatchNorm2d(32),
         act(),
-        Flatten(),
+        gather,
         Dropout(dropout),
-        nn.Linear(32 * (image_size // 2) ** 2, classes),
+        nn.Linear(features, classes),
     )

@@ -63,6 +63,64 @@ class _Dropped(torch.autograd.Function):
         return (gradients[0] * kept).mul_(ctx.scale), None
 
 
+class GlobalAverage(nn.Module):
+    """The mean of each feature map: what is seen counts, and not where."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps float [N, C, H, W] to [N, C]."""
+        return maps.mean((2, 3))
+
+
+def gathered(pooling: str, channels: int, side: int) -> tuple[nn.Module, int]:
+    """What makes one vector of feature maps, and its length.
+
+    Args:
+        pooling: `own` flattens them, as the report does; `average` takes the mean of each.
+        channels: How many there are.
+        side: Of each.
+    """
+    return (GlobalAverage(), channels) if pooling == "average" else (Flatten(), channels * side**2)
+
+
+class Standardise(nn.Module):
+    """Gives each image the same mean and deviation, whatever its exposure was.
+
+    They become .5 and .25, as of pixels, and then what the architecture makes of pixels: (x - mean) / std.
+    """
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.centre, self.spread = (0.5 - mean) / std, 0.25 / std
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps float [N, 1, H, W] to the same shape."""
+        centred = images - images.mean((1, 2, 3), keepdim=True)
+        # An image of one gray has no deviation; a thousandth of the range keeps it from being a division by 0.
+        deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
+        return centred / deviation * self.spread + self.centre
+
+
+class Equalise(nn.Module):
+    """Replaces each pixel by the share of its image's pixels that are no brighter: histogram equalisation.
+
+    What brightness, contrast and gamma do to a film does not change which pixel is the brighter one, so nothing is
+    left of it. The shares, 0 to 1 as pixels are, become what the architecture makes of pixels: (x - mean) / std.
+    """
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps float [N, 1, H, W] to the same shape."""
+        flat = images.flatten(1).contiguous()
+        shares = torch.searchsorted(flat.sort(1).values, flat, right=True) / flat.shape[1]
+        return (shares.view_as(images) - self.mean) / self.std
+
+
+NORMALISATIONS = {"image": Standardise, "histogram": Equalise}
+
+
 def _channels_last(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # What leaves its input's values as they are is not drawn.
 _UNSEEN = ("Flatten", "Identity")
-_WORDS = {"BatchNorm2d": "batch norm"}
+_WORDS = {"BatchNorm2d": "batch norm", "Standardise": "standardised", "Equalise": "histogram equalised"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,15 @@ class Cost:
     flops: int
 
 
-def sketch(arch: str, image_size: int, classes: int = 2, activation: str = "relu", dropout: float = 0.0) -> nn.Module:
+def sketch(
+    arch: str,
+    image_size: int,
+    classes: int = 2,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalisation: str = "fixed",
+    pooling: str = "own",
+) -> nn.Module:
     """Builds a network without memory for its weights, so at once.
 
     Args:
@@ -64,6 +72,8 @@ def sketch(arch: str, image_size: int, classes: int = 2, activation: str = "relu
         classes: Number of logits.
         activation: A key of `models.layers.ACTIVATIONS`.
         dropout: Probability from 0 to 1.
+        normalisation: As `Architecture.build` takes it.
+        pooling: As `models.layers.gathered` takes it, where the architecture leaves a choice.
 
     Returns:
         A network on the meta device.
@@ -72,7 +82,8 @@ def sketch(arch: str, image_size: int, classes: int = 2, activation: str = "relu
 
     with torch.device("meta"):
         # An architecture takes those options that it has.
-        return ARCHITECTURES[arch].build(activation, dropout, classes, image_size, weights=None, finetune="all")
+        options = {"weights": None, "finetune": "all"}
+        return ARCHITECTURES[arch].build(activation, dropout, classes, image_size, normalisation, pooling, **options)
 
 
 def cost(network: nn.Module, image_size: int) -> Cost:
@@ -153,6 +164,8 @@ def _drawn(name: str, module: nn.Module) -> tuple[str, str, str] | None:
     """Name, kind and detail of the row that a module begins; None if it belongs to the row before."""
     from torch import nn
 
+    from models.layers import GlobalAverage
+
     if _is_stage(module):
         blocks = list(module.children())
         plural = "s" if len(blocks) > 1 else ""
@@ -164,6 +177,8 @@ def _drawn(name: str, module: nn.Module) -> tuple[str, str, str] | None:
             return "Max pool", "pooling", _window(module.kernel_size, module.stride, module.kernel_size)
         case nn.AdaptiveAvgPool2d():
             return "Average pool", "pooling", ""
+        case GlobalAverage():
+            return "Global average", "pooling", ""
         case nn.Linear():
             return "Linear", "linear", ""
     return None

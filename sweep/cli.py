@@ -414,6 +414,82 @@ def replicate(
     run_replicate(settings, seeds, protocol, study, as_json=json)
 
 
+@app.command()
+def ablate(
+    arch: Annotated[str, typer.Option(metavar="NAME", help=f"Whose configuration: {', '.join(ARCHITECTURES)}.")],
+    fix: Annotated[
+        list[str], typer.Option(metavar="NAME=VALUE", help="The configuration: every hyperparameter of a search.")
+    ],
+    change: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=VALUE", help="What is tried; several at once with + between them. Repeatable."),
+    ],
+    seeds: Annotated[int, typer.Option(help="How often each is trained, all with the same seeds.")] = 5,
+    data: DataOption = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of a training at most.")] = 12,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without a lower validation loss before a training stops early.")
+    ] = 4,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels. Default: as for a search.")
+    ] = None,
+    limit: LimitOption = None,
+    patient_pattern: PatientOption = PATIENT_PATTERN,
+    metric: Annotated[str, typer.Option(help=f"What a study would choose by: {', '.join(METRICS)}.")] = "val/auroc",
+    weights: Annotated[
+        str, typer.Option(help="Where resnet50 starts: imagenet, none, or a .safetensors or .pth file.")
+    ] = "imagenet",
+    finetune: Annotated[str, typer.Option(help=f"How much of resnet50 is trained: {', '.join(FINETUNE)}.")] = "all",
+    study: Annotated[str, typer.Option(help="Name of the study, after its architecture's.")] = "ablation",
+    seed: Annotated[int, typer.Option(help="Decides every training's random draws.")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Decides which patients validate.")] = 0,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    tracking_uri: TrackingOption = None,
+    experiment: ExperimentOption = None,
+    storage: StorageOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_trial: CpusOption = 1,
+    gpus_per_trial: GpusOption = None,
+    work_dir: WorkDirOption = None,
+    json: Json = False,
+) -> None:
+    """Try changes of one configuration, each with the same seeds; say which of them pay."""
+    from sweep.comparing import ablate as run_ablate
+
+    settings = Settings(
+        archs=(arch,),
+        trials=seeds,
+        data=data,
+        epochs=epochs,
+        patience=patience,
+        image_size=image_size,
+        limit=limit,
+        patient_pattern=patient_pattern,
+        metric=metric,
+        fix=tuple(fix),
+        weights=weights,
+        finetune=finetune,
+        seed=seed,
+        split_seed=split_seed,
+        pruner="none",
+        workers=workers,
+        device=device,
+        precision=precision,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        storage=storage,
+        engine=engine,
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        work_dir=work_dir,
+    )
+    run_ablate(settings, change, seeds, study, as_json=json)
+
+
 @data_app.command("info")
 def data_info(data: DataOption = None, patient_pattern: PatientOption = PATIENT_PATTERN, json: Json = False) -> None:
     """Say what data there is: where from, how many images and patients of each class, and its digest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from models import ARCHITECTURES
 from sweep import display
 from sweep.plan import make_plan
 from sweep.published import ROWS
-from sweep.settings import Settings
+from sweep.settings import Settings, check
 from sweep.workplace import mlflow_in, prepare, stoppable
 
 REPORTS = "reports"
@@ -60,6 +60,32 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
     terminal.say(f"written to {path}, and logged as run {run_id}")
     if as_json:
         display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(replicas)})
+
+
+def ablate(settings: Settings, written: Sequence[str], seeds: int, name: str, *, as_json: bool) -> None:
+    """Trains a configuration and its changes, and says which of them pay.
+
+    Raises:
+        InputError: A setting is wrong.
+    """
+    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
+    with stoppable() as stopping:
+        check(settings)
+        faults = [] if seeds >= 2 else [f"--seeds {seeds}: give 2 or more; one seed is one draw"]
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            faults.append(f"--study {name!r}: use letters, digits, '.', '_' and '-'")
+        if faults:
+            raise InputError(*faults)
+        from sweep.ablation import changes_of, plan_of_changes
+
+        changes = changes_of(settings.archs[0], written)
+        plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
+        prepare(plan, folder, terminal, stopping)
+        from sweep.listed import conclude_listed  # seconds of imports, which wrong input need not wait for
+        from sweep.running import run_plan
+        from sweep.tables import tried_view
+
+        run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
 
 
 def compare(

@@ -27,6 +27,7 @@ from sweep.results.comparison import CHOSEN, Comparison, Contender, called, cost
 from sweep.results.report import Picture
 from sweep.running import run_plan
 from sweep.secrets import shown
+from sweep.space import layout
 from sweep.stores import registry
 from sweep.stores.files import file_of
 from sweep.stores.study import ABOUT, Study, stored_studies
@@ -320,6 +321,7 @@ def _counts(winner: Winner) -> Mapping[str, Mapping[str, int]]:
 
 def _diagram(one: Contender) -> figures.Figure:
     size, classes = int(one.params["image_size"]), len(one.predictions.classes)
-    network = sketch(one.arch, size, classes, one.params["activation"], float(one.params["dropout"]))
+    activation, dropout = one.params["activation"], float(one.params["dropout"])
+    network = sketch(one.arch, size, classes, activation, dropout, **layout(one.params))
     title = f"{one.arch}, {size} x {size} pixels, {one.cost.parameters:,} parameters"
     return diagrams.architecture(outline(network, size), title)

@@ -23,7 +23,7 @@ from sweep.results.comparison import SHOWN, Contender, Cost, Search, Tried
 from sweep.results.metrics import all_scores, scores
 from sweep.results.predictions import Predictions, read_predictions
 from sweep.settings import METRICS, Settings
-from sweep.space import SPACES, Choice, Listed
+from sweep.space import FIVE, LEVERS, Choice, Listed, layout
 from sweep.stores import registry
 from sweep.stores.registry import Version
 from sweep.stores.study import ABOUT, Recorded, Study
@@ -102,7 +102,7 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
             precision=params["precision"],
             weights=params.get("weights_file", params.get("weights", "none")),
             finetune=params.get("finetune", "all"),
-            fix=tuple(f"{name}={params[name]}" for name in SPACES[winner.arch]),
+            fix=tuple(f"{name}={params.get(name, LEVERS.get(name))}" for name in (*FIVE, *LEVERS)),
             pruner="none",
             experiment=winner.tracking.experiment,
             **pattern,
@@ -145,7 +145,7 @@ def contender(
     predictions = _tested(winner)
     classes = predictions.classes
     search = None if winner.study is None else _search(winner, source, size, classes, progress)
-    outlined = cost(sketch(winner.arch, size, len(classes)), size)
+    outlined = cost(sketch(winner.arch, size, len(classes), **layout(params)), size)
     epoch = int(classifier.about["provenance"]["epoch"])
     shown = next((row for row in past.epochs if row["epoch"] == epoch), {})
     return Contender(

@@ -21,6 +21,7 @@ from sweep.drawing import Drawer, draw
 from sweep.errors import TrackingAwayError
 from sweep.leaderboard import leaderboard
 from sweep.results import diagrams, figures
+from sweep.space import LEVERS, layout
 from sweep.stores.study import ABOUT, Asked, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.training import BEST
@@ -301,7 +302,10 @@ class Mirror:
         """What a study is about: its images by class, and its network (report figures 2, 4, 6, 8 and 11)."""
         params, counts = self.about["params"], self.about["counts"]
         size, classes = int(params["image_size"]), len(next(iter(counts.values())))
-        layers = outline(sketch(params["arch"], size, classes), size)
+        # Where a study searches it too, the usual one is shown.
+        searched = {name: params[f"space/{name}"] for name in LEVERS if f"space/{name}" in params}
+        decided = {name: text for name, text in searched.items() if "," not in text}
+        layers = outline(sketch(params["arch"], size, classes, **layout(decided)), size)
         drawn = {
             "class_balance": figures.class_balance(counts, f"{self.about['data']['name']}: images by class"),
             "architecture": diagrams.architecture(layers, f"{params['arch']}, {size} x {size} pixels"),

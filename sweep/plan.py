@@ -16,11 +16,11 @@ from data.splits import Split, split_source
 from models import ARCHITECTURES
 from sweep.hardware import Machine, this_machine
 from sweep.settings import Settings, check, check_data
-from sweep.space import Choice, Listed, Space
+from sweep.space import Choice, Listed, Space, decided, layout
 
 # A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;
-# a last one is the network, the optimiser's two moments and the best weights.
-_CHECKPOINTS = 4 + 4 + 1
+# a last one is the network, the optimiser's two moments, the moving average and the best weights.
+_CHECKPOINTS = 5 + 5 + 1
 _FIGURES_BYTES = 250_000
 _STORES_BYTES = 20_000_000
 
@@ -185,7 +185,7 @@ def parameters_of(plan: Plan, study: PlannedStudy) -> int:
     """Counts the parameters of a study's network without building it in memory."""
     from models.outline import sketch
 
-    network = sketch(study.arch, study.image_size, len(plan.source.classes))
+    network = sketch(study.arch, study.image_size, len(plan.source.classes), **layout(decided(study.space)))
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -15,6 +15,7 @@ from sweep import provenance
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.metrics import probabilities, scores
 from sweep.results.predictions import Predictions
+from sweep.space import LEVERS
 from sweep.training import EpochResult, TrainingConfig
 
 
@@ -132,6 +133,7 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         device=params["device"],
         options=options,
         micro_batch=int(params["micro_batch"]) if "micro_batch" in params else None,
+        **{name: type(usual)(params[name]) for name, usual in LEVERS.items() if name in params},
     )
 
 

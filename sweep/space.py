@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data.faults import InputError
+from data.recipe import RECIPES
 from models import ARCHITECTURES
 
 Value = str | int | float
@@ -57,6 +58,15 @@ class Listed:
     patience: int | None = None
 
 
+# What may be changed beside the five, and what it is where nobody asks: what the report did.
+LEVERS: Mapping[str, Value] = {
+    "augmentation": "own",
+    "normalisation": "fixed",
+    "pooling": "own",
+    "label_smoothing": 0.0,
+    "averaging": "none",
+    "schedule": "constant",
+}
 ACTIVATIONS = ("relu", "sigmoid", "gelu", "silu")
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
 
@@ -67,6 +77,7 @@ _SPACE: Space = {
     "batch_size": Choice((32, 64, 128, 256)),
     "dropout": Range(0.0, 0.6),
 }
+FIVE = tuple(_SPACE)
 # Wide enough for every row of the report's tables (a test holds them to it).
 SPACES: dict[str, Space] = dict.fromkeys(ARCHITECTURES, _SPACE)
 
@@ -87,8 +98,9 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) 
         for text in texts:
             name, _, written = text.partition("=")
             try:
-                if name not in space:
-                    raise ValueError(f"there is no hyperparameter {name!r}; there are {', '.join(space)}")
+                if name not in (*space, *LEVERS):
+                    there = ", ".join(dict.fromkeys((*space, *LEVERS)))
+                    raise ValueError(f"there is no hyperparameter {name!r}; there are {there}")
                 if not written:
                     raise ValueError(f"write {name}=VALUE")
                 if name in seen:
@@ -100,6 +112,20 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) 
     if faults:
         raise InputError(*faults)
     return space
+
+
+def layout(params: Mapping[str, object]) -> dict[str, str]:
+    """What of hyperparameters decides which layers a network has; texts will do, and what is missing is as usual."""
+    return {name: str(params.get(name, LEVERS[name])) for name in ("normalisation", "pooling")}
+
+
+def decided(space: Space) -> dict[str, Value]:
+    """The hyperparameters that a space leaves no choice in."""
+    return {
+        name: domain.values[0]
+        for name, domain in space.items()
+        if isinstance(domain, Choice) and len(domain.values) == 1
+    }
 
 
 def largest_batch(space: Space) -> int:
@@ -129,7 +155,15 @@ def _domain(name: str, written: str) -> Choice | Range:
     return Range(float(low), float(high), scale == "log")
 
 
-_WORDS = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS}
+_WORDS = {
+    "activation": ACTIVATIONS,
+    "optimizer": OPTIMIZERS,
+    "augmentation": ("own", *RECIPES),
+    "normalisation": ("fixed", "image", "histogram"),
+    "pooling": ("own", "average"),
+    "averaging": ("none", "ema"),
+    "schedule": ("constant", "cosine"),
+}
 
 
 def _value(name: str, written: str) -> Value:
@@ -147,6 +181,6 @@ def _value(name: str, written: str) -> Value:
         raise ValueError(f"{written!r} is no number") from None
     if name == "learning_rate" and not 0 < number < float("inf"):
         raise ValueError(f"{written} is not above 0")
-    if name == "dropout" and not 0 <= number < 1:
+    if name in ("dropout", "label_smoothing") and not 0 <= number < 1:
         raise ValueError(f"{written} is not from 0 to below 1")
     return number

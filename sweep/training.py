@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from data.augment import augmented_batches, batches
 from data.cache import Images
@@ -40,6 +41,7 @@ OPTIMIZERS: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {
     "sgd": lambda parameters, rate: torch.optim.SGD(parameters, rate, momentum=0.9, fused=True),
 }
 PREDICTION_BATCH = 64
+WARM_UP = 0.5  # epochs in which a schedule's learning rate rises
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 
 
@@ -72,6 +74,12 @@ class TrainingConfig:
         options: Further arguments of the architecture's `build`.
         micro_batch: Images that pass through the network at once; gradients of a batch add up over its parts. None
             takes the whole batch. Only where memory is short: dropout and batch statistics are drawn part by part.
+        augmentation: `own` is the architecture's; else a key of `data.recipe.RECIPES`.
+        normalisation: `fixed`, or what each image is given before the network, as `Architecture.build` takes it.
+        pooling: `own` or `average`, as `Architecture.build` takes it.
+        label_smoothing: Share of each label that all classes have in equal parts, from 0 to below 1.
+        averaging: `none`, or `ema`: what is validated, kept and served is a moving average of the weights.
+        schedule: `constant`, or `cosine`: the learning rate rises in the first half epoch and then falls to 0.
     """
 
     arch: str
@@ -89,6 +97,12 @@ class TrainingConfig:
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
     micro_batch: int | None = None
+    augmentation: str = "own"
+    normalisation: str = "fixed"
+    pooling: str = "own"
+    label_smoothing: float = 0.0
+    averaging: str = "none"
+    schedule: str = "constant"
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,8 @@ class EpochResult:
 
     Attributes:
         epoch: From 1.
-        train_loss: Weighted cross entropy over the epoch, in training mode, while the weights moved.
+        train_loss: Weighted cross entropy over the epoch, in training mode, while the weights moved; with smoothed
+            labels, where they are.
         train_accuracy: Likewise, from 0 to 1.
         validation_loss: Weighted cross entropy after the epoch.
         validation_logits: float32 [N, classes], after the epoch.
@@ -180,7 +195,9 @@ def train(
             raise
         raise ConfigurationError(f"{type(error).__name__}: {error}") from error
     steps = hastened(network)
-    progress = _resume(folder, config, network, optimizer)
+    averaged = _averaged(network, math.ceil(len(training) / config.batch_size)) if config.averaging == "ema" else None
+    judged = network if averaged is None else averaged.module
+    progress = _resume(folder, config, network, optimizer, averaged)
     yield from progress.results
 
     while len(progress.results) < config.epochs and not progress.out_of_patience(config.patience):
@@ -191,27 +208,34 @@ def train(
         total_loss = torch.zeros((), device=device)
         total_weight = torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
-        for images, labels in augmented_batches(
-            train_pixels, train_rows, train_labels, config.batch_size, architecture.augmentation, draws
+        recipe = architecture.recipe(config.augmentation)
+        for step, (images, labels) in enumerate(
+            augmented_batches(train_pixels, train_rows, train_labels, config.batch_size, recipe, draws)
         ):
             if stop():
                 return
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(config, epoch - 1 + step * config.batch_size / len(training))
             optimizer.zero_grad(set_to_none=True)
             weight = class_weights[labels].sum()
             # Sums stay on the device: reading a number here would wait for it at every step.
             for part, part_labels in zip(images.split(micro_batch), labels.split(micro_batch), strict=True):
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                     logits = steps(_normalise(part, architecture.mean, architecture.std))
-                loss = functional.cross_entropy(logits.float(), part_labels, class_weights, reduction="sum")
+                loss = functional.cross_entropy(
+                    logits.float(), part_labels, class_weights, reduction="sum", label_smoothing=config.label_smoothing
+                )
                 (loss / weight).backward()
                 total_loss += loss.detach()
                 correct += (logits.detach().argmax(1) == part_labels).sum()
             total_weight += weight
             optimizer.step()
+            if averaged is not None:
+                averaged.update_parameters(network)
         train_loss = (total_loss / total_weight).item()
         trained = time.perf_counter()
 
-        validation_logits = _logits(network, validation_pixels, validation_rows, config)
+        validation_logits = _logits(judged, validation_pixels, validation_rows, config)
         validation_loss = functional.cross_entropy(validation_logits, validation_labels, class_weights).item()
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise NonFiniteLossError(
@@ -228,8 +252,8 @@ def train(
             images_per_second=len(training) / (trained - started),
             ended=time.time(),
         )
-        progress = progress.after(result, network)
-        _save_last(folder, config, network, optimizer, progress)
+        progress = progress.after(result, judged)
+        _save_last(folder, config, network, optimizer, averaged, progress)
         yield result
     _save_best(folder / BEST, config, progress)
 
@@ -244,7 +268,13 @@ def out_of_memory(error: BaseException) -> bool:
 def build_network(config: TrainingConfig) -> nn.Module:
     """Builds a freshly initialised network; its random start comes from torch's global generator."""
     return ARCHITECTURES[config.arch].build(
-        config.activation, config.dropout, config.classes, config.image_size, **config.options
+        config.activation,
+        config.dropout,
+        config.classes,
+        config.image_size,
+        config.normalisation,
+        config.pooling,
+        **config.options,
     )
 
 
@@ -325,6 +355,30 @@ def _seed_torch(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[8:16], "big") >> 1)
 
 
+def _learning_rate(config: TrainingConfig, epochs: float) -> float:
+    """The learning rate after so many epochs, parts of one too."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    # A step before the end has moved on by half a step on average: neither the first nor the last one is at 0.
+    risen = min(1.0, (epochs + 0.01) / WARM_UP)
+    return config.learning_rate * risen * (1 + math.cos(math.pi * epochs / config.epochs)) / 2
+
+
+def _averaged(network: nn.Module, steps: int) -> AveragedModel:
+    """A moving average of a network, its batch statistics too, that reaches back about two epochs of so many steps.
+
+    At the start, where weights change most, it reaches back less: a tenth of the steps so far at most.
+    """
+
+    def average(before: torch.Tensor, now: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+        if not before.is_floating_point():
+            return now  # a counter of batches
+        kept = min(1 - 1 / (2 * steps), (1 + int(count)) / (10 + int(count)))
+        return torch.lerp(now, before, kept)
+
+    return AveragedModel(network, avg_fn=average, use_buffers=True)
+
+
 def _normalise(images: torch.Tensor, mean: float, std: float) -> torch.Tensor:
     images = images if (mean, std) == (0.0, 1.0) else (images - mean) / std
     return images.contiguous(memory_format=torch.channels_last)
@@ -355,10 +409,17 @@ def _save_best(path: Path, config: TrainingConfig, progress: _Progress) -> None:
 
 
 def _save_last(
-    folder: Path, config: TrainingConfig, network: nn.Module, optimizer: torch.optim.Optimizer, progress: _Progress
+    folder: Path,
+    config: TrainingConfig,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averaged: AveragedModel | None,
+    progress: _Progress,
 ) -> None:
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    if progress.best_epoch != len(progress.results):  # else they are the network's own
+    if averaged is not None:
+        tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
+    if progress.best_epoch != len(progress.results):  # else they are those that were judged just now
         tensors |= {f"best.{name}": tensor for name, tensor in progress.best_weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
@@ -374,13 +435,19 @@ def set_aside(folder: Path) -> None:
         (folder / LAST).replace(folder / PREVIOUS)
 
 
-def _resume(folder: Path, config: TrainingConfig, network: nn.Module, optimizer: torch.optim.Optimizer) -> _Progress:
+def _resume(
+    folder: Path,
+    config: TrainingConfig,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averaged: AveragedModel | None,
+) -> _Progress:
     """Loads the newest checkpoint of this very configuration that can be read; without one nothing has been done."""
     for name in (LAST, PREVIOUS):
         with suppress(FileNotFoundError, ValueError):
             tensors, metadata = checkpoint.read(folder / name)
             if metadata["config"] == plain(config):
-                return _load(tensors, metadata["results"], network, optimizer)
+                return _load(tensors, metadata["results"], network, optimizer, averaged)
     return _Progress()
 
 
@@ -389,8 +456,11 @@ def _load(
     rows: list[dict[str, Any]],
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
+    averaged: AveragedModel | None,
 ) -> _Progress:
     network.load_state_dict(_with_prefix(tensors, "network."))
+    if averaged is not None:
+        averaged.load_state_dict(_with_prefix(tensors, "averaged."))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in _with_prefix(tensors, "optimizer.").items():
@@ -406,7 +476,8 @@ def _load(
         for row, logits in zip(rows, tensors["logits"].numpy(), strict=True)
     )
     best_epoch = max(result.epoch for result in results if result.improved)
-    best = _with_prefix(tensors, "network." if best_epoch == len(results) else "best.")
+    judged = "network." if averaged is None else "averaged.module."
+    best = _with_prefix(tensors, judged if best_epoch == len(results) else "best.")
     return _Progress(results, best_epoch, best)
 
 
