@@ -423,7 +423,7 @@ def ablate(
     change: Annotated[
         list[str],
         typer.Option(metavar="NAME=VALUE", help="What is tried; several at once with + between them. Repeatable."),
-    ],
+    ] = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(help="How often each is trained, all with the same seeds.")] = 5,
     data: DataOption = None,
     epochs: Annotated[int, typer.Option(help="Epochs of a training at most.")] = 12,

@@ -71,7 +71,8 @@ def ablate(settings: Settings, written: Sequence[str], seeds: int, name: str, *,
     terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
     with stoppable() as stopping:
         check(settings)
-        faults = [] if seeds >= 2 else [f"--seeds {seeds}: give 2 or more; one seed is one draw"]
+        least = 2 if written else 1
+        faults = [] if seeds >= least else [f"--seeds {seeds}: give {least} or more; one seed is one draw"]
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             faults.append(f"--study {name!r}: use letters, digits, '.', '_' and '-'")
         if faults:
@@ -81,11 +82,19 @@ def ablate(settings: Settings, written: Sequence[str], seeds: int, name: str, *,
         changes = changes_of(settings.archs[0], written)
         plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
         prepare(plan, folder, terminal, stopping)
+        from sweep.ablation import arms_of, log
         from sweep.listed import conclude_listed  # seconds of imports, which wrong input need not wait for
         from sweep.running import run_plan
-        from sweep.tables import tried_view
+        from sweep.tables import ablation_view, tried_view
 
-        run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
+        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
+        arms = arms_of(tried, changes)
+        run_id, lines, written = log(arms, plan, tracking)
+    path = write_report(folder, f"{plan.source.name}-{settings.archs[0]}-{name}.md", written)
+    terminal.show(ablation_view(lines, settings.metric))
+    terminal.say(f"written to {path}, and logged as run {run_id}")
+    if as_json:
+        display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), "changes": lines})
 
 
 def compare(

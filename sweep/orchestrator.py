@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
@@ -34,6 +35,7 @@ from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
 from sweep.secrets import first_line, scrubbed, shown
 from sweep.settings import METRICS
+from sweep.space import FIVE, decided
 from sweep.stores.study import ABOUT, Asked, Recorded, Study, Tally, open_study, storage_away
 from sweep.stores.tracking import Tracking
 from sweep.training import BEST, EpochResult, TrainingConfig
@@ -199,6 +201,8 @@ class _Loop:
         self.stopping, self.deadline = stopping, deadline
         self.settings = plan.settings
         self.images = images_of(plan.source, plan.split, planned.image_size)
+        # The five are always shown, levers where there is a choice.
+        self.shown = [name for name in planned.space if name in FIVE or name not in decided(planned.space)]
         self.running: dict[int, Running] = {}
         self.busy = False  # something had happened when the engine was last asked
         self.failures: list[str] = []  # causes since the last trial that ended well
@@ -227,7 +231,7 @@ class _Loop:
             )
             return
         self.study.note(CONCLUSION, None)
-        names = [SHORT.get(name, name) for name in self.planned.space]
+        names = [SHORT.get(name, name) for name in self.shown]
         self.view.say(
             self._columns("trial", "state", self.settings.metric.removeprefix("val/"), "epoch", "img/s", *names)
         )
@@ -419,7 +423,8 @@ class _Loop:
             running.pruned = True  # its run ends with its job, which may still be writing a checkpoint
         self.failures.clear()
         rate = np.mean([row["images_per_second"] for row in running.history])
-        params = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in running.asked.params.values()]
+        values = [running.asked.params[name] for name in self.shown]
+        params = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
         shown = (f"{best[self.settings.metric]:.4f}", str(len(running.history)), f"{rate:,.0f}")
         self.view.say(self._columns(self.mirror.run_name(number), state.lower(), *shown, *params))
 
@@ -512,9 +517,11 @@ class _Loop:
 
     def _columns(self, *cells: str) -> str:
         """A line of the list of ended trials: name, state, metric, epochs, images/s and the hyperparameters."""
-        # 80 columns with the names of the small networks
+        # 80 columns with the names of the small networks, and more where there are levers
         widths = (len(self.mirror.run_name(0)), 8, 6, 5, 5, 10, 9, 8, 5, 7)
-        return " ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)).rstrip()
+        return " ".join(
+            f"{cell:<{width}}" for cell, width in zip_longest(cells, widths[: len(cells)], fillvalue=15)
+        ).rstrip()
 
     def _training(self) -> tuple[Running, ...]:
         return tuple(running for running in self.running.values() if not running.pruned)

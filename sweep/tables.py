@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -15,6 +16,7 @@ from sweep.display import duration
 from sweep.listed import Tried
 from sweep.plan import Plan
 from sweep.published import CONCLUSIONS
+from sweep.results.ablation import VERDICTS, cells
 from sweep.results.comparison import Comparison
 from sweep.results.replication import Replica, flattery, judge, said_of_gap, side_by_side
 
@@ -50,6 +52,21 @@ def replication_view(replicas: Sequence[Replica]) -> Group:
         if (found := flattery(arch, replicas))
     ]
     return Group(table, said, *flattered)
+
+
+def ablation_view(lines: Sequence[Mapping[str, Any]], metric: str) -> Group:
+    """The changes of a configuration, and what they are worth."""
+    name = metric.removeprefix("val/").replace("auroc", "AUROC")
+    view = Table(
+        "change", name, "gain", "test acc.", "gain", "test AUROC", "gain", "", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for line in lines:
+        change, validation, chosen, _, accuracy, accuracy_gain, auroc, auroc_gain, said = cells(line)
+        gains = [text.partition(" ")[0] for text in (chosen, accuracy_gain, auroc_gain)]
+        label = change.replace("+", "\n+")  # lines break there, where a narrow terminal needs it
+        view.add_row(label, validation, gains[0], accuracy, gains[1], auroc, gains[2], said)
+    told = [Text(f"{name}: {VERDICTS[name]}") for name in VERDICTS if any(line["verdict"] == name for line in lines)]
+    return Group(view, *told)
 
 
 def _spread(values: Sequence[float]) -> str:

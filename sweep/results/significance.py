@@ -97,5 +97,22 @@ def mean_gap(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Interv
     return Interval(gap, gap - reach, gap + reach)
 
 
+def paired_gap(differences: Sequence[float]) -> Interval:
+    """The mean of differences between pairs that share all but one thing, with its 95 % interval by Student's t.
+
+    Args:
+        differences: One a pair, such as a seed.
+
+    Returns:
+        Ends of NaN for a single pair, or where no difference differs from another.
+    """
+    gap, count = float(np.mean(differences)), len(differences)
+    spread = float(np.std(differences, ddof=1)) if count > 1 else 0.0
+    if spread == 0:
+        return Interval(gap, float("nan"), float("nan"))
+    reach = _quantile(count - 1) * spread / float(np.sqrt(count))
+    return Interval(gap, gap - reach, gap + reach)
+
+
 def _quantile(freedom: float) -> float:
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))

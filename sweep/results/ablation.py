@@ -1,0 +1,175 @@
+"""One configuration and its changes beside each other, seed by seed: which of them pay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from sweep.markdown import table
+from sweep.results.metrics import all_scores
+from sweep.results.predictions import Predictions
+from sweep.results.significance import paired_gap
+from sweep.results.statistics import Interval
+
+VERDICTS = {
+    "pays": "better on validation, the 95 % interval of the gain above 0, and on test no interval below 0",
+    "validation only": "better on validation, and worse on test: what it gains does not carry over",
+    "harms": "worse on validation",
+    "undecided": "the interval of the gain on validation takes in 0: more seeds, or no difference",
+}
+Verdict = Literal["pays", "validation only", "harms", "undecided"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One training.
+
+    Attributes:
+        seed: The seed.
+        epochs: How many it trained.
+        validation: Its scores at the epoch that was kept, as `auroc` and `loss`.
+        test: What it says of the test images.
+    """
+
+    seed: int
+    epochs: int
+    validation: Mapping[str, float]
+    test: Predictions
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What was tried, with every seed that came to an end."""
+
+    label: str
+    attempts: tuple[Attempt, ...]
+
+    def validation(self, name: str) -> dict[int, float]:
+        """A validation score of each seed."""
+        return {one.seed: one.validation[name] for one in self.attempts}
+
+    def test(self, name: str) -> dict[int, float]:
+        """A test score of each seed, at a threshold of 0.5."""
+        return {one.seed: all_scores(one.test.labels, one.test.likely())[name] for one in self.attempts}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a change does: means over seeds of the difference to the same seed of the base, with 95 % intervals.
+
+    Attributes:
+        arm: The change.
+        chosen: Of the metric that a study chooses by, positive where better.
+        loss: Of the validation loss; negative is better.
+        accuracy: Of test accuracy at a threshold of 0.5.
+        auroc: Of test AUROC.
+        verdict: A key of VERDICTS.
+    """
+
+    arm: Arm
+    chosen: Interval
+    loss: Interval
+    accuracy: Interval
+    auroc: Interval
+    verdict: Verdict
+
+
+def effects(arms: Sequence[Arm], metric: str, sign: int) -> list[Effect]:
+    """Compares every arm with the first one.
+
+    Args:
+        arms: The base first; those without a seed in common with it are left out.
+        metric: The validation score that a study chooses by.
+        sign: 1 where more of it is better, else -1.
+    """
+    base, *others = arms
+    found = []
+    for arm in others:
+        if not set(arm.validation(metric)) & set(base.validation(metric)):
+            continue
+        chosen = _gap(arm.validation(metric), base.validation(metric), sign)
+        loss = _gap(arm.validation("loss"), base.validation("loss"))
+        accuracy, auroc = (_gap(arm.test(name), base.test(name)) for name in ("accuracy", "auroc"))
+        found.append(Effect(arm, chosen, loss, accuracy, auroc, verdict(chosen, (accuracy, auroc))))
+    return found
+
+
+def verdict(chosen: Interval, tested: Sequence[Interval]) -> Verdict:
+    """Judges by validation; test can only object."""
+    if chosen.low > 0:
+        return "validation only" if any(gap.high < 0 for gap in tested) else "pays"
+    return "harms" if chosen.high < 0 else "undecided"
+
+
+def rows(arms: Sequence[Arm], metric: str, sign: int) -> list[dict[str, Any]]:
+    """A row an arm: means over seeds, gaps to the base and the verdict, as plain data."""
+    known = {effect.arm.label: effect for effect in effects(arms, metric, sign)}
+    lines = []
+    for arm in arms:
+        effect = known.get(arm.label)
+        gaps = {
+            name: {"value": gap.value, "low": gap.low, "high": gap.high}
+            for name in ("chosen", "loss", "accuracy", "auroc")
+            if effect is not None
+            for gap in (getattr(effect, name),)
+        }
+        lines.append(
+            {
+                "change": arm.label,
+                "seeds": len(arm.attempts),
+                "validation": _mean(arm.validation(metric)),
+                "validation_loss": _mean(arm.validation("loss")),
+                "test_accuracy": _mean(arm.test("accuracy")),
+                "test_auroc": _mean(arm.test("auroc")),
+                "gaps": gaps,
+                "verdict": effect.verdict if effect else "",
+            }
+        )
+    return lines
+
+
+HEADS = ("", "validation {}", "gain", "validation loss", "test accuracy", "gain", "test AUROC", "gain", "")
+
+
+def cells(line: Mapping[str, Any]) -> list[str]:
+    """A row of `rows` as people read it, under HEADS."""
+
+    def gap(name: str) -> str:
+        found = line["gaps"].get(name)
+        if found is None:
+            return ""
+        if np.isnan(found["low"]):
+            return f"{found['value']:+.4f}"
+        return f"{found['value']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+
+    if not line["seeds"]:
+        return [line["change"], "none ended", *[""] * (len(HEADS) - 2)]
+    return [
+        line["change"],
+        f"{line['validation']:.4f}",
+        gap("chosen"),
+        f"{line['validation_loss']:.4f}",
+        f"{line['test_accuracy']:.4f}",
+        gap("accuracy"),
+        f"{line['test_auroc']:.4f}",
+        gap("auroc"),
+        line["verdict"],
+    ]
+
+
+def written(lines: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """The table in Markdown, and what its verdicts mean."""
+    heads = [head.format(metric.replace("auroc", "AUROC").replace("_", " ")) for head in HEADS]
+    told = [f"- *{name}*: {meaning}." for name, meaning in VERDICTS.items() if any(x["verdict"] == name for x in lines)]
+    return "\n\n".join(part for part in (table(heads, map(cells, lines)), "\n".join(told)) if part)
+
+
+def _gap(one: Mapping[int, float], other: Mapping[int, float], sign: int = 1) -> Interval:
+    return paired_gap([sign * (one[seed] - other[seed]) for seed in sorted(one.keys() & other.keys())])
+
+
+def _mean(values: Mapping[int, float]) -> float:
+    return float(np.mean(list(values.values()))) if values else float("nan")
