@@ -63,7 +63,10 @@ def draw(augmentation: Augmentation, count: int, size: int, generator: torch.Gen
     # Last, so that recipes without them draw what they drew before there were any.
     drop = uniform(-augmentation.drop, augmentation.drop) * size
     contrast, gamma = uniform(*augmentation.contrast), uniform(*augmentation.gamma)
+    stretch = uniform(1 - augmentation.stretch, 1 + augmentation.stretch)
     matrix = affine_matrix(angle, shear, scale, shift, drop)
+    if augmentation.stretch:
+        matrix[:, 0] /= stretch[:, None]  # after the rest, so that it is the film that is squeezed, not the patient
     # The mirror is applied to the image before the warp, so it negates the coordinate that the warp looks up.
     for axis, flipped in enumerate(flips):
         matrix[flipped, axis] *= -1
@@ -159,6 +162,27 @@ def batches(pixels: torch.Tensor, rows: torch.Tensor, batch_size: int) -> Iterat
     """
     for chosen in rows.split(batch_size):
         yield pixels[chosen].unsqueeze(1).float().div_(255)
+
+
+def stress(pixels: torch.Tensor, rows: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+    """Images as another machine might have made them: each goes through one draw of its own, always the same one.
+
+    Args:
+        pixels: uint8 [M, size, size].
+        rows: int64 [N], which of the M; on the same device.
+        augmentation: What happens to them.
+
+    Returns:
+        uint8 [N, size, size].
+    """
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw(augmentation, len(rows), pixels.shape[-1], generator).to(pixels.device)
+    done = []
+    for start in range(0, len(rows), CHUNK):
+        part = slice(start, start + CHUNK)
+        images = augment(pixels[rows[part]], augmentation, drawn.part(part))
+        done.append(images.squeeze(1).mul_(255).round_().to(torch.uint8))
+    return torch.cat(done)
 
 
 def augmented_batches(

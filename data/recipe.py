@@ -14,6 +14,8 @@ class Augmentation:
         rotation: Degrees, drawn from -rotation to rotation.
         shear: Degrees along x, drawn from -shear to shear.
         zoom: Scale drawn from 1 - zoom to 1 + zoom.
+        stretch: Width drawn from 1 - stretch to 1 + stretch, beside the zoom of both sides: films that were made square
+            are squeezed, each by another factor.
         shift: Fraction of the width, drawn from -shift to shift, along x.
         drop: Likewise along y.
         brightness: Factor drawn from this range.
@@ -27,6 +29,7 @@ class Augmentation:
     rotation: float = 0.0
     shear: float = 0.0
     zoom: float = 0.0
+    stretch: float = 0.0
     shift: float = 0.0
     drop: float = 0.0
     brightness: tuple[float, float] = (1.0, 1.0)
@@ -39,11 +42,11 @@ class Augmentation:
     @property
     def warps(self) -> bool:
         """Whether pixels move by more than a mirror."""
-        return bool(self.rotation or self.shear or self.zoom or self.shift or self.drop)
+        return bool(self.rotation or self.shear or self.zoom or self.stretch or self.shift or self.drop)
 
 
 # What a study may ask for instead of the architecture's own, to be proof against films that others made elsewhere:
-# the patient stands otherwise (`position`), the film is exposed otherwise (`light`), or both.
+# the patient stands otherwise (`position`), the film is exposed otherwise (`light`), or both; `wide` is both and more.
 RECIPES: Mapping[str, Augmentation] = {
     "none": Augmentation(),
     "position": Augmentation(rotation=15, zoom=0.15, shift=0.1, drop=0.1, horizontal_flip=True, fill="border"),
@@ -61,4 +64,18 @@ RECIPES: Mapping[str, Augmentation] = {
         horizontal_flip=True,
         fill="border",
     ),
+    "wide": Augmentation(
+        rotation=15,
+        zoom=0.2,
+        stretch=0.2,
+        shift=0.1,
+        drop=0.1,
+        brightness=(0.6, 1.4),
+        contrast=(0.6, 1.4),
+        gamma=(0.6, 1.6),
+        horizontal_flip=True,
+        fill="border",
+    ),
 }
+# What validation images go through where a study chooses by how a network stands it (`--metric val/stressed_auroc`).
+STRESS = RECIPES["wide"]

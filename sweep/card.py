@@ -144,7 +144,10 @@ def _training(facts: Facts) -> str:
         kept = " (kept)" if row["epoch"] == facts.epoch else ""
         rows.append((f"{row['epoch']:.0f}{kept}", *(f"{row[name]:.4f}" for name in columns)))
     epochs = table(("epoch", *columns), rows)
-    return f"{epochs}\n\nThe weights are those of epoch {facts.epoch}, which has the lowest validation loss."
+    lowest = (
+        "validation loss" if "val/stressed_loss" not in facts.history[0] else "loss on the stressed validation images"
+    )
+    return f"{epochs}\n\nThe weights are those of epoch {facts.epoch}, which has the lowest {lowest}."
 
 
 def _scores(facts: Facts, names: Iterable[str]) -> str:

@@ -109,7 +109,13 @@ def search(
         ),
     ] = "auto",
     patient_pattern: PatientOption = PATIENT_PATTERN,
-    metric: Annotated[str, typer.Option(help=f"What the study chooses by: {', '.join(METRICS)}.")] = "val/auroc",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help=f"What the study chooses by: {', '.join(METRICS)}. "
+            "`stressed`: of validation images as another X-ray machine might have made them."
+        ),
+    ] = "val/auroc",
     pruner: Annotated[str, typer.Option(help=f"Ends trials that fall behind: {', '.join(PRUNERS)}.")] = "median",
     warmup: Annotated[int, typer.Option(help="Epochs before a trial can be pruned.")] = 3,
     fix: Annotated[

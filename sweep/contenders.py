@@ -104,6 +104,7 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
             finetune=params.get("finetune", "all"),
             fix=tuple(f"{name}={params.get(name, LEVERS.get(name))}" for name in (*FIVE, *LEVERS)),
             pruner="none",
+            metric=winner.version.tags.get("sweep.metric", "val/auroc"),  # by which epochs are judged, too
             experiment=winner.tracking.experiment,
             **pattern,
             **settings,

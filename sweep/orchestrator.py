@@ -34,7 +34,7 @@ from sweep.progress import Progress, Running, View
 from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
 from sweep.secrets import first_line, scrubbed, shown
-from sweep.settings import METRICS
+from sweep.settings import METRICS, STRESSED
 from sweep.space import FIVE, decided
 from sweep.stores.study import ABOUT, Asked, Recorded, Study, Tally, open_study, storage_away
 from sweep.stores.tracking import Tracking
@@ -344,6 +344,7 @@ class _Loop:
             device=self.plan.device,
             options=self.planned.options,
             micro_batch=asked.micro_batch,
+            stress=self.settings.metric in STRESSED,
         )
         parts = {} if asked.micro_batch is None else {"micro_batch": asked.micro_batch}
         params = {**asked.params, "seed": config.seed, **fixed_params(self.plan, self.planned), **parts}

@@ -115,7 +115,9 @@ def judge(tracking: Tracking, version: Version, holder: Version | None, alias: s
     number = version.version
     if holder is None:
         return Decision(alias, number, None, True, f"version {number} takes it: nobody held it")
-    keeps, metric = f"version {holder.version} keeps it", version.tags.get("sweep.metric", "")
+    # Versions are compared on the validation images as they are, whatever their studies did to these.
+    metric = version.tags.get("sweep.metric", "").replace("stressed_", "")
+    keeps = f"version {holder.version} keeps it"
     stays = Decision(alias, number, holder.version, False, "", metric)
     otherwise = f"; a person may decide otherwise: sweep promote {version.name}/{number} --as {alias} --force"
     if not metric:

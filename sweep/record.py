@@ -15,6 +15,7 @@ from sweep import provenance
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.metrics import probabilities, scores
 from sweep.results.predictions import Predictions
+from sweep.settings import STRESSED
 from sweep.space import LEVERS
 from sweep.training import EpochResult, TrainingConfig
 
@@ -72,6 +73,7 @@ def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "limit": settings.limit,
         "patient_pattern": None if settings.patient_pattern == PATIENT_PATTERN else settings.patient_pattern,
         "weights_file": file,
+        "stress": settings.metric in STRESSED or None,
     }
     return {
         "arch": planned.arch,
@@ -117,6 +119,7 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         options["weights"] = params["weights_file"]
     elif options.get("weights") == "none":
         options["weights"] = None
+    levers: dict[str, Any] = {name: type(usual)(params[name]) for name, usual in LEVERS.items() if name in params}
     return TrainingConfig(
         arch=params["arch"],
         activation=params["activation"],
@@ -133,7 +136,8 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         device=params["device"],
         options=options,
         micro_batch=int(params["micro_batch"]) if "micro_batch" in params else None,
-        **{name: type(usual)(params[name]) for name, usual in LEVERS.items() if name in params},
+        stress="stress" in params,
+        **levers,
     )
 
 
@@ -150,12 +154,16 @@ def metrics_of(result: EpochResult, labels: np.ndarray) -> dict[str, float]:
         labels: Of the validation images, int [N].
     """
     score = scores(labels, probabilities(result.validation_logits))
-    return {
+    found = {
         "train/loss": result.train_loss,
         "train/accuracy": result.train_accuracy,
         "val/loss": result.validation_loss,
         **{f"val/{name}": value for name, value in score.items()},
     }
+    if result.stressed_logits is not None and result.stressed_loss is not None:
+        score = scores(labels, probabilities(result.stressed_logits))
+        found |= {"val/stressed_loss": result.stressed_loss, "val/stressed_auroc": score["auroc"]}
+    return found
 
 
 def describe_params(params: Mapping[str, Any]) -> str:

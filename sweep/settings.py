@@ -25,7 +25,11 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val/balanced_accuracy": "maximize",
     "val/average_precision": "maximize",
     "val/f1": "maximize",
+    "val/stressed_auroc": "maximize",
+    "val/stressed_loss": "minimize",
 }
+# Of validation images as another machine might have made them.
+STRESSED = frozenset({"val/stressed_auroc", "val/stressed_loss"})
 NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"
 # Scores that look at probabilities alone: no decision threshold moves them.
 THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})

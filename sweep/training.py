@@ -28,8 +28,9 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from data.augment import augmented_batches, batches
+from data.augment import augmented_batches, batches, stress
 from data.cache import Images
+from data.recipe import STRESS
 from models import ARCHITECTURES
 from models.layers import hastened
 from sweep import checkpoint
@@ -79,6 +80,8 @@ class TrainingConfig:
         pooling: `own` or `average`, as `Architecture.build` takes it.
         label_smoothing: Share of each label that all classes have in equal parts, from 0 to below 1.
         averaging: `none`, or `ema`: what is validated, kept and served is a moving average of the weights.
+        stress: Whether validation images are scored as another machine might have made them, too, by
+            `data.recipe.STRESS`; the loss on these then decides which weights are kept.
         schedule: `constant`, or `cosine`: the learning rate rises in the first half epoch and then falls to 0.
     """
 
@@ -103,6 +106,7 @@ class TrainingConfig:
     label_smoothing: float = 0.0
     averaging: str = "none"
     schedule: str = "constant"
+    stress: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,13 @@ class EpochResult:
         train_accuracy: Likewise, from 0 to 1.
         validation_loss: Weighted cross entropy after the epoch.
         validation_logits: float32 [N, classes], after the epoch.
-        improved: Whether the validation loss is the lowest so far; then these weights are the best ones.
+        improved: Whether `judged_by` is the lowest so far; then these weights are the best ones.
         seconds: The whole epoch but for writing its checkpoint.
         images_per_second: Training images over the seconds of training alone.
         ended: When, in seconds since 1970.
         repeated: Whether it was trained before and is read from the checkpoint.
+        stressed_loss: As `validation_loss`, of the stressed validation images; None without them.
+        stressed_logits: float32 [N, classes], likewise.
     """
 
     epoch: int
@@ -133,6 +139,13 @@ class EpochResult:
     images_per_second: float
     ended: float
     repeated: bool = False
+    stressed_loss: float | None = None
+    stressed_logits: np.ndarray | None = None
+
+    @property
+    def judged_by(self) -> float:
+        """The loss that decides: of the stressed images, where there are such."""
+        return self.validation_loss if self.stressed_loss is None else self.stressed_loss
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,7 @@ def train(
         train_pixels, train_rows, train_labels = _on_device(training, device)
         validation_pixels, validation_rows, validation_labels = _on_device(validation, device)
         class_weights = _class_weights(training.labels, config.classes).to(device)
+        stressed_pixels = stress(validation_pixels, validation_rows, STRESS) if config.stress else None
         _seed_torch(config.seed, 0)
         network = build_network(config).to(device=device).to(memory_format=torch.channels_last)
         optimizer = OPTIMIZERS[config.optimizer](
@@ -237,7 +251,13 @@ def train(
 
         validation_logits = _logits(judged, validation_pixels, validation_rows, config)
         validation_loss = functional.cross_entropy(validation_logits, validation_labels, class_weights).item()
-        if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
+        stressed_logits, stressed_loss = None, None
+        if stressed_pixels is not None:
+            stressed_logits = _logits(
+                judged, stressed_pixels, torch.arange(len(stressed_pixels), device=device), config
+            )
+            stressed_loss = functional.cross_entropy(stressed_logits, validation_labels, class_weights).item()
+        if not all(math.isfinite(loss) for loss in (train_loss, validation_loss, stressed_loss or 0.0)):
             raise NonFiniteLossError(
                 f"the loss is not finite in epoch {epoch} (train {train_loss}, validation {validation_loss})"
             )
@@ -247,10 +267,12 @@ def train(
             train_accuracy=correct.item() / len(training),
             validation_loss=validation_loss,
             validation_logits=validation_logits.cpu().numpy(),
-            improved=validation_loss < progress.best_loss,
+            improved=(validation_loss if stressed_loss is None else stressed_loss) < progress.best_loss,
             seconds=time.perf_counter() - started,
             images_per_second=len(training) / (trained - started),
             ended=time.time(),
+            stressed_loss=stressed_loss,
+            stressed_logits=None if stressed_logits is None else stressed_logits.cpu().numpy(),
         )
         progress = progress.after(result, judged)
         _save_last(folder, config, network, optimizer, averaged, progress)
@@ -321,7 +343,7 @@ class _Progress:
 
     @property
     def best_loss(self) -> float:
-        return self.results[self.best_epoch - 1].validation_loss if self.best_epoch else math.inf
+        return self.results[self.best_epoch - 1].judged_by if self.best_epoch else math.inf
 
     def after(self, result: EpochResult, network: nn.Module) -> _Progress:
         results = (*self.results, result)
@@ -397,7 +419,11 @@ def _logits(network: nn.Module, pixels: torch.Tensor, rows: torch.Tensor, config
 
 
 # What of a result is JSON in a checkpoint; its logits are a tensor there, and `repeated` says how it was read.
-_NUMBERS = [column.name for column in fields(EpochResult) if column.name not in ("validation_logits", "repeated")]
+_NUMBERS = [
+    column.name
+    for column in fields(EpochResult)
+    if column.name not in ("validation_logits", "stressed_logits", "repeated")
+]
 
 
 def _save_best(path: Path, config: TrainingConfig, progress: _Progress) -> None:
@@ -424,6 +450,8 @@ def _save_last(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
     tensors["logits"] = torch.from_numpy(np.stack([result.validation_logits for result in progress.results]))
+    if stressed := [result.stressed_logits for result in progress.results if result.stressed_logits is not None]:
+        tensors["stressed"] = torch.from_numpy(np.stack(stressed))
     rows = [{name: getattr(result, name) for name in _NUMBERS} for result in progress.results]
     set_aside(folder)
     checkpoint.write(folder / LAST, tensors, {"config": plain(config), "results": rows})
@@ -471,9 +499,10 @@ def _load(
             tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    known = tensors["stressed"].numpy() if "stressed" in tensors else [None] * len(rows)
     results = tuple(
-        EpochResult(**row, validation_logits=logits, repeated=True)
-        for row, logits in zip(rows, tensors["logits"].numpy(), strict=True)
+        EpochResult(**row, validation_logits=logits, stressed_logits=other, repeated=True)
+        for row, logits, other in zip(rows, tensors["logits"].numpy(), known, strict=True)
     )
     best_epoch = max(result.epoch for result in results if result.improved)
     judged = "network." if averaged is None else "averaged.module."
