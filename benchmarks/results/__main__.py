@@ -1,0 +1,105 @@
+"""RESULTS.md and the studies behind it.
+
+python -m benchmarks.results                             writes RESULTS.md from mlruns.example/results
+python -m benchmarks.results STORE                       copies there what STORE holds first
+python -m benchmarks.results STORE --data CHEST_XRAY     runs what STORE lacks of the studies before: about three hours
+
+STORE is a directory of its own. What is there already is not trained again, so the command goes on where it was ended.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.results.kept import collect, read
+from benchmarks.results.page import SMALL, page
+from benchmarks.tables import ROOT, environment
+from sweep.stores.study import Study, stored_studies
+
+EXPERIMENT = "chest-xray"
+SIZE = ("--image-size", "64")
+BASE = ("activation=relu", "optimizer=adam", "learning_rate=1e-3", "batch_size=64", "dropout=0.2")
+CHANGES = (
+    "augmentation=both",
+    "normalisation=image",
+    "augmentation=both+normalisation=image",
+    "averaging=ema",
+    "schedule=cosine",
+    "pooling=average",
+    "label_smoothing=0.1",
+    "normalisation=histogram",
+    "augmentation=position",
+    "augmentation=light",
+    "augmentation=both+normalisation=image+averaging=ema+schedule=cosine",
+)
+# Today's behaviour is a choice of every lever.
+LEVERS = (
+    "augmentation=own,both,wide",
+    "normalisation=fixed,image",
+    "averaging=none,ema",
+    "schedule=constant,cosine",
+    "label_smoothing=0,0.1",
+)
+CHOOSING = ("--epochs", "10", "--metric", "val/stressed_auroc")
+SEEDS, SPLITS, LARGER = 5, 5, 96
+
+
+def main(
+    store: Annotated[Path | None, typer.Argument(help="Where the studies ran, or are to run.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The X-rays; runs the studies first.")] = None,
+) -> None:
+    """Runs the studies, copies their figures and writes the page; see the module."""
+    if data is not None and store is None:
+        raise typer.BadParameter("--data: say where the studies are to run, too")
+    if store is not None:
+        store = store.absolute()
+        if data is not None:
+            store.mkdir(parents=True, exist_ok=True)
+            for arguments in commands(store):
+                command = [sys.executable, "-m", "sweep", *arguments, "--data", str(data.absolute())]
+                print("+", *command[2:], flush=True)
+                subprocess.run(command, cwd=store, env=environment(), check=True)
+        collect(store, EXPERIMENT)
+    (ROOT / "RESULTS.md").write_text(page(read()))
+
+
+def commands(store: Path) -> Iterator[list[str]]:
+    """The studies, one after the other: the later ones depend on what the earlier ones found."""
+    base, changes = _each("--fix", BASE), _each("--change", CHANGES)
+    yield ["ablate", "--arch", "cnn1", *base, *changes, "--seeds", "5", *SIZE, "--epochs", "8", "--patience", "3"]
+    for arch in SMALL:
+        yield ["--arch", arch, "--trials", "30", *CHOOSING, *_each("--search", LEVERS), *SIZE]
+    yield ["replicate", "--seeds", "1", "--epochs", "10", *SIZE]
+    yield ["compare", "--seeds", str(SEEDS)]
+    arch, winner = best_of(store)
+    for pixels, seeds in ((LARGER, SEEDS),):
+        name = ("--study", f"pixels-{pixels}", "--seeds", str(seeds), "--image-size", str(pixels))
+        yield ["ablate", "--arch", arch, *winner, *CHOOSING, *name]
+    for split in range(1, SPLITS + 1):
+        name = ("--study", f"split-{split}", "--seeds", "1", "--split-seed", str(split))
+        yield ["ablate", "--arch", arch, *winner, *CHOOSING, *name, *SIZE]
+    small = ("--trials", "3", "--search", "batch_size=32,64,128")
+    yield ["--arch", "resnet50", "--weights", "none", *small, *CHOOSING, "--epochs", "4", *SIZE]
+    yield ["compare", "--seeds", str(SEEDS)]
+
+
+def best_of(store: Path) -> tuple[str, list[str]]:
+    """The small architecture whose search has the best value on validation, and its winner as options."""
+    found: dict[str, Study] = {study.name: study for study in stored_studies(f"sqlite:///{store / 'optuna.db'}")}
+    best = {arch: found[f"{EXPERIMENT}/{arch}"].best() for arch in SMALL}
+    arch, trial = max(((arch, trial) for arch, trial in best.items() if trial), key=lambda pair: pair[1].value or 0.0)
+    return arch, _each("--fix", [f"{name}={value}" for name, value in trial.params.items()])
+
+
+def _each(option: str, values: list[str] | tuple[str, ...]) -> list[str]:
+    return [part for value in values for part in (option, value)]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,258 @@
+"""What is kept of the studies behind RESULTS.md: every trial with its epochs and what it said of the images.
+
+`mlruns.example/results/trials.parquet` has a row a trial, `studies.json` what the studies were and the labels of the
+images. Both are copied from Optuna's and MLflow's stores by `collect`; there are no images in them and no file names.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sweep.audit import AUDITED, TESTED, runs_of
+from sweep.mirror import VALIDATION
+from sweep.results.metrics import all_scores
+from sweep.results.predictions import Predictions, read_predictions
+from sweep.settings import METRICS
+from sweep.stores.study import ABOUT, Recorded, Study, stored_studies
+from sweep.stores.tracking import Run, Tracking, open_tracking
+
+PLACE = Path(__file__).parents[2] / "mlruns.example" / "results"
+TRIALS, STUDIES = "trials.parquet", "studies.json"
+CLASSES = ("NORMAL", "PNEUMONIA")
+PAGES = {"comparison": "comparison.md", "replication": "replication.md"}  # kind of run -> its artifact
+
+
+@dataclass(frozen=True)
+class Images:
+    """Whose images are scored, without the images.
+
+    Attributes:
+        labels: int [N].
+        patients: int [N], numbered.
+    """
+
+    labels: np.ndarray
+    patients: np.ndarray
+
+    def predictions(self, logits: np.ndarray) -> Predictions:
+        """What a network said of them, as every score takes it."""
+        names = [str(row) for row in range(len(self.labels))]
+        return Predictions(names, [str(patient) for patient in self.patients], self.labels, logits, CLASSES)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial of a study.
+
+    Attributes:
+        number: From 0.
+        state: As Optuna has it.
+        label: What it was called, where it was given and not searched.
+        params: Its hyperparameters.
+        seed: Of its training.
+        value: What it was worth to its study; None if it was not complete.
+        best_epoch: Whose weights were kept, from 1.
+        history: Metrics by epoch.
+        seconds: All of its epochs.
+        on_validation: What it said of the validation images; None where nothing was kept.
+        on_test: Likewise of the test images.
+    """
+
+    number: int
+    state: str
+    label: str
+    params: Mapping[str, Any]
+    seed: int
+    value: float | None
+    best_epoch: int
+    history: tuple[Mapping[str, float], ...]
+    seconds: float
+    on_validation: Predictions | None
+    on_test: Predictions | None
+
+    @property
+    def kept(self) -> Mapping[str, float]:
+        """The metrics of the epoch whose weights were kept."""
+        return self.history[self.best_epoch - 1]
+
+    @cached_property
+    def tested(self) -> dict[str, float]:
+        """Its test scores at a threshold of 0.5."""
+        assert self.on_test is not None
+        return all_scores(self.on_test.labels, self.on_test.likely())
+
+    @cached_property
+    def validated(self) -> dict[str, float]:
+        """Its validation scores at a threshold of 0.5."""
+        assert self.on_validation is not None
+        return all_scores(self.on_validation.labels, self.on_validation.likely())
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A study.
+
+    Attributes:
+        name: Short, without the experiment.
+        params: What its trials have in common, as MLflow shows it.
+        tags: Where it came from.
+        trials: All of them, in order.
+    """
+
+    name: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    trials: tuple[Trial, ...]
+
+    @property
+    def sign(self) -> int:
+        """1 where more of its metric is better, else -1."""
+        return 1 if METRICS[self.params["metric"]] == "maximize" else -1
+
+    @property
+    def tested(self) -> list[Trial]:
+        """The complete trials whose predictions of the test images are there."""
+        return [trial for trial in self.trials if trial.state == "COMPLETE" and trial.on_test is not None]
+
+    @property
+    def best(self) -> Trial:
+        """The trial that the study chooses: the first of the best, as Optuna does."""
+        return max(self.tested, key=lambda trial: (self.sign * (trial.value or 0.0), -trial.number))
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that the page is made of.
+
+    Attributes:
+        studies: By name.
+        pages: Comparison and replication as their runs have them, in Markdown.
+    """
+
+    studies: Mapping[str, Kept]
+    pages: Mapping[str, str]
+
+
+def collect(store: Path, experiment: str) -> None:
+    """Copies what the page needs out of a directory where studies ran.
+
+    Args:
+        store: The directory.
+        experiment: Of the studies.
+    """
+    tracking = open_tracking(f"sqlite:///{store / 'mlflow.db'}", experiment)
+    rows: list[dict[str, Any]] = []
+    about: dict[str, Any] = {"studies": {}, "validation": {}, "test": {}, "pages": {}}
+    for study in stored_studies(f"sqlite:///{store / 'optuna.db'}"):
+        _study(study, tracking, rows, about)
+    for kind, file in PAGES.items():
+        runs = tracking.search(f"tags.`sweep.kind` = '{kind}' and tags.`sweep.state` = 'COMPLETE'")
+        for run in runs[:1]:  # the latest
+            with tempfile.TemporaryDirectory() as folder:
+                path = tracking.fetch(run.run_id, file, Path(folder))
+                about["pages"][kind] = path.read_text() if path else ""
+    PLACE.mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_parquet(PLACE / TRIALS, index=False, compression="zstd")
+    (PLACE / STUDIES).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+
+
+def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    noted = study.noted(ABOUT)
+    identity = noted["tags"]["sweep.study_id"]
+    parents = tracking.search(f"tags.`sweep.study_id` = '{identity}' and tags.`sweep.kind` = 'study'")
+    runs = runs_of(tracking, parents[0].run_id)
+    about["studies"][noted["name"]] = {
+        "params": {key: str(value) for key, value in noted["params"].items() if key != "weights_file"},
+        "tags": {key: value for key, value in noted["tags"].items() if key.startswith(("sweep.", "mlflow.source.git"))},
+    }
+    split = noted["tags"]["sweep.split_digest"]
+    for trial in study.trials():
+        if trial.state not in ("COMPLETE", "PRUNED", "FAIL"):
+            continue
+        run = runs.get(trial.number)
+        found = {} if run is None or trial.state != "COMPLETE" else dict(_predictions(run, tracking))
+        for part, key in (("validation", split), ("test", "all")):
+            if part in found:
+                about[part].setdefault(key, _images(found[part]))
+        rows.append(_row(noted["name"], split, trial, found))
+
+
+def _predictions(run: Run, tracking: Tracking) -> Iterator[tuple[str, Predictions]]:
+    with tempfile.TemporaryDirectory() as folder:
+        for part, names in (("validation", (VALIDATION,)), ("test", (TESTED, AUDITED))):
+            for name in names:
+                if path := tracking.fetch(run.run_id, name, Path(folder)):
+                    yield part, read_predictions(path)
+                    break
+
+
+def _images(predictions: Predictions) -> dict[str, list[int]]:
+    _, patients = np.unique(np.asarray(predictions.patients), return_inverse=True)
+    return {"labels": predictions.labels.tolist(), "patients": patients.tolist()}
+
+
+def _row(study: str, split: str, trial: Recorded, found: Mapping[str, Predictions]) -> dict[str, Any]:
+    return {
+        "study": study,
+        "split": split,
+        "number": trial.number,
+        "state": trial.state,
+        "label": trial.attributes.get("label", ""),
+        "params": json.dumps(trial.params),
+        "seed": int(trial.attributes["run"]["params"]["seed"]),
+        "value": trial.value if trial.state == "COMPLETE" else None,
+        "best_epoch": trial.best_epoch or 0,
+        "history": json.dumps(trial.history),
+        # Two classes: of two logits their difference is all that any score looks at.
+        **{
+            part: (found[part].logits[:, 1] - found[part].logits[:, 0]).astype(np.float32) if part in found else None
+            for part in ("validation", "test")
+        },
+    }
+
+
+def read(place: Path = PLACE) -> Results:
+    """Reads what `collect` has written."""
+    about = json.loads((place / STUDIES).read_text())
+    images = {
+        (part, key): Images(np.array(found["labels"]), np.array(found["patients"]))
+        for part in ("validation", "test")
+        for key, found in about[part].items()
+    }
+    trials: dict[str, list[Trial]] = {name: [] for name in about["studies"]}
+    for row in pd.read_parquet(place / TRIALS).to_dict("records"):
+        said = {}
+        for part, key in (("validation", row["split"]), ("test", "all")):
+            gap = row[part]
+            logits = None if gap is None else np.stack([np.zeros_like(gap), gap], axis=1)
+            said[part] = None if logits is None else images[part, key].predictions(logits)
+        history = tuple(json.loads(row["history"]))
+        trials[row["study"]].append(
+            Trial(
+                row["number"],
+                row["state"],
+                row["label"],
+                json.loads(row["params"]),
+                row["seed"],
+                None if pd.isna(row["value"]) else float(row["value"]),
+                row["best_epoch"],
+                history,
+                sum(epoch["epoch_seconds"] for epoch in history),
+                said["validation"],
+                said["test"],
+            )
+        )
+    studies = {
+        name: Kept(name, found["params"], found["tags"], tuple(sorted(trials[name], key=lambda trial: trial.number)))
+        for name, found in about["studies"].items()
+    }
+    return Results(studies, about["pages"])
