@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,7 +44,7 @@ def changes_of(arch: str, written: Sequence[str]) -> tuple[Change, ...]:
     if len(set(written)) < len(written):
         faults.append("--change: one is given twice")
     for text in written:
-        parts = text.split("+")
+        parts = re.split(r"\+(?=[a-z_]+=)", text)  # not within 1e+3
         names = [part.partition("=")[0] for part in parts]
         try:
             space = study_space(arch, fix=parts)
@@ -65,7 +66,7 @@ def plan_of_changes(plan: Plan, changes: Sequence[Change], seeds: int, name: str
         name: Of the study, after its architecture.
 
     Raises:
-        InputError: The base is not fully given.
+        InputError: The base is not fully given, a change is none, or a batch is larger than the training set.
     """
     (planned,) = plan.studies
     base = {**LEVERS, **decided(planned.space)}
@@ -75,6 +76,17 @@ def plan_of_changes(plan: Plan, changes: Sequence[Change], seeds: int, name: str
             f"--fix: an ablation changes one configuration; fix {', '.join(missing)} too, such as --fix {missing[0]}="
             + ("relu" if missing[0] == "activation" else "...")
         )
+    seen, faults = {BASE: base}, []
+    for change in changes:
+        params = {**base, **change.params}
+        twin = next((label for label, other in seen.items() if other == params), None)
+        if twin is not None:
+            faults.append(f"--change {change.label}: that is {'the configuration itself' if twin == BASE else twin}")
+        seen[change.label] = params
+        if int(params["batch_size"]) > len(plan.split.train):
+            faults.append(f"--change {change.label}: the training set has {len(plan.split.train):,} images")
+    if faults:
+        raise InputError(*faults)
     everything = (Change(BASE, {}), *changes)
     names = [*FIVE, *(name for name in LEVERS if any(name in change.params for change in everything))]
     names += [name for name in planned.space if name not in names]

@@ -467,7 +467,7 @@ def ablate(
 
     settings = Settings(
         archs=(arch,),
-        trials=seeds,
+        trials=max(seeds, 1),
         data=data,
         epochs=epochs,
         patience=patience,

@@ -22,8 +22,8 @@ from sweep.results.assessment import CALIBRATED, assess
 from sweep.results.comparison import SHOWN, Contender, Cost, Search, Tried
 from sweep.results.metrics import all_scores, scores
 from sweep.results.predictions import Predictions, read_predictions
-from sweep.settings import METRICS, Settings
-from sweep.space import FIVE, LEVERS, Choice, Listed, layout
+from sweep.settings import METRICS, STRESSED, Settings
+from sweep.space import LEVERS, SPACES, Choice, Listed, layout
 from sweep.stores import registry
 from sweep.stores.registry import Version
 from sweep.stores.study import ABOUT, Recorded, Study
@@ -87,6 +87,8 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
     """
     params = winner.past.params
     limit = params.get("limit")
+    metric = winner.version.tags.get("sweep.metric", "")
+    names = dict.fromkeys((*SPACES[winner.arch], *(name for name in LEVERS if name in params)))
     pattern = {"patient_pattern": params["patient_pattern"]} if "patient_pattern" in params else {}
     plan = make_plan(
         Settings(
@@ -102,9 +104,9 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
             precision=params["precision"],
             weights=params.get("weights_file", params.get("weights", "none")),
             finetune=params.get("finetune", "all"),
-            fix=tuple(f"{name}={params.get(name, LEVERS.get(name))}" for name in (*FIVE, *LEVERS)),
+            fix=tuple(f"{name}={params.get(name, LEVERS.get(name))}" for name in names),
             pruner="none",
-            metric=winner.version.tags.get("sweep.metric", "val/auroc"),  # by which epochs are judged, too
+            **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
             experiment=winner.tracking.experiment,
             **pattern,
             **settings,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from data.faults import InputError
 from data.recipe import RECIPES
@@ -114,9 +115,17 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) 
     return space
 
 
-def layout(params: Mapping[str, object]) -> dict[str, str]:
-    """What of hyperparameters decides which layers a network has; texts will do, and what is missing is as usual."""
-    return {name: str(params.get(name, LEVERS[name])) for name in ("normalisation", "pooling")}
+class Layout(TypedDict):
+    """What of hyperparameters decides which layers a network has, as `models.outline.sketch` takes it."""
+
+    normalisation: str
+    pooling: str
+
+
+def layout(params: Mapping[str, object]) -> Layout:
+    """Finds it in hyperparameters; texts will do, and what is missing is as usual."""
+    normalisation, pooling = (str(params.get(name, LEVERS[name])) for name in ("normalisation", "pooling"))
+    return {"normalisation": normalisation, "pooling": pooling}
 
 
 def decided(space: Space) -> dict[str, Value]:

@@ -13,12 +13,13 @@ A folder holds `last.safetensors` (network, optimiser, best weights and every ep
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 
 from data.augment import augmented_batches, batches, stress
 from data.cache import Images
@@ -209,8 +209,9 @@ def train(
             raise
         raise ConfigurationError(f"{type(error).__name__}: {error}") from error
     steps = hastened(network)
-    averaged = _averaged(network, math.ceil(len(training) / config.batch_size)) if config.averaging == "ema" else None
-    judged = network if averaged is None else averaged.module
+    epoch_steps = math.ceil(len(training) / config.batch_size)
+    averaged = copy.deepcopy(network) if config.averaging == "ema" else None
+    judged = network if averaged is None else averaged
     progress = _resume(folder, config, network, optimizer, averaged)
     yield from progress.results
 
@@ -245,7 +246,7 @@ def train(
             total_weight += weight
             optimizer.step()
             if averaged is not None:
-                averaged.update_parameters(network)
+                _average(averaged, network, (epoch - 1) * epoch_steps + step, epoch_steps)
         train_loss = (total_loss / total_weight).item()
         trained = time.perf_counter()
 
@@ -386,19 +387,22 @@ def _learning_rate(config: TrainingConfig, epochs: float) -> float:
     return config.learning_rate * risen * (1 + math.cos(math.pi * epochs / config.epochs)) / 2
 
 
-def _averaged(network: nn.Module, steps: int) -> AveragedModel:
-    """A moving average of a network, its batch statistics too, that reaches back about two epochs of so many steps.
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, count: int, steps: int) -> None:
+    """Takes a network after a step into its moving average, batch statistics too.
 
-    At the start, where weights change most, it reaches back less: a tenth of the steps so far at most.
+    Args:
+        averaged: The average; changed in place.
+        network: The network.
+        count: Steps before this one.
+        steps: Of an epoch. The average reaches back about two of them, and less at the start, where weights change
+            most: a tenth of the steps so far.
     """
-
-    def average(before: torch.Tensor, now: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
-        if not before.is_floating_point():
-            return now  # a counter of batches
-        kept = min(1 - 1 / (2 * steps), (1 + int(count)) / (10 + int(count)))
-        return torch.lerp(now, before, kept)
-
-    return AveragedModel(network, avg_fn=average, use_buffers=True)
+    kept = min(1 - 1 / (2 * steps), (1 + count) / (10 + count)) if count else 0.0
+    now = network.state_dict()
+    for name, before in averaged.state_dict().items():
+        # A counter of batches has no mean. Nothing here waits for the device.
+        before.copy_(torch.lerp(now[name], before, kept) if before.is_floating_point() and count else now[name])
 
 
 def _normalise(images: torch.Tensor, mean: float, std: float) -> torch.Tensor:
@@ -439,7 +443,7 @@ def _save_last(
     config: TrainingConfig,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    averaged: AveragedModel | None,
+    averaged: nn.Module | None,
     progress: _Progress,
 ) -> None:
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -463,18 +467,22 @@ def set_aside(folder: Path) -> None:
         (folder / LAST).replace(folder / PREVIOUS)
 
 
+_USUAL = {column.name: column.default for column in fields(TrainingConfig) if column.default is not MISSING}
+
+
 def _resume(
     folder: Path,
     config: TrainingConfig,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    averaged: AveragedModel | None,
+    averaged: nn.Module | None,
 ) -> _Progress:
     """Loads the newest checkpoint of this very configuration that can be read; without one nothing has been done."""
     for name in (LAST, PREVIOUS):
         with suppress(FileNotFoundError, ValueError):
             tensors, metadata = checkpoint.read(folder / name)
-            if metadata["config"] == plain(config):
+            # One that was written before there was a field is of a training that had its usual value.
+            if {**_USUAL, **metadata["config"]} == plain(config):
                 return _load(tensors, metadata["results"], network, optimizer, averaged)
     return _Progress()
 
@@ -484,7 +492,7 @@ def _load(
     rows: list[dict[str, Any]],
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    averaged: AveragedModel | None,
+    averaged: nn.Module | None,
 ) -> _Progress:
     network.load_state_dict(_with_prefix(tensors, "network."))
     if averaged is not None:
@@ -505,7 +513,7 @@ def _load(
         for row, logits, other in zip(rows, tensors["logits"].numpy(), known, strict=True)
     )
     best_epoch = max(result.epoch for result in results if result.improved)
-    judged = "network." if averaged is None else "averaged.module."
+    judged = "network." if averaged is None else "averaged."
     best = _with_prefix(tensors, judged if best_epoch == len(results) else "best.")
     return _Progress(results, best_epoch, best)
 

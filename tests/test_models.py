@@ -1,6 +1,7 @@
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,8 +9,9 @@ from torchvision.models import resnet50 as torchvision_resnet50
 
 import models
 from data.faults import InputError
+from data.recipe import RECIPES
 from models import ARCHITECTURES, resnet50
-from models.layers import ACTIVATIONS
+from models.layers import ACTIVATIONS, NORMALISATIONS, Equalise, GlobalAverage, Standardise
 from sweep import space
 
 
@@ -64,6 +66,84 @@ def test_the_networks_are_those_of_the_issue():
     ]  # fmt: skip
 
 
+AVERAGED = {  # weights without a bias and batch normalisation, or weights with a bias; a number a map goes on
+    "cnn1": (12 * 9 + 24) + (20 * 12 * 9 + 40) + (32 * 20 * 9 + 64) + (2 * 32 + 2),
+    "cnn2": (16 * 25 + 32) + (16 * 16 * 25 + 32) + (32 * 16 * 9 + 64) + (32 * 32 * 9 + 64) + (64 * 32 * 9 + 128) + 130,
+    "cnn3": 320 + (64 * 32 * 9 + 64) + (128 * 64 * 9 + 128) + (128 * 128 + 128) + (2 * 128 + 2),
+}
+
+
+@pytest.mark.parametrize("arch", AVERAGED)
+@pytest.mark.parametrize("size", [32, 37])
+def test_averaged_maps_make_a_network_whose_size_is_no_matter_of_the_images(arch, size):
+    network = build(arch, size=size, pooling="average")
+    assert sum(parameter.numel() for parameter in network.parameters()) == AVERAGED[arch]
+    assert network(torch.rand(3, 1, size, size)).shape == (3, 2)
+
+
+def test_a_global_average_is_the_mean_of_each_map():
+    maps = torch.rand(3, 5, 7, 4)
+    assert torch.allclose(GlobalAverage()(maps), maps.double().mean((2, 3)).float())
+
+
+@pytest.fixture
+def films():
+    """Pictures of few grays, so that many pixels are alike."""
+    return torch.randint(0, 60, (4, 1, 24, 24), generator=torch.Generator().manual_seed(0)) / 255
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x**0.4, lambda x: 0.2 + 0.5 * x, lambda x: x.exp() - 3],
+    ids=["gamma", "light", "exponential"],
+)
+def test_equalised_only_which_pixel_is_brighter_matters(films, change):
+    layer = Equalise(0.5, 0.5)
+    assert torch.equal(layer(change(films)), layer(films))
+    assert not torch.equal(layer(1 - films), layer(films))
+
+
+def test_equalised_a_pixel_is_its_place_in_its_own_images_distribution(films):
+    flat = films.double().flatten(1).numpy()
+    shares = [[np.mean(image <= pixel) for pixel in image] for image in flat]
+    expected = (torch.tensor(shares).view_as(films) - 0.5) / 0.25
+    assert torch.allclose(Equalise(0.5, 0.25)(films), expected.float(), atol=1e-6)
+
+
+def test_standardised_neither_brightness_nor_contrast_matters(films):
+    layer, factors = Standardise(0.5, 0.25), torch.tensor([0.3, 0.8, 1.5, 4]).view(4, 1, 1, 1)
+    assert torch.allclose(layer(factors * films - 0.1), layer(films), atol=1e-4)
+    assert torch.allclose(layer(films).mean((1, 2, 3)), torch.zeros(4), atol=1e-5)  # .5 of a pixel
+    assert torch.allclose(layer(films).square().mean((1, 2, 3)), torch.ones(4), atol=1e-4)  # .25
+
+
+@pytest.mark.parametrize("gray", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("layer", "pixel"), [(Standardise, 0.5), (Equalise, 1.0)])
+def test_an_image_of_one_gray_stays_one(layer, pixel, gray):
+    got = layer(0.4, 0.2)(torch.full((2, 1, 24, 24), gray))
+    assert torch.allclose(got, torch.full_like(got, (pixel - 0.4) / 0.2), atol=1e-3)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("normalisation", "change"), [("image", lambda x: 0.1 + 0.6 * x), ("histogram", torch.sqrt)])
+def test_what_a_network_normalises_is_what_its_architecture_prepares(arch, normalisation, change, films):
+    architecture, films = ARCHITECTURES[arch], torch.cat([films, films.flip(2)], 3).repeat(1, 1, 2, 1)
+    torch.manual_seed(0)
+    network = build(arch, size=48, normalisation=normalisation).eval()
+    prepared, changed = ((images - architecture.mean) / architecture.std for images in (films, change(films)))
+    assert torch.allclose(network(prepared), network(changed), atol=1e-4)
+    first, *_ = network
+    assert isinstance(first, NORMALISATIONS[normalisation])
+    pixels = first(prepared) * architecture.std + architecture.mean
+    assert torch.allclose(pixels, NORMALISATIONS[normalisation](0.0, 1.0)(films), atol=1e-4)
+
+
+def test_a_recipe_is_the_architectures_own_or_a_named_one():
+    for architecture in ARCHITECTURES.values():
+        assert architecture.recipe("own") == architecture.augmentation
+        assert {name: architecture.recipe(name) for name in RECIPES} == RECIPES
+
+
 def test_the_table_is_section_2_1_of_the_report():
     assert {name: row.image_size for name, row in ARCHITECTURES.items()} == {
         "cnn1": 160, "cnn2": 160, "cnn3": 150, "resnet50": 224,
@@ -88,6 +168,7 @@ def test_the_table_can_be_read_without_torch():
 
 def test_the_space_offers_what_the_networks_have():
     assert set(space.ACTIVATIONS) == set(ACTIVATIONS)
+    assert space._WORDS["normalisation"] == ("fixed", *NORMALISATIONS)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])

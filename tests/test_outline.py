@@ -55,6 +55,29 @@ def test_what_follows_a_layer_is_part_of_it():
     assert not any("dropout" in row.detail for row in outline(sketch("cnn1", 64), 64))
 
 
+@pytest.mark.parametrize(("normalisation", "said"), [("image", "standardised"), ("histogram", "histogram equalised")])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_normalisation_is_said_of_the_input_and_changes_no_other_row(arch, normalisation, said):
+    first, *others = outline(sketch(arch, 64, normalisation=normalisation), 64)
+    assert first == Layer("Input", "input", said, (1, 64, 64), 0)
+    assert others == list(outline(sketch(arch, 64), 64)[1:])
+
+
+@pytest.mark.parametrize(("arch", "maps", "after"), [("cnn1", 32, [2]), ("cnn2", 64, [2]), ("cnn3", 128, [128, 2])])
+def test_a_global_average_has_a_row_between_maps_and_vectors(arch, maps, after):
+    rows, network = outline(sketch(arch, 64, pooling="average"), 64), sketch(arch, 64, pooling="average")
+    shapes = [row.output for row in rows]
+    place = shapes.index((maps,))
+    assert (rows[place].name, rows[place].kind, rows[place].parameters) == ("Global average", "pooling", 0)
+    assert [len(shape) for shape in shapes[:place]] == [3] * place
+    assert shapes[place + 1 :] == [(length,) for length in after]
+    assert sum(row.parameters for row in rows) == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_resnet50_averages_anyway():
+    assert outline(sketch("resnet50", 64, pooling="average"), 64) == outline(sketch("resnet50", 64), 64)
+
+
 def test_resnet50_is_drawn_in_stages():
     rows = outline(sketch("resnet50", 224, activation="silu"), 224)
     stem = "conv 64 of 7 x 7, stride 2, batch norm, ReLU, max pool 3 x 3, stride 2"

@@ -29,6 +29,7 @@ from PIL import Image
 from torch import nn
 
 from models import ARCHITECTURES
+from models.layers import NORMALISATIONS
 from sweep.stores.registry import Example, Version, export_network, load, register
 from sweep.stores.tracking import Tracking
 from tests.served import (
@@ -93,6 +94,25 @@ def test_three_classes_answer_the_likeliest(tracking: Tracking, client: MlflowCl
     assert set(answer["threshold"]) == {None}
     with pytest.raises(MlflowException, match="more than two classes"):
         model.predict(rows, params={"threshold": 0.5})
+
+
+@pytest.mark.parametrize("normalisation", list(NORMALISATIONS))
+def test_what_a_network_does_to_each_image_is_served_too(normalisation: str, tracking: Tracking, client: MlflowClient):
+    torch.manual_seed(0)
+    network = ARCHITECTURES["cnn1"].build("relu", 0.2, 2, SIZE, normalisation, "average")
+    for _ in range(20):  # so that batch normalisation knows what it is given, and images differ
+        network.train()((torch.rand(8, 1, SIZE, SIZE) - 0.4) / 0.2)
+    spec = new_spec(tracking, name=f"served-{normalisation}")
+    version = register(client, spec, network, example(network))
+    model = load_model(client.get_model_version_download_uri(spec.name, version.version))
+    images = [picture(seed) for seed in range(9)]
+
+    answer = model.predict(pd.DataFrame({"image": [text(image) for image in images]}), params={"heatmap": True})
+
+    expected = probabilities(network, images)
+    np.testing.assert_allclose(answer[["probability_NORMAL", "probability_PNEUMONIA"]], expected, rtol=0, atol=1e-5)
+    assert np.ptp(expected[:, 1]) > 1e-3
+    assert [Image.open(io.BytesIO(base64.b64decode(map_))).size for map_ in answer["heatmap"]] == [(30, 20)] * 9
 
 
 @pytest.mark.parametrize(
@@ -207,12 +227,22 @@ def test_the_heat_is_where_the_evidence_is(tracking: Tracking, client: MlflowCli
     assert np.abs(redness[10:, 10:]).max() <= 3  # a ring of the interpolation is left
 
 
-@pytest.mark.parametrize("arch", list(ARCHITECTURES))
-def test_grad_cam_is_the_gradient_of_the_last_maps(arch: str, tracking: Tracking, client: MlflowClient):
+@pytest.mark.parametrize(
+    ("arch", "normalisation", "pooling"),
+    [
+        *((arch, "fixed", "own") for arch in ARCHITECTURES),
+        ("cnn1", "fixed", "average"),
+        ("cnn2", "image", "average"),
+        ("cnn3", "histogram", "average"),
+    ],
+)
+def test_grad_cam_is_the_gradient_of_the_last_maps(
+    arch: str, normalisation: str, pooling: str, tracking: Tracking, client: MlflowClient
+):
     """Against the same computed by hooks in the network itself, which the exported program has none of."""
     options = {"weights": None, "finetune": "all"} if arch == "resnet50" else {}
     torch.manual_seed(0)
-    network = ARCHITECTURES[arch].build("relu", 0.2, 2, 64, **options).eval()
+    network = ARCHITECTURES[arch].build("relu", 0.2, 2, 64, normalisation, pooling, **options).eval()
     maps: list[torch.Tensor] = []
     hooks = [
         module.register_forward_hook(lambda _, __, out: maps.append(out))
@@ -228,7 +258,8 @@ def test_grad_cam_is_the_gradient_of_the_last_maps(arch: str, tracking: Tracking
     expected = torch.relu((gradient.mean((2, 3), keepdim=True) * last).sum(1)).detach()
     expected = (expected / expected.amax((1, 2), keepdim=True).clamp_min(1e-12)).numpy()
     example_ = _bare_example(network, 64)
-    spec = new_spec(tracking, name=f"cam-{arch}", image_size=64, mean=0.0, std=1.0)
+    name = f"cam-{arch}-{normalisation}-{pooling}"
+    spec = new_spec(tracking, name=name, image_size=64, mean=0.0, std=1.0)
     classifier = load(client, register(client, spec, network, example_))
 
     heat = classifier.heat(pixels)

@@ -7,7 +7,7 @@ from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.published import ROWS
 from sweep.settings import Settings, check, check_folder
-from sweep.space import SPACES, Choice, Range, largest_batch, study_space
+from sweep.space import LEVERS, SPACES, Choice, Range, decided, largest_batch, layout, study_space
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -39,6 +39,31 @@ def test_fixing_and_searching_change_the_space():
     assert largest_batch(space) == 128
 
 
+def test_levers_are_fixed_and_searched_like_the_five_and_are_in_no_space_unasked():
+    space = study_space(
+        "cnn1",
+        fix=["pooling=average", "schedule=cosine", "averaging=ema"],
+        search=["augmentation=own,both", "normalisation=fixed,image,histogram", "label_smoothing=0..0.2"],
+    )
+    assert {name: space[name] for name in LEVERS} == {
+        "augmentation": Choice(("own", "both")),
+        "normalisation": Choice(("fixed", "image", "histogram")),
+        "pooling": Choice(("average",)),
+        "label_smoothing": Range(0.0, 0.2),
+        "averaging": Choice(("ema",)),
+        "schedule": Choice(("cosine",)),
+    }
+    assert decided(space) == {"pooling": "average", "schedule": "cosine", "averaging": "ema"}
+    assert not any(SPACES[arch].keys() & LEVERS.keys() for arch in ARCHITECTURES)
+    for name, usual in LEVERS.items():  # what nobody asks for can be asked for
+        assert study_space("cnn1", fix=[f"{name}={usual}"])[name] == Choice((usual,))
+
+
+def test_the_layout_of_a_network_is_what_its_run_says_or_as_usual():
+    assert layout({}) == {"normalisation": "fixed", "pooling": "own"}
+    assert layout({"pooling": "average", "dropout": "0.1"}) == {"normalisation": "fixed", "pooling": "average"}
+
+
 @pytest.mark.parametrize(
     ("option", "text", "said"),
     [
@@ -51,6 +76,16 @@ def test_fixing_and_searching_change_the_space():
         ("fix", "learning_rate=nan", "not above 0"),
         ("fix", "dropout=1", "not from 0 to below 1"),
         ("fix", "dropout=much", "is no number"),
+        ("fix", "augmentation=all", "'all' is none of own, none, position, light, both"),
+        ("fix", "normalisation=clahe", "'clahe' is none of fixed, image, histogram"),
+        ("fix", "pooling=max", "'max' is none of own, average"),
+        ("fix", "averaging=swa", "'swa' is none of none, ema"),
+        ("fix", "schedule=step", "'step' is none of constant, cosine"),
+        ("fix", "label_smoothing=1", "1 is not from 0 to below 1"),
+        ("fix", "label_smoothing=nan", "nan is not from 0 to below 1"),
+        ("search", "pooling=own..average", "pooling has no order; list its values, such as pooling=own,average"),
+        ("search", "label_smoothing=-0.1..0.1", "-0.1 is not from 0 to below 1"),
+        ("search", "colour=red,blue", "there are activation, .*, dropout, augmentation, .*, schedule"),
         ("search", "learning_rate=2..1", "the lower end 2 is not below the upper end 1"),
         ("search", "dropout=0..0.5:log", "a logarithmic range starts above 0"),
         ("search", "dropout=0..0.5:cubic", "'cubic' is no scale"),

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from sweep.results.significance import another_run, holm, mcnemar, mean_gap
+from sweep.results.significance import another_run, holm, mcnemar, mean_gap, paired_gap
 from sweep.results.statistics import difference
 
 
@@ -160,3 +160,13 @@ def test_a_better_model_is_found():
     right = [(likely[:, 1] >= 0.5) == labels for likely in (ours, theirs)]
     assert mcnemar(right[0], right[1], names) < 0.01
     assert difference(labels, ours, theirs, names, "auroc").p < 0.01
+
+
+def test_a_paired_gap_is_students():
+    differences = [0.02, -0.01, 0.03, 0.015, 0.01]
+    found = paired_gap(differences)
+    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert (found.value, found.low, found.high) == pytest.approx((np.mean(differences), expected.low, expected.high))
+    for nothing_to_tell in ([0.1], [0.1, 0.1]):
+        assert paired_gap(nothing_to_tell).value == pytest.approx(0.1)
+        assert np.isnan(paired_gap(nothing_to_tell).low)

@@ -19,7 +19,7 @@ from data.cache import images_of
 from data.sources import open_source, read_phantom
 from data.splits import split_source
 from models import ARCHITECTURES
-from models.layers import Dropout, hastened
+from models.layers import NORMALISATIONS, Dropout, hastened
 from sweep import checkpoint, training
 from sweep.training import LAST, OPTIMIZERS, TrainingConfig, build_network, train
 
@@ -191,6 +191,18 @@ def test_the_watch_sees_what_waits():
 @pytest.mark.parametrize("arch", SMALL)
 def test_no_step_of_an_epoch_waits_for_the_device(arch, optimizer, precision, images, tmp_path):
     config = replace(CONFIG, arch=arch, optimizer=optimizer, precision=precision, dropout=0.5)
+    assert_nothing_waits(config, images, tmp_path)
+
+
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_no_step_waits_for_what_was_asked_for_beside_the_five(normalisation, averaging, images, tmp_path):
+    levers = {"augmentation": "both", "pooling": "average", "label_smoothing": 0.1, "schedule": "cosine"}
+    config = replace(CONFIG, arch="cnn3", normalisation=normalisation, averaging=averaging, **levers)
+    assert_nothing_waits(config, images, tmp_path)
+
+
+def assert_nothing_waits(config, images, folder):
     waits = []  # what has waited when each step begins
     with Watch() as watch:
 
@@ -198,7 +210,7 @@ def test_no_step_of_an_epoch_waits_for_the_device(arch, optimizer, precision, im
             waits.append(list(watch.waits))
             return False
 
-        list(train(config, images["train"], images["validation"], tmp_path, stop))
+        list(train(config, images["train"], images["validation"], folder, stop))
     assert len(waits) == 5
     assert waits[-1] == waits[0]  # from the first step's beginning to the last one's
     assert watch.waits.count("_local_scalar_dense") - waits[-1].count("_local_scalar_dense") <= 4  # the epoch's sums

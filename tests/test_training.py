@@ -1,5 +1,5 @@
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from data.sources import open_source
 from data.splits import split_source
 from models import ARCHITECTURES
 from sweep import checkpoint, space, training
+from sweep.record import config_of
 from sweep.training import (
     BEST,
     LAST,
@@ -93,20 +94,60 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(optimizer, p
     config = replace(CONFIG, arch="cnn2", optimizer=optimizer, dropout=0.5, precision=precision)
     whole = run(config, images, tmp_path / "whole")
     interrupted(config, images, tmp_path / "cut")
-    rest = run(config, images, tmp_path / "cut")
+    goes_on_as(whole, config, images, tmp_path)
+
+
+def goes_on_as(whole, config, images, folder):
+    """Resumes the training in `cut` after its first epoch; its numbers and files are those of the one in `whole`."""
+    rest = run(config, images, folder / "cut")
     assert [result.epoch for result in rest] == [1, 2, 3]
     assert [result.repeated for result in rest] == [True, False, False]
     assert all(same(ours, theirs) for ours, theirs in zip(rest, whole, strict=True))
     for name in (LAST, BEST):
-        for key, tensor in state(tmp_path / "whole", name).items():
-            assert torch.equal(tensor, state(tmp_path / "cut", name)[key]), key
+        ours, theirs = state(folder / "cut", name), state(folder / "whole", name)
+        assert ours.keys() == theirs.keys()
+        for key, tensor in theirs.items():
+            assert torch.equal(tensor, ours[key]), key
 
 
-def test_patience_counts_across_an_interruption(images, tmp_path, monkeypatch):
+LEVERS = {
+    "augmentation": "both",
+    "normalisation": "image",
+    "pooling": "average",
+    "label_smoothing": 0.1,
+    "averaging": "ema",
+    "schedule": "cosine",
+}
+
+
+@pytest.mark.parametrize("how", ["died", "stopped"])
+@pytest.mark.parametrize(
+    ("arch", "changes"),
+    [("cnn1", {"averaging": "ema"}), ("cnn2", LEVERS), ("cnn3", {**LEVERS, "normalisation": "histogram"})],
+    ids=["averaged", "all", "equalised"],
+)
+def test_with_levers_too_it_goes_on_bit_for_bit_and_keeps_what_it_validated(how, arch, changes, images, tmp_path):
+    config = replace(CONFIG, arch=arch, dropout=0.5, **changes)
+    whole = run(config, images, tmp_path / "whole")
+    if how == "died":
+        interrupted(config, images, tmp_path / "cut")
+    else:
+        steps = iter(range(99))  # five an epoch
+        assert len(run(config, images, tmp_path / "cut", stop=lambda: next(steps) == 7)) == 1
+    goes_on_as(whole, config, images, tmp_path)
+    best = restore(tmp_path / "cut" / BEST)
+    assert best.config == config
+    assert np.array_equal(best.validation_logits, whole[best.epoch - 1].validation_logits)
+    assert np.allclose(predict(best.network, best.config, images["validation"]), best.validation_logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_patience_counts_across_an_interruption(epochs, averaging, images, tmp_path, monkeypatch):
     losses = iter([0.5, 0.6, 0.7, 0.8])
     script_validation_losses(monkeypatch, losses)
-    config = replace(CONFIG, epochs=6, patience=2)
-    interrupted(config, images, tmp_path, epochs=2)
+    config = replace(CONFIG, epochs=6, patience=2, averaging=averaging)
+    interrupted(config, images, tmp_path, epochs=epochs)
     results = run(config, images, tmp_path)
     assert [result.epoch for result in results] == [1, 2, 3]
     best = restore(tmp_path / BEST)
@@ -158,11 +199,12 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(images, tmp_path, mon
     assert [result.repeated for result in rest] == [True, False, False]
 
 
-def test_gradients_of_a_batch_add_up_over_its_parts(images, tmp_path, monkeypatch):
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_gradients_of_a_batch_add_up_over_its_parts(label_smoothing, images, tmp_path, monkeypatch):
     # Batch normalisation sees the parts; without it nothing but rounding may differ.
     layers = lambda config: torch.nn.Sequential(torch.nn.Conv2d(1, 4, 5, 5), torch.nn.Flatten(), torch.nn.Linear(64, 2))  # noqa: E731
     monkeypatch.setattr(training, "build_network", layers)
-    config = replace(CONFIG, optimizer="sgd", learning_rate=1e-2)
+    config = replace(CONFIG, optimizer="sgd", learning_rate=1e-2, label_smoothing=label_smoothing)
     whole = run(config, images, tmp_path / "whole")
     parts = run(replace(config, micro_batch=7), images, tmp_path / "parts")
     for ours, theirs in zip(parts, whole, strict=True):
@@ -223,6 +265,90 @@ def test_classes_weigh_as_in_section_2_3_of_the_report():
     labels = np.repeat([0, 1], [1341, 3875])
     weights = training._class_weights(labels, 2)
     assert weights.tolist() == pytest.approx([5216 / (1341 * 2), 5216 / (3875 * 2)])
+
+
+def test_a_training_of_which_nobody_asks_more_is_the_reports():
+    assert replace(CONFIG, **space.LEVERS) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("lever", "value"), [*LEVERS.items(), ("normalisation", "histogram"), ("augmentation", "none")], ids=str
+)
+def test_no_lever_is_without_effect(lever, value, images, tmp_path):
+    usual, changed = (
+        run(replace(CONFIG, epochs=1, **change), images, tmp_path / str(len(change)))[0]
+        for change in ({}, {lever: value})
+    )
+    assert not np.array_equal(usual.validation_logits, changed.validation_logits)
+    assert (usual.train_loss == changed.train_loss) == (lever == "averaging")  # which leaves the steps as they are
+
+
+def test_an_average_of_weights_is_the_one_computed_by_hand(images, tmp_path):
+    """With a step an epoch, so that every checkpoint shows what a step made of the weights."""
+    config = replace(CONFIG, batch_size=len(images["train"]), epochs=11, learning_rate=1e-2, averaging="ema")
+    averages = []
+    for done, _ in enumerate(train(config, images["train"], images["validation"], tmp_path)):
+        tensors = state(tmp_path)
+        now = {key.removeprefix("network."): tensors[key].double() for key in tensors if key.startswith("network.")}
+        before = averages[-1] if averages else now
+        kept = min(0.5, (1 + done) / (10 + done))  # a half where an epoch has one step; less at the start
+        averages.append({name: kept * before[name] + (1 - kept) * tensor for name, tensor in now.items()})
+        for name, tensor in now.items():  # statistics of batches too, of which only the counter is no mean
+            expected = tensor if name.endswith("num_batches_tracked") else averages[-1][name]
+            assert torch.allclose(tensors[f"averaged.{name}"].double(), expected, atol=1e-6), name
+    assert len(averages) == 11
+    assert not torch.allclose(now["0.weight"], averages[-1]["0.weight"], atol=1e-3)
+    best = restore(tmp_path / BEST)
+    for name, parameter in best.network.named_parameters():
+        assert torch.allclose(parameter.double(), averages[best.epoch - 1][name], atol=1e-6), name
+
+
+def rates_of(config, images, folder, monkeypatch):
+    """The learning rate of every step."""
+    rates = []
+
+    class Noting(torch.optim.SGD):
+        def step(self, closure=None):
+            rates.extend(group["lr"] for group in self.param_groups)
+            return super().step(closure)
+
+    monkeypatch.setitem(OPTIMIZERS, "sgd", Noting)
+    run(replace(config, optimizer="sgd"), images, folder)
+    return rates
+
+
+def test_a_rate_is_constant_or_rises_for_half_an_epoch_and_falls_to_nothing(images, tmp_path, monkeypatch):
+    config = replace(CONFIG, batch_size=8, epochs=4)
+    assert rates_of(config, images, tmp_path / "constant", monkeypatch) == [1e-3] * 4 * 17
+    rates = rates_of(replace(config, schedule="cosine"), images, tmp_path / "cosine", monkeypatch)
+    assert len(rates) == 4 * 17
+    risen = rates.index(max(rates))
+    assert 8 <= risen <= 9  # of the 17 steps of an epoch
+    assert rates[: risen + 1] == sorted(rates[: risen + 1])
+    assert rates[risen:] == sorted(rates[risen:], reverse=True)
+    assert 0 < rates[0] < 0.05e-3
+    assert 0.9e-3 < rates[risen] <= 1e-3
+    assert rates[2 * 17] == pytest.approx(0.5e-3)  # half of it at half-time
+    assert 0 < rates[-1] < 0.01e-3
+
+
+def test_smoothed_labels_are_for_training_alone(images, tmp_path):
+    (result,) = run(replace(CONFIG, epochs=1, label_smoothing=0.3), images, tmp_path)
+    weights = training._class_weights(images["train"].labels, 2)
+    logits, labels = torch.from_numpy(result.validation_logits), torch.from_numpy(images["validation"].labels)
+    assert result.validation_loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels, weights).item())
+
+
+LEFT_OUT = ("options", "micro_batch", "stress")  # which a run says in a way of its own
+
+
+@pytest.mark.parametrize("changes", [{}, LEVERS], ids=["usual", "levers"])
+def test_what_a_run_says_of_itself_is_its_training_again(changes):
+    config = replace(CONFIG, **changes)
+    params = {name: str(value) for name, value in asdict(config).items() if name not in LEFT_OUT}
+    assert config_of(params, 2) == config
+    older = {name: text for name, text in params.items() if name not in space.LEVERS}  # of before there were any
+    assert config_of(older, 2) == CONFIG
 
 
 def test_bfloat16_trains_to_about_the_same_place(images, tmp_path):

@@ -142,12 +142,13 @@ class Results:
     pages: Mapping[str, str]
 
 
-def collect(store: Path, experiment: str) -> None:
+def collect(store: Path, experiment: str, place: Path = PLACE) -> None:
     """Copies what the page needs out of a directory where studies ran.
 
     Args:
         store: The directory.
         experiment: Of the studies.
+        place: Where the copy goes.
     """
     tracking = open_tracking(f"sqlite:///{store / 'mlflow.db'}", experiment)
     rows: list[dict[str, Any]] = []
@@ -160,9 +161,9 @@ def collect(store: Path, experiment: str) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 path = tracking.fetch(run.run_id, file, Path(folder))
                 about["pages"][kind] = path.read_text() if path else ""
-    PLACE.mkdir(exist_ok=True)
-    pd.DataFrame(rows).to_parquet(PLACE / TRIALS, index=False, compression="zstd")
-    (PLACE / STUDIES).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+    place.mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_parquet(place / TRIALS, index=False, compression="zstd")
+    (place / STUDIES).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
 def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:

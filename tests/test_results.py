@@ -1,0 +1,100 @@
+"""RESULTS.md is what the kept figures give, and they are what the stores hold."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from benchmarks.results.kept import PLACE, STUDIES, TRIALS, Images, Kept, Trial, collect, read
+from benchmarks.results.page import page
+from benchmarks.results.searching import agreement, bought, chosen, ways
+from benchmarks.tables import ROOT
+from tests.test_sweep import runs_of, sweep
+
+IMAGES = Images(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]))
+
+
+def trial(number, value, gaps, state="COMPLETE", **kept):
+    """A trial worth `value`, whose logits of the test images differ by `gaps`."""
+    logits = np.stack([np.zeros(4), np.array(gaps, dtype=float)], axis=1)
+    said = IMAGES.predictions(logits) if state == "COMPLETE" else None
+    history = ({"epoch": 1, "epoch_seconds": 1.0, "val/auroc": value or 0.0, "val/loss": 1 - (value or 0.0), **kept},)
+    worth = value if state == "COMPLETE" else None
+    return Trial(number, state, "", {}, number, worth, 1, history, 1.0, said, said)
+
+
+def study(*trials, metric="val/auroc"):
+    return Kept("cnn1", {"metric": metric, "arch": "cnn1"}, {}, trials)
+
+
+GOOD, FAIR, BAD = (-1, -1, 1, 1), (-1, 1, 1, 1), (1, 1, -1, -1)
+
+
+def test_the_choice_is_validations_the_first_of_equals_and_never_a_pruned_one():
+    trials = [trial(0, 0.9, GOOD), trial(1, 0.95, BAD), trial(2, 0.95, GOOD), trial(3, 0.99, GOOD, "PRUNED")]
+    assert study(*trials).best.number == 1
+    assert chosen(study(*trials), trials[:1]).number == 0
+    assert chosen(study(*trials), trials[3:]) is None
+    assert study(*trials, metric="val/loss").best.number == 0
+
+
+def test_more_trials_never_choose_worse_on_validation_and_test_may_say_otherwise():
+    trials = [trial(number, 0.5 + number / 100, BAD if number == 9 else GOOD) for number in range(10)]
+    few, many = bought(study(*trials), (5, 10))
+    assert few.value < many.value == pytest.approx(0.59)
+    assert (many.accuracy, many.auroc, many.within) == (0.0, 0.0, 1.0)
+    assert few.accuracy > 0
+    assert bought(study(*trials), (11,)) == []
+
+
+def test_two_searches_of_everything_agree_and_small_ones_seldom_do():
+    trials = [trial(number, 0.5 + number / 100, GOOD) for number in range(20)]
+    assert agreement(study(*trials), 20) == (1.0, 0.0)
+    assert agreement(study(*trials), 3)[0] < 0.5
+
+
+def test_a_way_to_choose_is_judged_by_how_it_orders_trials():
+    trials = [
+        trial(number, value, gaps, **{"val/balanced_accuracy": 1 - value})
+        for number, (value, gaps) in enumerate([(0.9, GOOD), (0.8, FAIR), (0.7, BAD)])
+    ]
+    found = {way.name: way for way in ways([study(*trials)])}
+    assert found.keys() == {"AUROC", "loss", "balanced accuracy"}  # these trials were not stressed
+    assert found["AUROC"].with_accuracy == pytest.approx(1.0)
+    assert found["balanced accuracy"].with_accuracy == pytest.approx(-1.0)
+    assert found["loss"].picks[0].number == 0
+    assert found["balanced accuracy"].picks[0].number == 2
+
+
+def test_the_page_is_what_the_kept_figures_give():
+    assert (ROOT / "RESULTS.md").read_text() == page(read())
+
+
+def test_what_is_kept_is_small_and_names_no_image_and_no_place():
+    content = (PLACE / STUDIES).read_text()
+    assert sum(path.stat().st_size for path in PLACE.iterdir()) < 4_000_000
+    assert {path.name for path in PLACE.iterdir()} == {TRIALS, STUDIES}
+    for text in (content, (PLACE / TRIALS).read_bytes().decode("latin-1")):
+        assert not re.search(r"\.jpe?g|person\d|/(?:home|root|tmp|work|Users)/", text)
+
+
+def test_what_is_kept_is_what_the_stores_hold(pictures, tmp_path):
+    asked = ("--arch", "cnn3", "--data", pictures, "--trials", 2, "--epochs", 1, "--image-size", 24, "--workers", 2)
+    for arguments in ((*asked, "--search", "batch_size=16,32"), ("compare",)):
+        done = sweep(tmp_path, *arguments)
+        assert done.returncode == 0, done.stderr
+    collect(tmp_path, "blob-pictures", tmp_path / "kept")
+    found = read(tmp_path / "kept")
+    (kept,) = found.studies.values()
+    assert kept.name == "cnn3"
+    assert len(kept.trials) == 2
+    runs = runs_of(tmp_path)[1]
+    for one in kept.trials:
+        run = runs[f"cnn3-{one.number:03d}"]
+        prefix = "test" if one is kept.best else "audit"
+        for name in ("accuracy", "auroc"):
+            assert one.tested[name] == pytest.approx(run.data.metrics[f"{prefix}/{name}"], abs=1e-9)
+            assert one.validated[name] == pytest.approx(one.kept[f"val/{name}"], abs=1e-6)
+    assert found.pages["comparison"].startswith("# ")
