@@ -57,7 +57,9 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
         for metric in ("val/auroc", "val/loss", "train/loss", "images_per_second"):
             logged = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric)]
             assert sorted(logged) == [(row["epoch"], row[metric]) for row in history], (run.info.run_name, metric)
-        assert {epoch: row["val/auroc"] for epoch, row in enumerate(history, 1)} == trial.intermediate_values
+        assert {
+            epoch: row[parent.data.params["metric"]] for epoch, row in enumerate(history, 1)
+        } == trial.intermediate_values
         files = {entry.path for entry in client.list_artifacts(run.info.run_id)}
         assert files >= ({"figures", "checkpoint", "predictions"} if state == "COMPLETE" else {"figures"})
 

@@ -27,6 +27,7 @@ from sweep.stores.tracking import Run, Tracking, open_tracking
 
 PLACE = Path(__file__).parents[2] / "mlruns.example" / "results"
 TRIALS, STUDIES = "trials.parquet", "studies.json"
+SEEDS = "-seeds"  # how studies of a winner's other seeds are called; thresholds are tried on these
 CLASSES = ("NORMAL", "PNEUMONIA")
 PAGES = {"comparison": "comparison.md", "replication": "replication.md"}  # kind of run -> its artifact
 
@@ -63,8 +64,8 @@ class Trial:
         best_epoch: Whose weights were kept, from 1.
         history: Metrics by epoch.
         seconds: All of its epochs.
-        on_validation: What it said of the validation images; None where nothing was kept.
-        on_test: Likewise of the test images.
+        on_validation: What it said of the validation images; None where nothing was kept, and of other seeds alone.
+        on_test: What it said of the test images; None where nothing was kept.
     """
 
     number: int
@@ -90,11 +91,10 @@ class Trial:
         assert self.on_test is not None
         return all_scores(self.on_test.labels, self.on_test.likely())
 
-    @cached_property
+    @property
     def validated(self) -> dict[str, float]:
         """Its validation scores at a threshold of 0.5."""
-        assert self.on_validation is not None
-        return all_scores(self.on_validation.labels, self.on_validation.likely())
+        return {key.removeprefix("val/"): value for key, value in self.kept.items() if key.startswith("val/")}
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,8 @@ def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: 
             continue
         run = runs.get(trial.number)
         found = {} if run is None or trial.state != "COMPLETE" else dict(_predictions(run, tracking))
+        if not noted["name"].endswith(SEEDS):
+            found.pop("validation", None)  # its scores are in the history, and git keeps what it has once seen
         for part, key in (("validation", split), ("test", "all")):
             if part in found:
                 about[part].setdefault(key, _images(found[part]))
