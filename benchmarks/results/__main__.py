@@ -53,7 +53,7 @@ RESNET50 = (
     *("--fix", "optimizer=adamw", "--search", "learning_rate=1e-4..1e-3:log", "--search", "batch_size=32,64"),
     *("--search", "augmentation=own,wide", "--fix", "normalisation=image", "--fix", "schedule=cosine"),
 )
-SEEDS, FEWER, SPLITS, LARGER = 5, 3, 3, 96
+SEEDS, SPLITS, LARGER = 5, 3, 96
 
 
 def main(
@@ -83,7 +83,7 @@ def commands(store: Path) -> Iterator[list[str]]:
         yield ["--arch", arch, "--trials", "30", *CHOOSING, *_each("--search", LEVERS), *SIZE]
     yield ["compare", "--seeds", str(SEEDS)]
     arch, winner = best_of(store)
-    name = ("--study", f"pixels-{LARGER}", "--seeds", str(FEWER), "--image-size", str(LARGER))
+    name = ("--study", f"pixels-{LARGER}", "--seeds", str(SEEDS), "--image-size", str(LARGER))
     yield ["ablate", "--arch", arch, *winner, *CHOOSING, *name]
     for split in range(1, SPLITS + 1):
         name = ("--study", f"split-{split}", "--seeds", "1", "--split-seed", str(split))
