@@ -184,9 +184,9 @@ def _why(known: Sequence[Found]) -> str:
         before, after = np.mean(specific, axis=0)
         at = f"{one.arch} at {one.study.params['image_size']}"
         said.append(
-            f"{at}: AUROC {validation:.3f} on validation and {np.mean(one.test('auroc')):.3f} on test; of healthy lungs "
-            f"{before:.2f} are called so on validation and {after:.2f} on test, of pneumonias {recall:.2f} are found. "
-            f"With a threshold that test itself had chosen accuracy would be {ceiling:.3f}."
+            f"{at}: AUROC {validation:.3f} on validation and {np.mean(one.test('auroc')):.3f} on test; of healthy "
+            f"lungs {before:.2f} are called so on validation and {after:.2f} on test, of pneumonias {recall:.2f} are "
+            f"found. With a threshold that test itself had chosen accuracy would be {ceiling:.3f}."
         )
     return "Why the rest was missed:\n\n" + "\n".join(f"- {sentence}" for sentence in said)
 
