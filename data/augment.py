@@ -66,7 +66,7 @@ def draw(augmentation: Augmentation, count: int, size: int, generator: torch.Gen
     stretch = uniform(1 - augmentation.stretch, 1 + augmentation.stretch)
     matrix = affine_matrix(angle, shear, scale, shift, drop)
     if augmentation.stretch:
-        matrix[:, 0] /= stretch[:, None]  # after the rest, so that it is the film that is squeezed, not the patient
+        matrix[:, 0] /= stretch[:, None]  # like a mirror: the film itself is squeezed, before it is turned
     # The mirror is applied to the image before the warp, so it negates the coordinate that the warp looks up.
     for axis, flipped in enumerate(flips):
         matrix[flipped, axis] *= -1

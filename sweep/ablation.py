@@ -129,8 +129,10 @@ def log(arms: Sequence[Arm], plan: Plan, tracking: Tracking) -> tuple[str, list[
             f"# Changes of one configuration: {plan.full_name(planned)}",
             f"{planned.arch}, {', '.join(f'{name} {value}' for name, value in fixed.items())}; "
             f"{plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to {settings.epochs} epochs, "
-            f"patience {settings.patience}. Gains are means over seeds of the difference to the same seed without the "
-            "change, with 95 % intervals (Student's t). Test accuracy at a threshold of 0.5; nothing is chosen by it.",
+            f"patience {settings.patience}, split seed {settings.split_seed}. Gains are means over seeds of the "
+            "difference to the same seed without the change, with 95 % intervals (Student's t); other patients are not "
+            "drawn. Each interval stands alone: of twenty changes that do nothing one seems to do something. "
+            "Validation judges, test can only object.",
             written(lines, metric),
         )
     )

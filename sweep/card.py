@@ -136,7 +136,11 @@ def _configuration(facts: Facts) -> str:
 
 
 def _training(facts: Facts) -> str:
-    columns = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc")
+    columns = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc"]
+    lowest = "validation loss"
+    if "val/stressed_loss" in facts.history[0]:
+        columns.insert(3, "val/stressed_loss")
+        lowest = "loss on the stressed validation images"
     step = -(-len(facts.history) // MOST_EPOCHS)
     shown = [row for row in facts.history if int(row["epoch"]) % step == 0 or int(row["epoch"]) in (1, facts.epoch)]
     rows = []
@@ -144,9 +148,6 @@ def _training(facts: Facts) -> str:
         kept = " (kept)" if row["epoch"] == facts.epoch else ""
         rows.append((f"{row['epoch']:.0f}{kept}", *(f"{row[name]:.4f}" for name in columns)))
     epochs = table(("epoch", *columns), rows)
-    lowest = (
-        "validation loss" if "val/stressed_loss" not in facts.history[0] else "loss on the stressed validation images"
-    )
     return f"{epochs}\n\nThe weights are those of epoch {facts.epoch}, which has the lowest {lowest}."
 
 

@@ -446,7 +446,9 @@ def ablate(
         str, typer.Option(help="Where resnet50 starts: imagenet, none, or a .safetensors or .pth file.")
     ] = "imagenet",
     finetune: Annotated[str, typer.Option(help=f"How much of resnet50 is trained: {', '.join(FINETUNE)}.")] = "all",
-    study: Annotated[str, typer.Option(help="Name of the study, after its architecture's.")] = "ablation",
+    study: Annotated[
+        str, typer.Option(help="Name of the study, after its architecture's. Other changes are another study.")
+    ] = "ablation",
     seed: Annotated[int, typer.Option(help="Decides every training's random draws.")] = 0,
     split_seed: Annotated[int, typer.Option(help="Decides which patients validate.")] = 0,
     workers: WorkersOption = None,

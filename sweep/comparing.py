@@ -1,4 +1,4 @@
-"""What `sweep replicate` and `sweep compare` do."""
+"""What `sweep replicate`, `sweep ablate` and `sweep compare` do."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
         display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(replicas)})
 
 
-def ablate(settings: Settings, written: Sequence[str], seeds: int, name: str, *, as_json: bool) -> None:
+def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *, as_json: bool) -> None:
     """Trains a configuration and its changes, and says which of them pay.
 
     Raises:
@@ -71,19 +71,18 @@ def ablate(settings: Settings, written: Sequence[str], seeds: int, name: str, *,
     terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
     with stoppable() as stopping:
         check(settings)
-        least = 2 if written else 1
+        least = 2 if changed else 1
         faults = [] if seeds >= least else [f"--seeds {seeds}: give {least} or more; one seed is one draw"]
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             faults.append(f"--study {name!r}: use letters, digits, '.', '_' and '-'")
         if faults:
             raise InputError(*faults)
-        from sweep.ablation import changes_of, plan_of_changes
+        from sweep.ablation import arms_of, changes_of, log, plan_of_changes
+        from sweep.listed import conclude_listed
 
-        changes = changes_of(settings.archs[0], written)
+        changes = changes_of(settings.archs[0], changed)  # before weights are looked for
         plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
         prepare(plan, folder, terminal, stopping)
-        from sweep.ablation import arms_of, log
-        from sweep.listed import conclude_listed  # seconds of imports, which wrong input need not wait for
         from sweep.running import run_plan
         from sweep.tables import ablation_view, tried_view
 

@@ -104,7 +104,7 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
             precision=params["precision"],
             weights=params.get("weights_file", params.get("weights", "none")),
             finetune=params.get("finetune", "all"),
-            fix=tuple(f"{name}={params.get(name, LEVERS.get(name))}" for name in names),
+            fix=tuple(f"{name}={params[name]}" for name in names),
             pruner="none",
             **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
             experiment=winner.tracking.experiment,

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from sweep.secrets import address, shown
 from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
+from sweep.space import FIVE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -317,7 +318,7 @@ def _study(progress: Progress) -> Group:
             f"{int(last['epoch']) if last else 0}/{progress.epochs}",
             f"{last[progress.metric]:.4f}" if last else "",
             f"{last['images_per_second']:,.0f}" if last else "",
-            *_params(running.asked.params),
+            *_five(running.asked.params),
         )
     if progress.best is not None:
         best = progress.best
@@ -326,11 +327,13 @@ def _study(progress: Progress) -> Group:
             str(best.best_epoch),
             f"{best.value:.4f}",
             "",
-            *_params(best.params),
+            *_five(best.params),
             style="green",
         )
     return Group(head, table)
 
 
-def _params(params: dict[str, Any]) -> list[str]:
-    return [f"{value:.3g}" if isinstance(value, float) else str(value) for value in params.values()]
+def _five(params: dict[str, Any]) -> list[str]:
+    """The hyperparameters that there is room for in 80 columns."""
+    values = (params[name] for name in FIVE)
+    return [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]

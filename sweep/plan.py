@@ -15,7 +15,7 @@ from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES
 from sweep.hardware import Machine, this_machine
-from sweep.settings import Settings, check, check_data
+from sweep.settings import STRESSED, Settings, check, check_data
 from sweep.space import Choice, Listed, Space, decided, layout
 
 # A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;
@@ -208,8 +208,9 @@ def disk_of(plan: Plan, study: PlannedStudy, *, resuming: bool = False) -> int:
 def estimate(plan: Plan, study: PlannedStudy) -> Estimate:
     """Measures the speed of a study's training for a moment and computes what the study will take."""
     speed = _speed(plan, study)
-    # Validation runs forward alone, which is a third of a training step.
-    epoch = len(plan.split.train) + len(plan.split.validation) / 3
+    # Validation runs forward alone, which is a third of a training step; stressed images are as many again.
+    passes = 2 if plan.settings.metric in STRESSED else 1
+    epoch = len(plan.split.train) + passes * len(plan.split.validation) / 3
     images = study.trials * plan.settings.epochs * epoch
     return Estimate(
         study.arch, parameters_of(plan, study), speed, images / (speed * plan.workers), disk_of(plan, study)

@@ -22,7 +22,7 @@ class Running:
         folder: Its checkpoints.
         started: On the monotonic clock, in seconds.
         history: A row of metrics an epoch.
-        best: The row of the epoch with the lowest validation loss.
+        best: The row of the epoch with the lowest validation loss, or stressed loss where that decides.
         best_logits: What the network said of the validation images then, float32 [N, classes].
         repeated: Epochs that came from the checkpoint of an earlier attempt.
         pruned: Whether it has been told to stop, and counts as ended.

@@ -195,9 +195,9 @@ def check(settings: Settings) -> None:
         want(value in allowed, f"{option} {value}: there is no such value; there are {', '.join(allowed)}")
     faults += _faults_of_the_cluster(settings)
     try:
-        # Every architecture has the same names and texts, so one stands for all and no fault is said twice.
-        study_space(next(iter(ARCHITECTURES)), settings.fix, settings.search)
-    except InputError as error:
+        for arch in settings.archs:
+            study_space(arch if arch in ARCHITECTURES else next(iter(ARCHITECTURES)), settings.fix, settings.search)
+    except InputError as error:  # nearly every fault is one for all of them, and is said once
         faults += error.faults
     if faults:
         raise InputError(*faults)

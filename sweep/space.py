@@ -106,6 +106,8 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) 
                     raise ValueError(f"write {name}=VALUE")
                 if name in seen:
                     raise ValueError(f"{name} is given twice")
+                if name == "pooling" and not ARCHITECTURES[arch].flattens:
+                    raise ValueError(f"{arch} averages its feature maps anyway")
                 seen.add(name)
                 space[name] = Choice((_value(name, written),)) if option == "--fix" else _domain(name, written)
             except ValueError as error:

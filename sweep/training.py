@@ -67,7 +67,7 @@ class TrainingConfig:
         dropout: Probability from 0 to 1.
         seed: Every random draw comes from it.
         epochs: Epochs at most.
-        patience: Epochs without a lower validation loss before the training stops; 0 trains all epochs.
+        patience: Epochs without a lower `EpochResult.judged_by` before the training stops; 0 trains all epochs.
         image_size: Side of the images, in pixels.
         classes: Number of logits.
         precision: `float32` or `bfloat16` for training steps; validation is always float32, as serving is.
@@ -174,7 +174,8 @@ def train(
 ) -> Iterator[EpochResult]:
     """Trains a network, an epoch for each step of the iterator; goes on from the folder's last checkpoint.
 
-    The lowest validation loss decides which weights are kept and, with patience, when to stop (report section 1.2).
+    The lowest validation loss, or that of the stressed images, decides which weights are kept and, with patience, when
+    to stop (report section 1.2).
     Classes weigh as in report section 2.3: images / (classes * images of the class), from the training labels.
 
     Args:
@@ -259,8 +260,9 @@ def train(
             )
             stressed_loss = functional.cross_entropy(stressed_logits, validation_labels, class_weights).item()
         if not all(math.isfinite(loss) for loss in (train_loss, validation_loss, stressed_loss or 0.0)):
+            stressed = "" if stressed_loss is None else f", stressed {stressed_loss}"
             raise NonFiniteLossError(
-                f"the loss is not finite in epoch {epoch} (train {train_loss}, validation {validation_loss})"
+                f"the loss is not finite in epoch {epoch} (train {train_loss}, validation {validation_loss}{stressed})"
             )
         result = EpochResult(
             epoch=epoch,
@@ -382,7 +384,7 @@ def _learning_rate(config: TrainingConfig, epochs: float) -> float:
     """The learning rate after so many epochs, parts of one too."""
     if config.schedule == "constant":
         return config.learning_rate
-    # A step before the end has moved on by half a step on average: neither the first nor the last one is at 0.
+    # A little above 0 at the very first step, which would otherwise be none.
     risen = min(1.0, (epochs + 0.01) / WARM_UP)
     return config.learning_rate * risen * (1 + math.cos(math.pi * epochs / config.epochs)) / 2
 

@@ -55,7 +55,7 @@ def test_a_change_that_is_none_or_has_too_large_batches_is_refused(pictures):
     assert said("pooling=own", "averaging=ema+pooling=average", "pooling=average+averaging=ema", "batch_size=9999") == [
         "--change pooling=own: that is the configuration itself",
         "--change pooling=average+averaging=ema: that is averaging=ema+pooling=average",
-        "--change batch_size=9999: the training set has 51 images",
+        "--change batch_size=9999: the training set has 136 images",
     ]
     assert changes_of("cnn3", ["learning_rate=1e+0"])[0].params == {"learning_rate": 1.0}
 

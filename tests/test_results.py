@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.results.kept import PLACE, STUDIES, TRIALS, Images, Kept, Trial, collect, read
 from benchmarks.results.page import page
-from benchmarks.results.searching import agreement, bought, chosen, ways
+from benchmarks.results.searching import bought, chosen, first, halves, ways
 from benchmarks.tables import ROOT
 from tests.test_sweep import runs_of, sweep
 
@@ -49,10 +49,21 @@ def test_more_trials_never_choose_worse_on_validation_and_test_may_say_otherwise
     assert bought(study(*trials), (11,)) == []
 
 
-def test_two_searches_of_everything_agree_and_small_ones_seldom_do():
-    trials = [trial(number, 0.5 + number / 100, GOOD) for number in range(20)]
-    assert agreement(study(*trials), 20) == (1.0, 0.0)
-    assert agreement(study(*trials), 3)[0] < 0.5
+def test_halves_of_a_search_have_no_trial_in_common_and_are_as_far_apart_as_their_choices():
+    def of(gaps_of_the_best):
+        trials = [trial(number, 0.5, GOOD) for number in range(8)]
+        return study(*trials, trial(8, 0.7, GOOD), trial(9, 0.6, gaps_of_the_best))
+
+    alike, apart = halves(of(GOOD)), halves(of(BAD))
+    assert alike.accuracy == alike.auroc == 0.0
+    # The best is in one half; the other has the second best in five of nine halvings, and a trial of 0.5 else.
+    assert alike.value == pytest.approx(0.1 * 5 / 9 + 0.2 * 4 / 9, abs=0.02)
+    assert apart.accuracy == pytest.approx(5 / 9, abs=0.1)
+
+
+def test_so_many_trials_of_a_search_are_its_first_pruned_ones_too():
+    trials = [trial(0, 0.6, GOOD), trial(1, 0.9, GOOD, "PRUNED"), trial(2, 0.7, BAD)]
+    assert [first(study(*trials), count).number for count in (1, 2, 3)] == [0, 0, 2]
 
 
 def test_a_way_to_choose_is_judged_by_how_it_orders_trials():

@@ -100,6 +100,12 @@ def test_what_cannot_be_searched_says_why(option, text, said):
     assert caught.value.faults[0].startswith(f"--{option} {text}: ")
 
 
+def test_resnet50_leaves_no_choice_of_pooling():
+    with pytest.raises(InputError, match="pooling=average: resnet50 averages its feature maps anyway"):
+        check(Settings(archs=("cnn1", "resnet50"), fix=("pooling=average",)))
+    check(Settings(archs=("cnn1",), fix=("pooling=average",)))
+
+
 def test_all_faults_come_in_one_message():
     settings = Settings(
         archs=("cnn9", "cnn1", "cnn1"),

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Annotated
 
 import typer
@@ -94,11 +95,17 @@ def commands(store: Path) -> Iterator[list[str]]:
 
 
 def best_of(store: Path) -> tuple[str, list[str]]:
-    """The small architecture whose search has the best value on validation, and its winner as options."""
+    """The small architecture whose winner is best on validation, a mean over its other seeds, and it as options."""
     found: dict[str, Study] = {study.name: study for study in stored_studies(f"sqlite:///{store / 'optuna.db'}")}
-    best = {arch: found[f"{EXPERIMENT}/{arch}"].best() for arch in SMALL}
-    arch, trial = max(((arch, trial) for arch, trial in best.items() if trial), key=lambda pair: pair[1].value or 0.0)
-    return arch, _each("--fix", [f"{name}={value}" for name, value in trial.params.items()])
+    winners = {arch: found[f"{EXPERIMENT}/{arch}"].best() for arch in SMALL}
+    known = {arch: winner for arch, winner in winners.items() if winner is not None}
+
+    def worth(arch: str) -> float:
+        seeds = found[f"{EXPERIMENT}/{arch}-{known[arch].number:03d}-seeds"]
+        return mean(trial.value for trial in seeds.trials() if trial.value is not None)
+
+    arch = max(known, key=worth)
+    return arch, _each("--fix", [f"{name}={value}" for name, value in known[arch].params.items()])
 
 
 def _each(option: str, values: list[str] | tuple[str, ...]) -> list[str]:

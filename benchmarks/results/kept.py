@@ -157,7 +157,7 @@ def collect(store: Path, experiment: str, place: Path = PLACE) -> None:
         _study(study, tracking, rows, about)
     for kind, file in PAGES.items():
         runs = tracking.search(f"tags.`sweep.kind` = '{kind}' and tags.`sweep.state` = 'COMPLETE'")
-        for run in runs[:1]:  # the latest
+        for run in runs[-1:]:  # the latest
             with tempfile.TemporaryDirectory() as folder:
                 path = tracking.fetch(run.run_id, file, Path(folder))
                 about["pages"][kind] = path.read_text() if path else ""
@@ -177,8 +177,8 @@ def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: 
     }
     split = noted["tags"]["sweep.split_digest"]
     for trial in study.trials():
-        if trial.state not in ("COMPLETE", "PRUNED", "FAIL"):
-            continue
+        if trial.state not in ("COMPLETE", "PRUNED"):
+            continue  # an attempt that failed; what came of its configuration is a trial of its own
         run = runs.get(trial.number)
         found = {} if run is None or trial.state != "COMPLETE" else dict(_predictions(run, tracking))
         if not noted["name"].endswith(SEEDS):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from scipy import stats
@@ -13,7 +12,8 @@ from benchmarks.results.kept import Kept, Trial
 
 BUDGETS = (5, 10, 20, 30)  # trials
 SHUFFLES = 5
-HALVES = 100
+HALVINGS = 200
+KIND = ("activation", "optimizer", "augmentation", "normalisation", "schedule")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Bought:
 
 def shuffled(study: Kept) -> list[list[Trial]]:
     """The study's trials in other orders; those that count towards `--trials` alone."""
-    counted = [trial for trial in study.trials if trial.state in ("COMPLETE", "PRUNED")]
+    counted = _counted(study)
     return [[counted[row] for row in np.random.default_rng(seed).permutation(len(counted))] for seed in range(SHUFFLES)]
 
 
@@ -59,6 +59,8 @@ def bought(study: Kept, budgets: Sequence[int] = BUDGETS) -> list[Bought]:
             continue
         picks = [(order[:budget], chosen(study, order[:budget])) for order in orders]
         known = [(seen, pick) for seen, pick in picks if pick is not None]
+        if len(known) < len(picks):
+            continue  # of some orders none of so few trials was complete
         accuracies = [pick.tested["accuracy"] for _, pick in known]
         best = [max(trial.tested["auroc"] for trial in seen if trial.on_test is not None) for seen, _ in known]
         found.append(
@@ -75,23 +77,55 @@ def bought(study: Kept, budgets: Sequence[int] = BUDGETS) -> list[Bought]:
     return found
 
 
-def agreement(study: Kept, budget: int) -> tuple[float, float]:
-    """How alike two searches of so many trials are, drawn from the study's own without looking at the order.
+@dataclass(frozen=True)
+class Halves:
+    """What two halves of a study's trials, drawn at random, choose: means over HALVINGS.
 
-    Returns:
-        How often both choose the same trial, and how far their choices' test accuracies are apart, on average.
+    Attributes:
+        alike: How often both choose the same value, by hyperparameter of KIND.
+        value: How far the chosen trials are apart in the study's metric.
+        accuracy: In test accuracy.
+        auroc: In test AUROC.
     """
-    counted = [trial for trial in study.trials if trial.state in ("COMPLETE", "PRUNED")]
-    random = np.random.default_rng(0)
-    picks = []
-    for _ in range(HALVES):
-        pick = chosen(study, [counted[row] for row in random.permutation(len(counted))[:budget]])
-        if pick is not None:
-            picks.append(pick)
-    pairs = list(combinations(picks, 2))
-    same = float(np.mean([one.number == other.number for one, other in pairs]))
-    apart = float(np.mean([abs(one.tested["accuracy"] - other.tested["accuracy"]) for one, other in pairs]))
-    return same, apart
+
+    alike: dict[str, float]
+    value: float
+    accuracy: float
+    auroc: float
+
+
+def halves(study: Kept) -> Halves:
+    """How far the choices of two halves of a study are apart: smaller searches, with no trial in common."""
+    counted, random = _counted(study), np.random.default_rng(0)
+    pairs = []
+    for _ in range(HALVINGS):
+        order = [counted[row] for row in random.permutation(len(counted))]
+        one, other = (chosen(study, half) for half in (order[: len(order) // 2], order[len(order) // 2 :]))
+        if one is not None and other is not None:
+            pairs.append((one, other))
+
+    def apart(score: Callable[[Trial], float]) -> float:
+        return float(np.mean([abs(score(one) - score(other)) for one, other in pairs]))
+
+    return Halves(
+        {
+            name: float(np.mean([one.params[name] == other.params[name] for one, other in pairs]))
+            for name in KIND
+            if name in counted[0].params
+        },
+        apart(lambda trial: trial.value or 0.0),
+        apart(lambda trial: trial.tested["accuracy"]),
+        apart(lambda trial: trial.tested["auroc"]),
+    )
+
+
+def first(study: Kept, count: int) -> Trial | None:
+    """What the study itself would have chosen after so many trials."""
+    return chosen(study, _counted(study)[:count])
+
+
+def _counted(study: Kept) -> list[Trial]:
+    return [trial for trial in study.trials if trial.state in ("COMPLETE", "PRUNED")]
 
 
 WAYS: dict[str, Callable[[Trial], float]] = {

@@ -18,7 +18,7 @@ VERDICTS = {
     "pays": "better on validation, the 95 % interval of the gain above 0, and on test no interval below 0",
     "validation only": "better on validation, and worse on test: what it gains does not carry over",
     "harms": "worse on validation",
-    "undecided": "the interval of the gain on validation takes in 0: more seeds, or no difference",
+    "undecided": "validation cannot tell: more seeds, or no difference",
 }
 Verdict = Literal["pays", "validation only", "harms", "undecided"]
 

@@ -40,7 +40,8 @@ def learning_curves(history: pd.DataFrame, best_epoch: int, title: str) -> Figur
     """Draws loss, and accuracy and AUROC, across epochs (report figures 5, 7, 9, 10 and 12).
 
     Args:
-        history: Columns epoch, train/loss, train/accuracy, val/loss, val/accuracy, val/auroc.
+        history: Columns epoch, train/loss, train/accuracy, val/loss, val/accuracy, val/auroc, and where it
+            decides val/stressed_loss.
         best_epoch: The epoch to mark; 0 marks none.
         title: Above the figure.
     """
@@ -49,6 +50,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int, title: str) -> Figur
     for axes, column, label, color in (
         (left, "train/loss", "train", GRAY),
         (left, "val/loss", "validation", BLUE),
+        *([(left, "val/stressed_loss", "validation, stressed", ORANGE)] if "val/stressed_loss" in history else []),
         (right, "train/accuracy", "train accuracy", GRAY),
         (right, "val/accuracy", "validation accuracy", BLUE),
         (right, "val/auroc", "validation AUROC", ORANGE),

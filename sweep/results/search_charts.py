@@ -41,11 +41,12 @@ def learning_curves(contender: Contender, part: Literal["loss", "scores"]) -> go
         contender: Its best epoch is marked.
         part: Which of the two.
     """
-    shade = color(contender.arch)
+    shade, stressed = color(contender.arch), any("val/stressed_loss" in row for row in contender.history)
     lines = {
         "loss": (
             ("train/loss", "training", NEUTRAL, "dot"),
             ("val/loss", "validation", shade, "solid"),
+            *([("val/stressed_loss", "validation, stressed", shade, "dash")] if stressed else []),
         ),
         "scores": (
             ("train/accuracy", "training accuracy", NEUTRAL, "dot"),

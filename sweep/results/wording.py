@@ -7,7 +7,7 @@ import numpy as np
 from sweep.results.statistics import Interval
 
 SPACE = "\u00a0"
-LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss"}
+LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss", "stressed_auroc": "stressed AUROC"}
 
 
 def said_of(interval: Interval) -> str:

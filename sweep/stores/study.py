@@ -107,7 +107,7 @@ class Recorded:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch with the lowest validation loss, from 1, once it has ended."""
+        """The epoch whose weights were kept, from 1, once it has ended."""
         return self.attributes.get("result", {}).get("best_epoch")
 
 
