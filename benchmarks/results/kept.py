@@ -2,6 +2,7 @@
 
 `mlruns.example/results/trials.parquet` has a row a trial, `studies.json` what the studies were and the labels of the
 images. Both are copied from Optuna's and MLflow's stores by `collect`; there are no images in them and no file names.
+`comparison.md` and `replication.md` are what `sweep compare` and `sweep replicate` logged last.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class Results:
 
     Attributes:
         studies: By name.
-        pages: Comparison and replication as their runs have them, in Markdown.
+        pages: What comparison and replication logged, in Markdown, by a key of PAGES.
     """
 
     studies: Mapping[str, Kept]
@@ -152,16 +153,16 @@ def collect(store: Path, experiment: str, place: Path = PLACE) -> None:
     """
     tracking = open_tracking(f"sqlite:///{store / 'mlflow.db'}", experiment)
     rows: list[dict[str, Any]] = []
-    about: dict[str, Any] = {"studies": {}, "validation": {}, "test": {}, "pages": {}}
+    about: dict[str, Any] = {"studies": {}, "validation": {}, "test": {}}
     for study in stored_studies(f"sqlite:///{store / 'optuna.db'}"):
         _study(study, tracking, rows, about)
+    place.mkdir(exist_ok=True)
     for kind, file in PAGES.items():
         runs = tracking.search(f"tags.`sweep.kind` = '{kind}' and tags.`sweep.state` = 'COMPLETE'")
         for run in runs[-1:]:  # the latest
             with tempfile.TemporaryDirectory() as folder:
-                path = tracking.fetch(run.run_id, file, Path(folder))
-                about["pages"][kind] = path.read_text() if path else ""
-    place.mkdir(exist_ok=True)
+                if path := tracking.fetch(run.run_id, file, Path(folder)):
+                    (place / file).write_text(path.read_text().replace("\u00a0", ""))  # spaces for MLflow's page
     pd.DataFrame(rows).to_parquet(place / TRIALS, index=False, compression="zstd")
     (place / STUDIES).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
 
@@ -258,4 +259,5 @@ def read(place: Path = PLACE) -> Results:
         name: Kept(name, found["params"], found["tags"], tuple(sorted(trials[name], key=lambda trial: trial.number)))
         for name, found in about["studies"].items()
     }
-    return Results(studies, about["pages"])
+    pages = {kind: (place / file).read_text() for kind, file in PAGES.items() if (place / file).is_file()}
+    return Results(studies, pages)
