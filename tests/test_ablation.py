@@ -16,7 +16,7 @@ from sweep.results.predictions import Predictions
 from sweep.results.statistics import Interval
 from sweep.settings import Settings
 from sweep.space import FIVE, Choice
-from tests.test_sweep import runs_of, states, sweep, trials_of
+from tests.test_sweep import client_of, runs_of, states, sweep, trials_of
 
 CONFIGURATION = ("activation=relu", "optimizer=adam", "learning_rate=0.001", "batch_size=32", "dropout=0.2")
 FIXED = tuple(f"--fix={text}" for text in CONFIGURATION)
@@ -214,7 +214,7 @@ def test_from_a_command_to_stores_and_back(tmp_path):
         label = line["change"]
         known = [trial.value for trial in trials if trial.user_attrs["label"] == label]
         assert line["validation"] == pytest.approx(sum(known) / 2)
-    (logged,) = (run for run in runs_of(tmp_path, "phantom")[0].values() if run.info.run_id == answer["run_id"])
+    logged = client_of(tmp_path).get_run(answer["run_id"])
     assert logged.data.tags["sweep.kind"] == "ablation"
     assert logged.data.metrics["as_it_is/validation"] == pytest.approx(answer["changes"][0]["validation"])
     assert CHANGE in Path(answer["report"]).read_text()
