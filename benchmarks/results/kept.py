@@ -171,6 +171,8 @@ def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: 
     noted = study.noted(ABOUT)
     identity = noted["tags"]["sweep.study_id"]
     parents = tracking.search(f"tags.`sweep.study_id` = '{identity}' and tags.`sweep.kind` = 'study'")
+    if not parents:
+        return  # it was ended before it had begun
     runs = runs_of(tracking, parents[0].run_id)
     about["studies"][noted["name"]] = {
         "params": {key: str(value) for key, value in noted["params"].items() if key != "weights_file"},
