@@ -62,7 +62,8 @@ class Found:
 
 def page(results: Results) -> str:
     """Writes the page."""
-    found = [_found(results, arch) for arch in (*SMALL, "resnet50") if arch in results.studies]
+    archs = [arch for arch in (*SMALL, "resnet50") if arch in results.studies and results.studies[arch].tested]
+    found = [_found(results, arch) for arch in archs]
     small = [one for one in found if one.arch in SMALL]
     parts = [
         "<!-- made by python -m benchmarks.results from mlruns.example/results; do not edit -->",
