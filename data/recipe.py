@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -45,50 +45,19 @@ class Augmentation:
         return bool(self.rotation or self.shear or self.zoom or self.stretch or self.shift or self.drop)
 
 
+_POSITION = Augmentation(rotation=15, zoom=0.15, shift=0.1, drop=0.1, horizontal_flip=True, fill="border")
+# What validation images go through where a study chooses by how a network stands it (`--metric val/stressed_auroc`).
+# Studies remember its name and not its values: whoever wants another one adds one beside it.
+STRESS = replace(_POSITION, zoom=0.2, stretch=0.2, brightness=(0.6, 1.4), contrast=(0.6, 1.4), gamma=(0.6, 1.6))
 # What a study may ask for instead of the architecture's own, to be proof against films that others made elsewhere:
 # the patient stands otherwise (`position`), the film is exposed otherwise (`light`), or both; `wide` is both and more.
 # All but `none` turn and mirror, as the report does.
 RECIPES: Mapping[str, Augmentation] = {
     "none": Augmentation(),
-    "position": Augmentation(rotation=15, zoom=0.15, shift=0.1, drop=0.1, horizontal_flip=True, fill="border"),
+    "position": _POSITION,
     "light": Augmentation(
         rotation=15, brightness=(0.7, 1.3), contrast=(0.7, 1.3), gamma=(0.7, 1.4), horizontal_flip=True
     ),
-    "both": Augmentation(
-        rotation=15,
-        zoom=0.15,
-        shift=0.1,
-        drop=0.1,
-        brightness=(0.7, 1.3),
-        contrast=(0.7, 1.3),
-        gamma=(0.7, 1.4),
-        horizontal_flip=True,
-        fill="border",
-    ),
-    "wide": Augmentation(
-        rotation=15,
-        zoom=0.2,
-        stretch=0.2,
-        shift=0.1,
-        drop=0.1,
-        brightness=(0.6, 1.4),
-        contrast=(0.6, 1.4),
-        gamma=(0.6, 1.6),
-        horizontal_flip=True,
-        fill="border",
-    ),
+    "both": replace(_POSITION, brightness=(0.7, 1.3), contrast=(0.7, 1.3), gamma=(0.7, 1.4)),
+    "wide": STRESS,
 }
-# What validation images go through where a study chooses by how a network stands it (`--metric val/stressed_auroc`).
-# Studies remember its name and not its values: whoever wants another one adds one beside it. `wide` trains on the same.
-STRESS = Augmentation(
-    rotation=15,
-    zoom=0.2,
-    stretch=0.2,
-    shift=0.1,
-    drop=0.1,
-    brightness=(0.6, 1.4),
-    contrast=(0.6, 1.4),
-    gamma=(0.6, 1.6),
-    horizontal_flip=True,
-    fill="border",
-)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
@@ -520,9 +520,8 @@ class _Loop:
         """A line of the list of ended trials: name, state, metric, epochs, images/s and the hyperparameters."""
         # 80 columns with the names of the small networks, and more where there are levers
         widths = (len(self.mirror.run_name(0)), 8, 6, 5, 5, 10, 9, 8, 5, 7)
-        return " ".join(
-            f"{cell:<{width}}" for cell, width in zip_longest(cells, widths[: len(cells)], fillvalue=15)
-        ).rstrip()
+        padded = zip(cells, chain(widths, repeat(15)), strict=False)
+        return " ".join(f"{cell:<{width}}" for cell, width in padded).rstrip()
 
     def _training(self) -> tuple[Running, ...]:
         return tuple(running for running in self.running.values() if not running.pruned)

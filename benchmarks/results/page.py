@@ -359,9 +359,8 @@ def _levers(results: Results) -> list[str]:
 
 
 def _attempt(trial: Trial) -> Attempt:
-    validation = {key.removeprefix("val/"): value for key, value in trial.kept.items() if key.startswith("val/")}
     assert trial.on_test is not None
-    return Attempt(trial.seed, len(trial.history), validation, trial.on_test)
+    return Attempt(trial.seed, len(trial.history), trial.validated, trial.on_test)
 
 
 def _choosing(small: Sequence[Found]) -> list[str]:
