@@ -84,6 +84,19 @@ def test_a_retry_that_ended_before_it_got_its_parameters_is_still_the_same(open_
     assert later.ask().params == first.params
 
 
+def test_a_trial_cut_short_among_its_hyperparameters_keeps_those_it_had(open_it):
+    study = open_it()
+    name, choices = next(iter(study._distributions.items()))
+    cut = study._study.ask({name: choices})  # Optuna writes them down one by one
+    later = open_it()
+    assert later.retry(cut.number)
+    later.fail(cut.number)
+    again = later.ask()
+    assert again.params.keys() == study._distributions.keys()
+    assert cut.params.items() <= again.params.items()
+    assert again.retry_of == cut.number
+
+
 def test_given_trials_are_asked_once_each_and_keep_what_they_were_given(open_it):
     params = {
         "activation": "sigmoid",

@@ -278,8 +278,8 @@ def test_ended_in_the_middle_the_same_command_goes_on(pictures, tmp_path, how):
             assert run.data.tags["sweep.retry_of"] == first.info.run_name
             if "run" in trials[trial.user_attrs["retry_of"]].user_attrs:
                 assert first.data.params == run.data.params  # the seed too
-            else:  # cut short between Optuna's answer and its first note: it had its hyperparameters and nothing else
-                assert first.data.params == {key: str(value) for key, value in trial.params.items()}
+            else:  # cut short before its first note: it had hyperparameters, maybe not all of them, and nothing else
+                assert first.data.params.items() <= {key: str(value) for key, value in trial.params.items()}.items()
             if f"{trial.user_attrs['origin']:03d}" in resumable:
                 assert int(run.data.tags["sweep.resumed_after"]) >= 1
 
