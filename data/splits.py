@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -44,12 +45,13 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
         validation: `auto` takes the source's own `val` where it holds at least SMALLEST_VALIDATION images and
             cuts 15 % of the training patients otherwise; `split` always cuts; `val` takes the source's own, however
             small; `sixteen` does what the report did for some of its rows: the source's own, or 8 training images of
-            each class, whoever's they are.
+            each class, whoever's they are; `2/5` takes the second of five folds: every training patient is in one.
         limit: Use at most this many of the training images, whole patients, in the classes' proportions. None uses all.
         seed: Decides which patients.
 
     Raises:
         InputError: `val` is asked for and not there, or a class has too few patients to be split.
+        ValueError: `validation` is none of these.
     """
     listing = source.splits["train"]
     rows = np.arange(len(listing))
@@ -71,8 +73,12 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
         notes: tuple[str, ...] = (
             f"validation is {chosen.sum()} images, and other images of their patients are in train",
         )
-    else:
+    elif fold := fold_of(validation):
+        chosen, notes = _take_fold(source, listing.select(rows), *fold, seed), ()
+    elif validation in ("auto", "split"):
         chosen, notes = take_patients(listing.select(rows), VALIDATION_FRACTION, seed), ()
+    else:
+        raise ValueError(f"there is no validation {validation!r}")
     train, held = rows[~chosen], rows[chosen]
     _check_classes(source, listing.labels[train], "training")
     _check_classes(source, listing.labels[held], "validation")
@@ -82,6 +88,31 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
             "(--validation val insists)",
         )
     return Split(train, held, "train", _digest(listing.select(train).names, listing.select(held).names), notes)
+
+
+def fold_of(validation: str) -> tuple[int, int] | None:
+    """Reads `2/5`, the second of five folds, as `split_source` takes it; None where that is no fold."""
+    written = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", validation)
+    fold = (int(written[1]), int(written[2])) if written else (0, 0)
+    return fold if 1 <= fold[0] <= fold[1] and fold[1] >= 2 else None
+
+
+def _take_fold(source: Source, listing: Listing, fold: int, folds: int, seed: int) -> np.ndarray:
+    """Marks one of so many folds of whole patients, bool [N]; together the folds have every image once."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = np.array(together(listing.patients, listing.hashes))
+    faults = [
+        f"--validation {fold}/{folds}: class {name} has only {count:,} patients"
+        for label, name in enumerate(source.classes)
+        if (count := len(np.unique(groups[listing.labels == label]))) < folds
+    ]
+    if faults:
+        raise InputError(*faults)
+    dealt = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(groups, listing.labels, groups)
+    taken = np.zeros(len(listing), dtype=bool)
+    taken[list(dealt)[fold - 1][1]] = True
+    return taken
 
 
 def take_patients(listing: Listing, fraction: float, seed: int) -> np.ndarray:

@@ -105,7 +105,8 @@ def search(
         str,
         typer.Option(
             help=f"Where validation images come from: {', '.join(VALIDATIONS)}. "
-            "`auto`: val/ if it holds 100 or more, else 15 % of the training patients."
+            "`auto`: val/ if it holds 100 or more, else 15 % of the training patients. "
+            "`2/5`: the second of five folds of the training patients."
         ),
     ] = "auto",
     patient_pattern: PatientOption = PATIENT_PATTERN,
@@ -496,6 +497,49 @@ def ablate(
         work_dir=work_dir,
     )
     run_ablate(settings, change, seeds, study, as_json=json)
+
+
+@app.command()
+def crossvalidate(
+    search: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY]", help="A finished search, such as cnn1. Default: the only one there is."),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Parts of the training patients; each validates once.")] = 5,
+    top: Annotated[int, typer.Option(help="How many of its best trials are trained again, on every fold.")] = 5,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Where the images are now. Default: where they were.")
+    ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Score them on test too: what would choosing so have been worth?")
+    ] = False,
+    study: Annotated[str, typer.Option(help="Name of the folds' studies, after the search's.")] = "fold",
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+    tracking_uri: TrackingOption = None,
+    storage: StorageOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_trial: CpusOption = 1,
+    gpus_per_trial: GpusOption = None,
+    work_dir: WorkDirOption = None,
+    json: Json = False,
+) -> None:
+    """Train a search's best trials on every fold of patients and choose by the mean, not by one split."""
+    from sweep.comparing import crossvalidate as run_crossvalidate
+
+    machine = {
+        "workers": workers,
+        "device": device,
+        "tracking_uri": tracking_uri,
+        "storage": storage,
+        "engine": engine,
+        "address": address,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "work_dir": work_dir,
+    }
+    run_crossvalidate(search, folds, top, study, data, machine, audit=audit, as_json=json)
 
 
 @data_app.command("info")

@@ -1,4 +1,4 @@
-"""What `sweep replicate`, `sweep ablate` and `sweep compare` do."""
+"""What `sweep replicate`, `sweep ablate`, `sweep crossvalidate` and `sweep compare` do."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from sweep import display
 from sweep.plan import make_plan
 from sweep.published import ROWS
 from sweep.settings import Settings, check
-from sweep.workplace import mlflow_in, prepare, stoppable
+from sweep.workplace import mlflow_in, optuna_in, prepare, stoppable
 
 REPORTS = "reports"
+MOST_FOLDS = 100
 PROTOCOLS = {"ours": "auto", "report": "sixteen"}  # -> where validation images come from
 
 
@@ -40,8 +41,7 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
             if arch not in tables
         ]
         name = name or f"replicate-{protocol}"
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            faults.append(f"--study {name!r}: use letters, digits, '.', '_' and '-'")
+        faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
         plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
@@ -73,8 +73,7 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         check(settings)
         least = 2 if changed else 1
         faults = [] if seeds >= least else [f"--seeds {seeds}: give {least} or more; one seed is one draw"]
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            faults.append(f"--study {name!r}: use letters, digits, '.', '_' and '-'")
+        faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
         from sweep.ablation import arms_of, changes_of, log, plan_of_changes
@@ -94,6 +93,68 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
     terminal.say(f"written to {path}, and logged as run {run_id}")
     if as_json:
         display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), "changes": lines})
+
+
+def crossvalidate(
+    study: str | None,
+    folds: int,
+    top: int,
+    name: str,
+    location: Path | None,
+    machine: Mapping[str, Any],
+    *,
+    audit: bool,
+    as_json: bool,
+) -> None:
+    """Trains the best trials of a study again, once a fold of patients, and chooses by the mean.
+
+    Raises:
+        InputError: There is no such study, or an option is wrong.
+    """
+    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
+    with stoppable() as stopping:
+        faults = [] if 2 <= folds <= MOST_FOLDS else [f"--folds {folds}: give 2 to {MOST_FOLDS}"]
+        if top < 1:
+            faults.append(f"--top {top}: give 1 or more")
+        faults += _faults_of_name(name)
+        if faults:
+            raise InputError(*faults)
+        from sweep.crossvalidation import finalists_of, log, plans_of_folds, searched
+        from sweep.listed import conclude_closed, conclude_listed
+        from sweep.running import run_plan
+        from sweep.stores.study import stored_studies
+        from sweep.tables import crossvalidation_view, tried_view
+
+        found = searched(stored_studies(machine["storage"] or optuna_in(folder)), study)
+        plans = plans_of_folds(found, location, folds, top, name, machine)
+        finish, tried, trackings = conclude_listed if audit else conclude_closed, [], []
+        for plan in plans:
+            prepare(plan, folder, terminal, stopping)
+            (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, tried_view)
+            tried.append(one)
+            trackings.append(tracking)
+        logged = log(found, finalists_of(found, top, tried), plans, trackings[-1])
+    path = write_report(folder, f"{found.study.name.replace('/', '-')}-{name}.md", logged.page)
+    terminal.show(crossvalidation_view(logged))
+    terminal.say(f"written to {path}, and logged as run {logged.run_id}")
+    if as_json:
+        display.print_json(
+            {
+                "exit_code": 0,
+                "run_id": logged.run_id,
+                "report": str(path),
+                "study": found.study.name,
+                "metric": found.metric,
+                "choice": logged.choice.finalist.name if logged.choice else None,
+                "command": logged.command or None,
+                "finalists": logged.lines,
+            }
+        )
+
+
+def _faults_of_name(name: str) -> list[str]:
+    good = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)
+    return [] if good else [f"--study {name!r}: use letters, digits, '.', '_' and '-'"]
 
 
 def compare(

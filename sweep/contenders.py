@@ -18,12 +18,13 @@ from models import ARCHITECTURES
 from models.outline import cost, sketch
 from sweep.audit import TESTED, audit, runs_of
 from sweep.plan import Plan, make_plan, seed_of
+from sweep.record import settings_of
 from sweep.results.assessment import CALIBRATED, assess
 from sweep.results.comparison import SHOWN, Contender, Cost, Search, Tried
 from sweep.results.metrics import all_scores, scores
 from sweep.results.predictions import Predictions, read_predictions
-from sweep.settings import METRICS, STRESSED, Settings
-from sweep.space import LEVERS, SPACES, Choice, Listed, layout
+from sweep.settings import METRICS, STRESSED
+from sweep.space import Choice, Listed, layout
 from sweep.stores import registry
 from sweep.stores.registry import Version
 from sweep.stores.study import ABOUT, Recorded, Study
@@ -85,30 +86,14 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
     Raises:
         InputError: The images or the split are not those that it learned from.
     """
-    params = winner.past.params
-    limit = params.get("limit")
     metric = winner.version.tags.get("sweep.metric", "")
-    names = dict.fromkeys((*SPACES[winner.arch], *(name for name in LEVERS if name in params)))
-    pattern = {"patient_pattern": params["patient_pattern"]} if "patient_pattern" in params else {}
     plan = make_plan(
-        Settings(
-            archs=(winner.arch,),
+        settings_of(
+            winner.past.params,
             trials=seeds,
             data=None if winner.past.data_name == "phantom" else location,
-            epochs=int(params["epochs"]),
-            patience=int(params["patience"]),
-            image_size=int(params["image_size"]),
-            limit=None if limit is None else int(limit),
-            validation=params["validation"],
-            split_seed=int(params["split_seed"]),
-            precision=params["precision"],
-            weights=params.get("weights_file", params.get("weights", "none")),
-            finetune=params.get("finetune", "all"),
-            fix=tuple(f"{name}={params[name]}" for name in names),
-            pruner="none",
-            **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
             experiment=winner.tracking.experiment,
-            **pattern,
+            **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
             **settings,
         ),
         fetch=True,

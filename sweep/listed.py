@@ -18,6 +18,9 @@ ABOUT_IT = (
     "Its trials were given and not searched, and every one of them was scored on the test images (`audit/...`). "
     "Nothing was chosen by that, and nothing is registered from this study."
 )
+CLOSED = (
+    "Its trials were given and not searched. The test set stayed closed, and nothing is registered from this study."
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Tried:
         study: The study's full name.
         parent_run_id: Its MLflow run.
         trials: All of its trials, failed attempts too.
-        predictions: What each complete one says of the test images, by number.
+        predictions: What each complete one says of the test images, by number; empty where the test set stayed closed.
     """
 
     arch: str
@@ -61,11 +64,37 @@ def conclude_listed(
         StudyFailedError: No trial is complete.
     """
     del train_again  # a trial whose checkpoint is gone is left out
-    best, trials = study.best(), study.trials()
-    if best is None:
-        raise StudyFailedError(f"study {study.name}: none of its {planned.trials} trials is complete")
+    best, trials = _best_of(planned, study), study.trials()
     runs = runs_of(mirror.tracking, mirror.parent)
     found = audit(trials, runs, mirror.tracking, images["test"], plan.source.digest, plan.source.classes)
     study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": ABOUT_IT})
     mirror.show_conclusion()
     return Tried(planned.arch, study.name, mirror.parent, tuple(trials), found)
+
+
+def conclude_closed(
+    plan: Plan,
+    planned: PlannedStudy,
+    study: Study,
+    mirror: Mirror,
+    images: Mapping[str, Images],
+    train_again: Callable[[Recorded, Path], Path],
+) -> Tried:
+    """Leaves the test set closed; takes what `conclusion.conclude` takes.
+
+    Raises:
+        StudyFailedError: No trial is complete.
+    """
+    del plan, images, train_again
+    best = _best_of(planned, study)
+    if study.noted(CONCLUSION) is None:  # a test set that was opened before is not closed again
+        study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": CLOSED})
+    mirror.show_conclusion()
+    return Tried(planned.arch, study.name, mirror.parent, tuple(study.trials()), {})
+
+
+def _best_of(planned: PlannedStudy, study: Study) -> Recorded:
+    best = study.best()
+    if best is None:
+        raise StudyFailedError(f"study {study.name}: none of its {planned.trials} trials is complete")
+    return best

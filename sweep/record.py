@@ -15,8 +15,8 @@ from sweep import provenance
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.metrics import probabilities, scores
 from sweep.results.predictions import Predictions
-from sweep.settings import STRESSED
-from sweep.space import LEVERS
+from sweep.settings import STRESSED, Settings
+from sweep.space import LEVERS, SPACES
 from sweep.training import EpochResult, TrainingConfig
 
 
@@ -138,6 +138,35 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         micro_batch=int(params["micro_batch"]) if "micro_batch" in params else None,
         stress="stress" in params,
         **levers,
+    )
+
+
+def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
+    """A sweep that trains as a run was trained, its hyperparameters fixed; the way back of `fixed_params`.
+
+    Args:
+        params: As a run has them; texts will do.
+        others: Settings that a run does not decide, such as its data and stores, or that are to be different.
+    """
+    arch, limit = params["arch"], params.get("limit")
+    names = dict.fromkeys((*SPACES[arch], *(name for name in LEVERS if name in params)))
+    optional = {name: params[name] for name in ("patient_pattern", "finetune") if name in params}
+    return Settings(
+        **{
+            "archs": (arch,),
+            "epochs": int(params["epochs"]),
+            "patience": int(params["patience"]),
+            "image_size": int(params["image_size"]),
+            "limit": None if limit is None else int(limit),
+            "validation": params["validation"],
+            "split_seed": int(params["split_seed"]),
+            "precision": params["precision"],
+            "weights": params.get("weights_file", params.get("weights", "none")),
+            "fix": tuple(f"{name}={params[name]}" for name in names),
+            "pruner": "none",
+            **optional,
+            **others,
+        }
     )
 
 

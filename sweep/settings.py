@@ -12,7 +12,7 @@ from typing import Literal
 
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN, Source
-from data.splits import Split
+from data.splits import Split, fold_of
 from models import ARCHITECTURES
 from sweep.space import Space, largest_batch, study_space
 
@@ -185,7 +185,6 @@ def check(settings: Settings) -> None:
     for option, value, allowed in (
         ("--metric", settings.metric, tuple(METRICS)),
         ("--pruner", settings.pruner, PRUNERS),
-        ("--validation", settings.validation, VALIDATIONS),
         ("--finetune", settings.finetune, FINETUNE),
         ("--keep", settings.keep, KEEP),
         ("--engine", settings.engine, ENGINES),
@@ -193,6 +192,11 @@ def check(settings: Settings) -> None:
         ("--precision", settings.precision, ("auto", "float32", "bfloat16")),
     ):
         want(value in allowed, f"{option} {value}: there is no such value; there are {', '.join(allowed)}")
+    want(
+        settings.validation in VALIDATIONS or fold_of(settings.validation) is not None,
+        f"--validation {settings.validation}: there is no such value; there are {', '.join(VALIDATIONS)}, "
+        "and folds such as 1/5, the first of five",
+    )
     faults += _faults_of_the_cluster(settings)
     try:
         for arch in settings.archs:

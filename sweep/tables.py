@@ -12,10 +12,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sweep.crossvalidation import Logged
 from sweep.display import duration
 from sweep.listed import Tried
 from sweep.plan import Plan
 from sweep.published import CONCLUSIONS
+from sweep.results import crossvalidation
 from sweep.results.ablation import VERDICTS, cells
 from sweep.results.comparison import Comparison
 from sweep.results.replication import Replica, flattery, judge, said_of_gap, side_by_side
@@ -26,7 +28,8 @@ def tried_view(tried: Tried, plan: Plan) -> Text:
     del plan
     states = Counter(trial.state.lower() for trial in tried.trials)
     said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    return Text(f"study {tried.study}: {said}; all complete ones scored on test")
+    opened = "all complete ones scored on test" if tried.predictions else "the test set stayed closed"
+    return Text(f"study {tried.study}: {said}; {opened}")
 
 
 def replication_view(replicas: Sequence[Replica]) -> Group:
@@ -66,6 +69,19 @@ def ablation_view(lines: Sequence[Mapping[str, Any]], metric: str) -> Group:
         label = change.replace("+", "\n+")  # lines break there, where a narrow terminal needs it
         view.add_row(label, validation, gains[0], accuracy, gains[1], auroc, gains[2], said)
     told = [Text(f"{name}: {VERDICTS[name]}") for name in VERDICTS if any(line["verdict"] == name for line in lines)]
+    return Group(view, *told)
+
+
+def crossvalidation_view(logged: Logged) -> Group:
+    """The finalists over the folds, and whom these choose."""
+    opened = any(line["test_accuracy"] is not None for line in logged.lines)
+    heads = ("trial", "study", "over folds", "gain on its choice", "folds", *(("test acc.", "AUROC") if opened else ()))
+    view = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    for line in logged.lines:
+        view.add_row(*crossvalidation.cells(line))
+    told = [Text(sentence) for sentence in logged.sentences]
+    if logged.command:
+        told += [Text("to train and register it:"), Text(logged.command, no_wrap=False)]
     return Group(view, *told)
 
 

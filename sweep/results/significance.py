@@ -97,11 +97,13 @@ def mean_gap(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Interv
     return Interval(gap, gap - reach, gap + reach)
 
 
-def paired_gap(differences: Sequence[float]) -> Interval:
+def paired_gap(differences: Sequence[float], overlap: float = 0.0) -> Interval:
     """The mean of differences between pairs that share all but one thing, with its 95 % interval by Student's t.
 
     Args:
         differences: One a pair, such as a seed.
+        overlap: Images that validate by images that train, where the pairs are folds or splits of the same images and
+            so hang together (Nadeau and Bengio 2003, "Inference for the generalization error"); 0 where they do not.
 
     Returns:
         Ends of NaN for a single pair, or where no difference differs from another.
@@ -110,7 +112,7 @@ def paired_gap(differences: Sequence[float]) -> Interval:
     spread = float(np.std(differences, ddof=1)) if count > 1 else 0.0
     if spread == 0:
         return Interval(gap, float("nan"), float("nan"))
-    reach = _quantile(count - 1) * spread / float(np.sqrt(count))
+    reach = _quantile(count - 1) * spread * float(np.sqrt(1 / count + overlap))
     return Interval(gap, gap - reach, gap + reach)
 
 

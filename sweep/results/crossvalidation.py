@@ -1,0 +1,172 @@
+"""Finalists of a study on other patients: each trained once a fold, and chosen by the mean over folds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sweep.markdown import table
+from sweep.results.metrics import all_scores
+from sweep.results.predictions import Predictions
+from sweep.results.significance import paired_gap
+from sweep.results.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A finalist's training on one fold.
+
+    Attributes:
+        validation: Its scores on the patients of the fold at the epoch that was kept, as `auroc` and `loss`.
+        test: What it says of the test images; None where the test set stayed closed.
+    """
+
+    validation: Mapping[str, float]
+    test: Predictions | None = None
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One of the best trials of a study.
+
+    Attributes:
+        name: Of its run.
+        value: What it was worth to its study.
+        folds: By the fold's number, from 1; without those whose training came to nothing.
+    """
+
+    name: str
+    value: float
+    folds: Mapping[int, Fold]
+
+    def validation(self, score: str) -> dict[int, float]:
+        """A validation score of each fold."""
+        return {number: fold.validation[score] for number, fold in sorted(self.folds.items())}
+
+    def test(self, score: str) -> list[float]:
+        """A test score of each fold at a threshold of 0.5, where the test set was opened."""
+        found = [fold.test for fold in self.folds.values() if fold.test is not None]
+        return [all_scores(test.labels, test.likely())[score] for test in found]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Whom the folds choose.
+
+    Attributes:
+        finalist: The one with the best mean, of those that were trained on every fold.
+        gain: By how much it is better than the study's own choice, with its 95 % interval; None if it is that.
+        alone: How often each would have been chosen by a single fold, by name, the most frequent first.
+    """
+
+    finalist: Finalist
+    gain: Interval | None
+    alone: Mapping[str, int]
+
+
+def choose(finalists: Sequence[Finalist], metric: str, sign: int, folds: int) -> Choice | None:
+    """Chooses by the mean over folds.
+
+    Args:
+        finalists: The study's own choice first.
+        metric: The validation score that the study chooses by.
+        sign: 1 where more of it is better, else -1.
+        folds: How many there are.
+
+    Returns:
+        The choice; None where no finalist was trained on every fold.
+    """
+    whole = [one for one in finalists if len(one.folds) == folds]
+    if not whole:
+        return None
+    best = max(whole, key=lambda one: sign * float(np.mean(list(one.validation(metric).values()))))
+    alone = Counter(
+        max(whole, key=lambda one: sign * one.validation(metric)[number]).name for number in range(1, folds + 1)
+    )
+    gain = None if best is finalists[0] else gap(best, finalists[0], metric, sign, folds)
+    return Choice(best, gain, dict(alone.most_common()))
+
+
+def gap(one: Finalist, other: Finalist, metric: str, sign: int, folds: int) -> Interval:
+    """By how much one finalist is better than another on the same folds: positive where better, ends NaN where unknown.
+
+    Any two folds share most of what they train on, so the spread over folds alone would promise too much: its interval
+    is widened as Nadeau and Bengio (2003) do.
+    """
+    ours, theirs = one.validation(metric), other.validation(metric)
+    both = sorted(ours.keys() & theirs.keys())
+    if not both:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    return paired_gap([sign * (ours[number] - theirs[number]) for number in both], overlap=1 / (folds - 1))
+
+
+def rows(finalists: Sequence[Finalist], metric: str, sign: int, folds: int) -> list[dict[str, Any]]:
+    """A row a finalist as plain data, the best mean over folds first."""
+    lines = []
+    for finalist in finalists:
+        scores = list(finalist.validation(metric).values())
+        found = None if finalist is finalists[0] else gap(finalist, finalists[0], metric, sign, folds)
+        tested = finalist.test("accuracy")
+        lines.append(
+            {
+                "trial": finalist.name,
+                "in_the_study": finalist.value,
+                "folds": len(scores),
+                "mean": float(np.mean(scores)) if scores else None,
+                "sd": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
+                "gain": None if found is None or np.isnan(found.value) else found.value,
+                "low": None if found is None or np.isnan(found.low) else found.low,
+                "high": None if found is None or np.isnan(found.high) else found.high,
+                "test_accuracy": float(np.mean(tested)) if tested else None,
+                "test_auroc": float(np.mean(finalist.test("auroc"))) if tested else None,
+            }
+        )
+    return sorted(lines, key=lambda line: (-line["folds"], 0 if line["mean"] is None else -sign * line["mean"]))
+
+
+HEADS = ("trial", "in the study", "over the folds (sd)", "gain on the study's choice (95 %)", "folds")
+TESTED = ("test accuracy", "test AUROC")
+
+
+def cells(line: Mapping[str, Any]) -> list[str]:
+    """A row of `rows` as people read it, under HEADS, and under TESTED where test was opened."""
+    mean = "none ended" if line["mean"] is None else f"{line['mean']:.4f}"
+    spread = "" if line["sd"] is None else f" ({line['sd']:.4f})"
+    gain = "" if line["gain"] is None else f"{line['gain']:+.4f}"
+    reach = "" if line["low"] is None else f" ({line['low']:+.4f} to {line['high']:+.4f})"
+    tested = [] if line["test_accuracy"] is None else [f"{line['test_accuracy']:.4f}", f"{line['test_auroc']:.4f}"]
+    return [line["trial"], f"{line['in_the_study']:.4f}", mean + spread, gain + reach, str(line["folds"]), *tested]
+
+
+def told(found: Choice | None, own: str, metric: str, folds: int) -> list[str]:
+    """What comes of it, a sentence each.
+
+    Args:
+        found: As `choose` gives it.
+        own: The study's own choice.
+        metric: What was chosen by, as people call it.
+        folds: How many there are.
+    """
+    if found is None:
+        return [f"No finalist was trained on all of the {folds} folds, so none is chosen."]
+    name, gain = found.finalist.name, found.gain
+    if gain is None:
+        first = f"Over {folds} folds {name}, the study's own choice, is ahead."
+    else:
+        reach = "" if np.isnan(gain.low) else f" (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
+        ahead = f"is ahead of the study's choice {own} in {metric} by {gain.value:+.4f}{reach}"
+        first = f"Over {folds} folds {name} {ahead}: {'beyond' if gain.low > 0 else 'within'} chance."
+    others = ", ".join(f"{one} {count} of {folds}" for one, count in found.alone.items())
+    return [first, f"A single fold would have chosen: {others}."]
+
+
+def written(lines: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -> str:
+    """Sentences and table in Markdown."""
+    tested = any(line["test_accuracy"] is not None for line in lines)
+    heads = (*HEADS, *(TESTED if tested else ()))
+    shown = [[*cells(line), *[""] * len(TESTED)][: len(heads)] for line in lines]
+    return "\n\n".join((" ".join(sentences), table(heads, shown)))
