@@ -103,18 +103,20 @@ def plans_of_folds(
     best, data = found.complete[0], found.about["data"]
     if location is None and data["name"] != phantom.NAME and not Path(data["location"]).exists():
         raise InputError(f"the study's images were at {data['location']}, which is not here; say where with --data")
-    plan = make_plan(
-        settings_of(
-            best.attributes["run"]["params"],
-            trials=min(top, len(found.complete)),
-            data=location or (None if data["name"] == phantom.NAME else Path(data["location"])),
-            metric=found.metric,
-            validation=f"1/{folds}",
-            experiment=found.study.experiment,
-            **machine,
-        ),
-        fetch=True,
+    settings = settings_of(
+        best.attributes["run"]["params"],
+        trials=min(top, len(found.complete)),
+        data=location or (None if data["name"] == phantom.NAME else Path(data["location"])),
+        metric=found.metric,
+        validation=f"1/{folds}",
+        experiment=found.study.experiment,
+        **machine,
     )
+    try:
+        plan = make_plan(settings, fetch=True)
+    except InputError as error:
+        asked = f"--validation {settings.validation}:"
+        raise InputError(*(fault.replace(asked, f"--folds {folds}:", 1) for fault in error.faults)) from error
     if plan.source.digest != (there := data["digests"]["train"]):
         raise InputError(
             f"{plan.source.location}: its data digest is {plan.source.digest}; {found.study.name} has {there}"

@@ -25,6 +25,7 @@ LOG = "promotions.jsonl"
 PERSON = "by decision of a person"
 TAG = "sweep.promotion"
 VALIDATION = "predictions/validation.csv"
+STRESSED_VALIDATION = "predictions/validation-stressed.csv"
 # What a study chooses by, as the bootstrap computes it; a loss is better the lower it is.
 SCORES = {"val/loss": ("balanced_log_loss", -1)}
 
@@ -115,8 +116,7 @@ def judge(tracking: Tracking, version: Version, holder: Version | None, alias: s
     number = version.version
     if holder is None:
         return Decision(alias, number, None, True, f"version {number} takes it: nobody held it")
-    # Versions are compared on the validation images as they are, whatever their studies did to these.
-    metric = version.tags.get("sweep.metric", "").replace("stressed_", "")
+    metric = version.tags.get("sweep.metric", "")
     keeps = f"version {holder.version} keeps it"
     stays = Decision(alias, number, holder.version, False, "", metric)
     otherwise = f"; a person may decide otherwise: sweep promote {version.name}/{number} --as {alias} --force"
@@ -124,8 +124,8 @@ def judge(tracking: Tracking, version: Version, holder: Version | None, alias: s
         return replace(stays, reason=f"{keeps}: it was not registered by a study{otherwise}")
     if version.tags.get("sweep.data_digest") != holder.tags.get("sweep.data_digest"):
         return replace(stays, reason=f"{keeps}: it learned from other data{otherwise}")
-    with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = (_validation(tracking, one, Path(folder) / one.version) for one in (version, holder))
+    ours, theirs, metric = _both(tracking, version, holder, metric)
+    stays = replace(stays, metric=metric)
     if ours is None or theirs is None:
         return replace(stays, reason=f"{keeps}: the validation predictions of one are gone{otherwise}")
     # Where the splits differ, images that both kept for validation are images that neither learned from.
@@ -157,7 +157,8 @@ def _difference(ours: Predictions, theirs: Predictions, metric: str) -> Interval
     """By how much we are better; None where a class is missing or too rare to draw."""
     if len(np.unique(ours.labels)) < len(ours.classes) or ours.classes != theirs.classes:
         return None
-    score, sign = SCORES.get(metric, (metric.removeprefix("val/"), 1))
+    plain = metric.replace("stressed_", "")
+    score, sign = SCORES.get(plain, (plain.removeprefix("val/"), 1))
     found = difference(ours.labels, ours.likely(), theirs.likely(), ours.patients, score).interval
     if np.isnan(found.low):
         return None
@@ -165,10 +166,27 @@ def _difference(ours: Predictions, theirs: Predictions, metric: str) -> Interval
     return Interval(sign * found.value, low, high)
 
 
-def _validation(tracking: Tracking, version: Version, folder: Path) -> Predictions | None:
-    folder.mkdir()
-    path = tracking.fetch(version.run_id, VALIDATION, folder)
-    return None if path is None else read_predictions(path)
+def _both(
+    tracking: Tracking, version: Version, holder: Version, metric: str
+) -> tuple[Predictions | None, Predictions | None, str]:
+    """What both versions say of validation images, and the metric to compare them by.
+
+    A study that chose by stressed images is compared on these, where the holder's did so too, on the same split: each
+    image is stressed alike then. Otherwise both are compared on the images as they are.
+    """
+    plain, split = metric.replace("stressed_", ""), version.tags.get("sweep.split_digest")
+    if metric != plain and split is not None and split == holder.tags.get("sweep.split_digest"):
+        ours, theirs = (_validation(tracking, one, STRESSED_VALIDATION) for one in (version, holder))
+        if ours is not None and theirs is not None:
+            return ours, theirs, metric
+    ours, theirs = (_validation(tracking, one, VALIDATION) for one in (version, holder))
+    return ours, theirs, plain
+
+
+def _validation(tracking: Tracking, version: Version, artifact: str) -> Predictions | None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = tracking.fetch(version.run_id, artifact, Path(folder))
+        return None if path is None else read_predictions(path)
 
 
 def _write_down(tracking: Tracking, version: Version, decision: Decision) -> None:

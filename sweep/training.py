@@ -320,19 +320,22 @@ def restore(path: Path) -> Trained:
     return Trained(network.eval(), config, metadata["epoch"], tensors["validation.logits"].numpy())
 
 
-def predict(network: nn.Module, config: TrainingConfig, images: Images) -> np.ndarray:
+def predict(network: nn.Module, config: TrainingConfig, images: Images, *, stressed: bool = False) -> np.ndarray:
     """Computes a network's logits in float32.
 
     Args:
         network: As `restore` gives it; stays on its device.
         config: How it was trained; decides how images are prepared.
         images: N images.
+        stressed: Whether the images are seen as another machine might have made them, as while training.
 
     Returns:
         float32 [N, classes].
     """
     device = next(network.parameters()).device
     pixels, rows, _ = _on_device(images, device)
+    if stressed:
+        pixels, rows = stress(pixels, rows, STRESS), torch.arange(len(rows), device=device)
     return _logits(network, pixels, rows, config).cpu().numpy()
 
 

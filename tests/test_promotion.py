@@ -35,11 +35,20 @@ def registry(tracking: Tracking, request: pytest.FixtureRequest):
     name = f"model-{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
     tracking.client.create_registered_model(name)
 
-    def new(found: Predictions | None, *, data: str = "a", metric: str = "val/auroc") -> Version:
+    def new(
+        found: Predictions | None,
+        stressed: Predictions | None = None,
+        *,
+        data: str = "a",
+        split: str = "c",
+        metric: str = "val/auroc",
+    ) -> Version:
         run = tracking.start("cnn1-000", {})
-        if found is not None:
-            tracking.log_files(run.run_id, {"predictions/validation.csv": found.to_csv()})
-        tags = {"sweep.metric": metric, "sweep.data_digest": data, "sweep.model_sha256": "0"}
+        for file, what in (("validation.csv", found), ("validation-stressed.csv", stressed)):
+            if what is not None:
+                tracking.log_files(run.run_id, {f"predictions/{file}": what.to_csv()})
+        tags = {"sweep.metric": metric, "sweep.data_digest": data, "sweep.split_digest": split}
+        tags["sweep.model_sha256"] = "0"
         made = tracking.client.create_model_version(name, "somewhere", run_id=run.run_id, tags=tags)
         return find_version(tracking.client, f"{name}/{made.version}")
 
@@ -111,6 +120,43 @@ def test_the_same_network_twice_does_not_move_it(tracking: Tracking, registry):
 
     assert not decision.moves
     assert (decision.difference, decision.low, decision.high) == (0, 0, 0)
+
+
+WEAK, STRONG = predictions(0.3), predictions(2.0, seed=7)
+
+
+@pytest.mark.parametrize("metric", ["auroc", "loss"])
+@pytest.mark.parametrize(
+    ("theirs", "split", "by"),
+    [
+        ((STRONG, WEAK), "c", "val/stressed_{}"),
+        ((STRONG, None), "c", "val/{}"),  # registered by a study that chose otherwise
+        ((STRONG, WEAK), "d", "val/{}"),  # each image was stressed in another way
+    ],
+    ids=["both", "one", "other split"],
+)
+def test_who_was_chosen_under_stress_is_compared_under_stress_where_that_can_be(
+    tracking: Tracking, registry, metric, theirs, split, by
+):
+    holder = registry(*theirs, split=split)
+    candidate = registry(WEAK, STRONG, metric=f"val/stressed_{metric}")
+    promote(tracking, holder, "champion")
+
+    decision = promote(tracking, candidate, "champion")
+
+    assert decision.metric == by.format(metric)
+    assert decision.moves is ("stressed" in by)
+    assert by.format(metric) in decision.reason
+
+
+def test_a_plain_choice_is_compared_on_plain_images(tracking: Tracking, registry):
+    holder, candidate = registry(WEAK, STRONG, metric="val/stressed_auroc"), registry(STRONG)
+    promote(tracking, holder, "champion")
+
+    decision = promote(tracking, candidate, "champion")
+
+    assert decision.moves
+    assert decision.metric == "val/auroc"
 
 
 def test_only_images_that_both_validated_on_count(tracking: Tracking, registry):

@@ -6,7 +6,7 @@ import pytest
 
 from data.faults import InputError
 from data.sources import Listing, open_source, read_phantom
-from data.splits import split_source, take_patients, together
+from data.splits import fold_of, split_source, take_patients, together
 
 
 @pytest.fixture
@@ -140,3 +140,58 @@ def test_sixteen_takes_the_data_sets_own_where_there_is_one(source):
     assert split.validation_from == "val"
     assert len(split.validation) == 6
     assert len(split.train) == 160
+
+
+# Folds ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_every_patient_is_in_one_fold_and_the_classes_keep_their_shares(source, folds):
+    splits = [split_source(source, validation=f"{fold}/{folds}") for fold in range(1, folds + 1)]
+    assert sorted(np.concatenate([split.validation for split in splits])) == list(range(160))
+    for split in splits:
+        assert not patients(source, split.train) & patients(source, split.validation)
+        assert sorted([*split.train, *split.validation]) == list(range(160))
+        counts = np.bincount(source.splits["train"].labels[split.validation])
+        assert np.abs(counts - 80 / folds).max() <= 4  # one patient
+    assert len({split.digest for split in splits}) == folds
+
+
+def test_folds_are_the_seeds(source):
+    first, again, other = (split_source(source, validation="2/5", seed=seed) for seed in (0, 0, 1))
+    assert first.digest == again.digest != other.digest
+
+
+def test_copies_are_in_one_fold_and_a_limit_holds(pictures, tmp_path):
+    copy = tmp_path / "copies"
+    shutil.copytree(pictures, copy)
+    folder = copy / "train" / "NORMAL"
+    for number, path in enumerate(sorted(folder.iterdir())[:40]):
+        shutil.copy(path, folder / f"IM-{9000 + number}-0001.jpeg")
+    source = open_source(copy)
+    listing = source.splits["train"]
+    splits = [split_source(source, validation=f"{fold}/3", limit=100) for fold in (1, 2, 3)]
+    used = {row for split in splits for row in split.validation}
+    assert len(used) == sum(len(split.validation) for split in splits) <= 101
+    for split in splits:
+        assert not set(listing.select(split.train).hashes) & set(listing.select(split.validation).hashes)
+
+
+def test_more_folds_than_patients_of_a_class_are_refused_and_each_class_is_named(source):
+    with pytest.raises(InputError) as caught:
+        split_source(source, validation="1/21")
+    assert list(caught.value.faults) == [
+        "--validation 1/21: class NORMAL has only 20 patients",
+        "--validation 1/21: class PNEUMONIA has only 20 patients",
+    ]
+
+
+@pytest.mark.parametrize("written", ["0/5", "6/5", "1/1", "2/5/7", "a/5", "-1/5", "01/5", "2/", "val", ""])
+def test_what_is_no_fold_is_none(written):
+    assert fold_of(written) is None
+
+
+def test_a_validation_that_does_not_exist_is_not_taken_for_another(source):
+    assert fold_of("2/5") == (2, 5)
+    with pytest.raises(ValueError, match="there is no validation '6/5'"):
+        split_source(source, validation="6/5")

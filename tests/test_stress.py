@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from data.recipe import STRESS
 from data.sources import open_source
 from data.splits import split_source
 from sweep import training
+from sweep.results.metrics import scores
+from sweep.results.predictions import read_predictions
 from sweep.settings import METRICS, STRESSED
 from sweep.training import BEST, LAST, restore
 from tests.consistent import consistent
-from tests.test_sweep import runs_of, sweep
+from tests.test_sweep import client_of, runs_of, sweep
 from tests.test_training import CONFIG, goes_on_as, interrupted, run, state
 
 ASKED = replace(CONFIG, stress=True, averaging="ema")
@@ -85,6 +88,12 @@ def test_a_study_chooses_by_it_says_so_and_can_be_replayed(pictures, tmp_path):
     _, children = runs_of(tmp_path)
     chosen = max(trials, key=lambda trial: trial.value).number
     run = children[f"cnn3-{chosen:03d}"]
+    # Its threshold is of the images that it was chosen by; the gate can look at them again.
+    assert "validation under stress" in run.data.tags["sweep.threshold_reason"]
+    path = client_of(tmp_path).download_artifacts(run.info.run_id, "predictions/validation-stressed.csv", str(tmp_path))
+    logged = read_predictions(Path(path))
+    kept = trials[chosen].user_attrs["result"]["history"][trials[chosen].user_attrs["result"]["best_epoch"] - 1]
+    assert scores(logged.labels, logged.likely())["auroc"] == pytest.approx(kept["val/stressed_auroc"], abs=1e-6)
     replayed = sweep(tmp_path, "replay", run.info.run_id, "--json")
     assert replayed.returncode == 0, replayed.stderr
     assert json.loads(replayed.stdout)["exit_code"] == 0

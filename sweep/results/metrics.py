@@ -23,6 +23,7 @@ class Threshold:
         high: Upper end of it.
         tuned: The threshold with the highest balanced accuracy on validation, whether it is supported or not.
         confidence: Of the interval, from 0 to 1.
+        on: Which images it was chosen on, in words.
     """
 
     value: float
@@ -32,21 +33,22 @@ class Threshold:
     high: float
     tuned: float
     confidence: float = 0.95
+    on: str = "validation"
 
     @property
     def reason(self) -> str:
         """One sentence for people."""
         if np.isnan(self.gain):
-            return "validation has too few images of a class to support another threshold than 0.5"
+            return f"{self.on} has too few images of a class to support another threshold than 0.5"
         if self.tuned == 0.5:
-            return "no other threshold is better on validation"
+            return f"no other threshold is better on {self.on}"
         gained = (
             f"{100 * self.gain:+z.1f} points of balanced accuracy, {100 * self.confidence:g} % interval "
             f"{100 * self.low:+z.1f} to {100 * self.high:+z.1f}, on images left out of the choice"
         )
         if self.supported:
-            return f"validation supports it against 0.5 ({gained})"
-        return f"validation does not support {self.tuned:.4g}, its own best, against 0.5 ({gained})"
+            return f"{self.on} supports it against 0.5 ({gained})"
+        return f"{self.on} does not support {self.tuned:.4g}, its own best, against 0.5 ({gained})"
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -136,7 +138,13 @@ def all_scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -
 
 
 def choose_threshold(
-    labels: np.ndarray, positive: np.ndarray, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
+    labels: np.ndarray,
+    positive: np.ndarray,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    on: str = "validation",
 ) -> Threshold:
     """Chooses a decision threshold: 0.5 unless validation supports another beyond its noise.
 
@@ -151,6 +159,7 @@ def choose_threshold(
         seed: Decides the resamples.
         resamples: How many.
         confidence: Of the interval, from 0 to 1.
+        on: Which images these are, in words.
 
     Returns:
         The threshold, with what speaks for it.
@@ -186,7 +195,7 @@ def choose_threshold(
         low, high = np.quantile(graded, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     tuned = _best_cut(labels, positive, np.ones(len(labels)), cuts)
     supported = low > 0 and tuned != 0.5
-    return Threshold(tuned if supported else 0.5, supported, gain, low, high, tuned, confidence)
+    return Threshold(tuned if supported else 0.5, supported, gain, low, high, tuned, confidence, on)
 
 
 def _best_cut(labels: np.ndarray, positive: np.ndarray, weights: np.ndarray, cuts: np.ndarray) -> float:
