@@ -19,7 +19,7 @@ from sweep.card import Facts, card, description
 from sweep.errors import StudyFailedError
 from sweep.mirror import CONCLUSION, TEST, Mirror
 from sweep.plan import Plan, PlannedStudy
-from sweep.promotion import STRESSED_VALIDATION, settle
+from sweep.promotion import settle
 from sweep.record import predictions_of
 from sweep.results import figures
 from sweep.results.assessment import Assessment, assess, assessment_of
@@ -101,9 +101,9 @@ def conclude(
     chosen = predictions_of(images["validation"], trained.validation_logits, plan)
     temperature = fit_temperature(chosen.labels, chosen.logits)
     two = len(plan.source.classes) == 2
-    # On validation images as they are a network that another machine's images would trouble looks surer than it is.
-    stressed = _stressed(plan, mirror, images["validation"], best, trained)
-    judged, on = (chosen, "validation") if stressed is None else (stressed, "validation under stress")
+    judged, on = chosen, "validation"
+    if plan.settings.metric in STRESSED:  # on images as they are a network looks surer than another machine leaves it
+        judged, on = _said(plan, trained, images["validation"], stressed=True), "validation under stress"
     threshold = choose_threshold(judged.labels, judged.likely(temperature)[:, 1], on=on) if two else None
     validation = assess(chosen, temperature, threshold.value if threshold else None)
     test = _open_test(plan, study, mirror, images["test"], best, trained, validation, threshold)
@@ -140,14 +140,11 @@ def conclude(
     )
 
 
-def _stressed(plan: Plan, mirror: Mirror, images: Images, best: Recorded, trained: Trained) -> Predictions | None:
-    """What it says of the stressed validation images, logged for the gate; None where they did not decide."""
-    if plan.settings.metric not in STRESSED:
-        return None
-    logits = predict(trained.network, trained.config, images, stressed=True)
-    found = predictions_of(images, logits, plan)
-    mirror.tracking.log_files(mirror.runs[best.number], {STRESSED_VALIDATION: found.to_csv()})
-    return found
+def _said(plan: Plan, trained: Trained, images: Images, *, stressed: bool = False) -> Predictions:
+    """What a network says of images, where it was trained if that is here."""
+    device = trained.config.device if trained.config.device == plan.device else "cpu"
+    logits = predict(trained.network.to(device), trained.config, images, stressed=stressed)
+    return predictions_of(images, logits, plan)
 
 
 def _open_test(
@@ -164,8 +161,7 @@ def _open_test(
     opened: dict[str, Any] = study.noted(TEST) or {}
     key = str(best.number)
     if "assessment" not in opened.get(key, {}):  # an earlier release noted less
-        device = trained.config.device if trained.config.device == plan.device else "cpu"
-        found = predictions_of(images, predict(trained.network.to(device), trained.config, images), plan)
+        found = _said(plan, trained, images)
         test = assess(found, validation.temperature, validation.threshold)
         tags: dict[str, Any] = {
             "sweep.test_opened": f"for {len(opened.keys() | {key})} of this study's trials so far",

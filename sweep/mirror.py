@@ -21,6 +21,7 @@ from sweep.drawing import Drawer, draw
 from sweep.errors import TrackingAwayError
 from sweep.leaderboard import leaderboard
 from sweep.results import diagrams, figures
+from sweep.results.predictions import VALIDATION
 from sweep.space import LEVERS, layout
 from sweep.stores.study import ABOUT, Asked, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
@@ -29,7 +30,7 @@ from sweep.training import BEST
 SHOWN_IN_NOTE = 10
 LOOK_SECONDS = 10.0  # between two looks whether a server is back, while trials run
 ARTIFACTS = "artifacts"
-CHECKPOINT, VALIDATION = f"checkpoint/{BEST}", "predictions/validation.csv"
+CHECKPOINT = f"checkpoint/{BEST}"
 LEFT_BEHIND = "left behind by a process that ended"
 TEST, CONCLUSION = "test", "sweep.conclusion"
 

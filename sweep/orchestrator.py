@@ -28,11 +28,12 @@ from sweep.drawing import Drawer
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.errors import EngineLostError, StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
 from sweep.hardware import usable_cores
-from sweep.mirror import CONCLUSION, VALIDATION, Mirror
+from sweep.mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.progress import Progress, Running, View
 from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
+from sweep.results.predictions import STRESSED_VALIDATION, VALIDATION
 from sweep.secrets import first_line, scrubbed, shown
 from sweep.settings import METRICS, STRESSED
 from sweep.space import FIVE, decided
@@ -391,6 +392,7 @@ class _Loop:
         self.seconds.append(result.seconds)
         if result.improved:
             running.best, running.best_logits = row, result.validation_logits
+            running.best_stressed = result.stressed_logits
         self.study.report(number, result.epoch, row[self.settings.metric])
         self.mirror.epoch_ended(number, row)
         # Nothing is saved by stopping a trial that has just ended, and one from a checkpoint was let past before.
@@ -409,7 +411,12 @@ class _Loop:
             raise StudyFailedError(f"{self.mirror.run_name(number)} ended without a single epoch")
         files, checkpoint = {}, None
         if state == "COMPLETE":
-            files = {VALIDATION: predictions_of(self.images["validation"], logits, self.plan).to_csv()}
+            said = {VALIDATION: logits, STRESSED_VALIDATION: running.best_stressed}
+            files = {
+                name: predictions_of(self.images["validation"], found, self.plan).to_csv()
+                for name, found in said.items()
+                if found is not None
+            }
             checkpoint = running.folder / BEST
         self.mirror.keep_files(running.asked.origin, files, checkpoint)
         self.study.note_trial(number, result=_result(running))

@@ -24,6 +24,7 @@ class Running:
         history: A row of metrics an epoch.
         best: The row of the epoch with the lowest validation loss, or stressed loss where that decides.
         best_logits: What the network said of the validation images then, float32 [N, classes].
+        best_stressed: And of the stressed ones; None where they are not looked at.
         repeated: Epochs that came from the checkpoint of an earlier attempt.
         pruned: Whether it has been told to stop, and counts as ended.
         stopped: Why it has been told to stop for now; the next start goes on with it.
@@ -37,6 +38,7 @@ class Running:
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] | None = None
     best_logits: np.ndarray | None = None
+    best_stressed: np.ndarray | None = None
     repeated: int = 0
     pruned: bool = False
     stopped: str = ""

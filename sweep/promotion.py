@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data.splits import SMALLEST_VALIDATION
-from sweep.results.predictions import Predictions, read_predictions
+from sweep.results.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.results.statistics import CONFIDENCE, Interval, difference
 from sweep.stores.registry import Version, alias_holder, set_alias, tag_version
 from sweep.stores.tracking import Tracking
@@ -24,8 +24,6 @@ from sweep.stores.tracking import Tracking
 LOG = "promotions.jsonl"
 PERSON = "by decision of a person"
 TAG = "sweep.promotion"
-VALIDATION = "predictions/validation.csv"
-STRESSED_VALIDATION = "predictions/validation-stressed.csv"
 # What a study chooses by, as the bootstrap computes it; a loss is better the lower it is.
 SCORES = {"val/loss": ("balanced_log_loss", -1)}
 

@@ -21,12 +21,15 @@ from sweep.mirror import Mirror
 from sweep.orchestrator import next_attempt
 from tests.consistent import consistent
 from tests.servers import wait_for
+from tests.stocked import stocked
 from tests.test_kills import STUDY, sweep, tiny
 
 ROOT = Path(__file__).parents[1]
 
 
 def command(folder, *arguments, **options):
+    if "--trials" in arguments and "--dry-run" not in arguments and not options:
+        stocked(folder)
     return subprocess.run(
         [sys.executable, "-m", "sweep", *map(str, arguments)],
         cwd=folder, capture_output=True, text=True, timeout=240, **options,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmarks.results.kept import PAGES, PLACE, STUDIES, TRIALS, Images, Kept, Trial, collect, read
 from benchmarks.results.page import page
-from benchmarks.results.searching import bought, chosen, first, halves, ways
+from benchmarks.results.searching import bought, choosers, chosen, first, halves, refolded, ways
 from benchmarks.tables import ROOT
 from tests.test_sweep import runs_of, sweep
 
@@ -22,7 +23,7 @@ def trial(number, value, gaps, state="COMPLETE", **kept):
     said = IMAGES.predictions(logits) if state == "COMPLETE" else None
     history = ({"epoch": 1, "epoch_seconds": 1.0, "val/auroc": value or 0.0, "val/loss": 1 - (value or 0.0), **kept},)
     worth = value if state == "COMPLETE" else None
-    return Trial(number, state, "", {}, number, worth, 1, history, 1.0, said, said)
+    return Trial(number, state, "", {}, number, worth, 1, history, 1.0, said, None, said)
 
 
 def study(*trials, metric="val/auroc"):
@@ -77,6 +78,29 @@ def test_a_way_to_choose_is_judged_by_how_it_orders_trials():
     assert found["balanced accuracy"].with_accuracy == pytest.approx(-1.0)
     assert found["loss"].picks[0].number == 0
     assert found["balanced accuracy"].picks[0].number == 2
+
+
+def test_finalists_are_those_that_every_fold_has_and_folds_choose_by_their_mean():
+    def fold(*values):
+        found = [trial(number, value, gaps) for number, (value, gaps) in enumerate(values)]
+        labelled = [replace(one, label=f"cnn1-{number:03d}") for number, one in enumerate(found)]
+        return study(*labelled)
+
+    search = study(trial(0, 0.90, BAD), trial(1, 0.85, GOOD), trial(2, 0.95, GOOD, "PRUNED"), trial(3, 0.7, GOOD))
+    folds = [fold((0.90, BAD), (0.80, GOOD)), fold((0.60, BAD), (0.95, GOOD)), fold((0.60, BAD), (0.62, FAIR))]
+    finalists = refolded(search, folds)
+    assert [(one.name, len(one.folds)) for one in finalists] == [("cnn1-000", 3), ("cnn1-001", 3)]
+    assert finalists[1].mean == pytest.approx((0.80 + 0.95 + 0.62) / 3)
+    own, alone, mean = choosers(finalists, 1)
+    assert [pick.name for pick in own.picks] == ["cnn1-000"]
+    assert [pick.name for pick in alone.picks] == ["cnn1-000", "cnn1-001", "cnn1-001"]
+    assert [pick.name for pick in mean.picks] == ["cnn1-001"]
+    assert own.worth("accuracy") == 0.0
+    assert mean.worth("accuracy") == pytest.approx((1 + 1 + 0.75) / 3)
+    assert alone.worth("accuracy") == pytest.approx(2 / 3 * (1 + 1 + 0.75) / 3)
+    assert own.orders == pytest.approx((-1, -1))
+    assert mean.orders == pytest.approx((1, 1))
+    assert [pick.name for pick in choosers(finalists, -1)[0].picks] == ["cnn1-001"]
 
 
 def test_the_page_is_what_the_kept_figures_give():

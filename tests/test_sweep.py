@@ -18,6 +18,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.consistent import consistent
+from tests.stocked import stocked
 from tests.test_sources import medmnist
 
 SMALL = ("--image-size", "24", "--epochs", "3", "--search", "batch_size=16,32", "--workers", "2")
@@ -28,6 +29,9 @@ def command(*arguments):
 
 
 def sweep(folder, *arguments, timeout=240):
+    """Runs a command in a directory, in a process of its own; one that trains finds an empty store of MLflow's there."""
+    if {"--trials", "ablate"} & set(arguments):
+        stocked(folder)
     return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=timeout)
 
 

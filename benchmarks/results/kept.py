@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 
 from sweep.audit import AUDITED, TESTED, runs_of
-from sweep.mirror import VALIDATION
 from sweep.results.metrics import all_scores
-from sweep.results.predictions import Predictions, read_predictions
+from sweep.results.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.settings import METRICS
 from sweep.stores.study import ABOUT, Recorded, Study, stored_studies
 from sweep.stores.tracking import Run, Tracking, open_tracking
@@ -66,6 +65,7 @@ class Trial:
         history: Metrics by epoch.
         seconds: All of its epochs.
         on_validation: What it said of the validation images; None where nothing was kept, and of other seeds alone.
+        on_stressed: And of these as another machine might have made them; None where they were not looked at.
         on_test: What it said of the test images; None where nothing was kept.
     """
 
@@ -79,6 +79,7 @@ class Trial:
     history: tuple[Mapping[str, float], ...]
     seconds: float
     on_validation: Predictions | None
+    on_stressed: Predictions | None
     on_test: Predictions | None
 
     @property
@@ -185,7 +186,8 @@ def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: 
         run = runs.get(trial.number)
         found = {} if run is None or trial.state != "COMPLETE" else dict(_predictions(run, tracking))
         if not noted["name"].endswith(SEEDS):
-            found.pop("validation", None)  # its scores are in the history, and git keeps what it has once seen
+            for part in ("validation", "stressed"):  # its scores are in the history, and git keeps what it has seen
+                found.pop(part, None)
         for part, key in (("validation", split), ("test", "all")):
             if part in found:
                 about[part].setdefault(key, _images(found[part]))
@@ -194,7 +196,8 @@ def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: 
 
 def _predictions(run: Run, tracking: Tracking) -> Iterator[tuple[str, Predictions]]:
     with tempfile.TemporaryDirectory() as folder:
-        for part, names in (("validation", (VALIDATION,)), ("test", (TESTED, AUDITED))):
+        places = {"validation": (VALIDATION,), "stressed": (STRESSED_VALIDATION,), "test": (TESTED, AUDITED)}
+        for part, names in places.items():
             for name in names:
                 if path := tracking.fetch(run.run_id, name, Path(folder)):
                     yield part, read_predictions(path)
@@ -221,7 +224,7 @@ def _row(study: str, split: str, trial: Recorded, found: Mapping[str, Prediction
         # Two classes: of two logits their difference is all that any score looks at.
         **{
             part: (found[part].logits[:, 1] - found[part].logits[:, 0]).astype(np.float32) if part in found else None
-            for part in ("validation", "test")
+            for part in ("validation", "stressed", "test")
         },
     }
 
@@ -237,10 +240,11 @@ def read(place: Path = PLACE) -> Results:
     trials: dict[str, list[Trial]] = {name: [] for name in about["studies"]}
     for row in pd.read_parquet(place / TRIALS).to_dict("records"):
         said = {}
-        for part, key in (("validation", row["split"]), ("test", "all")):
+        split = ("validation", row["split"])
+        for part, whose in (("validation", split), ("stressed", split), ("test", ("test", "all"))):
             gap = row[part]
             logits = None if gap is None else np.stack([np.zeros_like(gap), gap], axis=1)
-            said[part] = None if logits is None else images[part, key].predictions(logits)
+            said[part] = None if logits is None else images[whose].predictions(logits)
         history = tuple(json.loads(row["history"]))
         trials[row["study"]].append(
             Trial(
@@ -254,6 +258,7 @@ def read(place: Path = PLACE) -> Results:
                 history,
                 sum(epoch["epoch_seconds"] for epoch in history),
                 said["validation"],
+                said["stressed"],
                 said["test"],
             )
         )

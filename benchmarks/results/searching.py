@@ -170,3 +170,90 @@ def ways(studies: Sequence[Kept]) -> list[Way]:
         else:
             found.append(Way(name, tuple(picks), float(np.mean(accuracies)), float(np.mean(areas))))
     return found
+
+
+@dataclass(frozen=True)
+class Refolded:
+    """One of a search's best trials, trained again on every fold of patients.
+
+    Attributes:
+        name: Of its run.
+        value: What it was worth to the search.
+        folds: Its training on each fold, in their order.
+    """
+
+    name: str
+    value: float
+    folds: tuple[Trial, ...]
+
+    @property
+    def mean(self) -> float:
+        """The search's metric, a mean over the folds."""
+        return float(np.mean([trial.value for trial in self.folds]))
+
+    def tested(self, score: str) -> float:
+        """A test score, a mean over the folds' networks."""
+        return float(np.mean([trial.tested[score] for trial in self.folds]))
+
+
+def refolded(search: Kept, folds: Sequence[Kept]) -> list[Refolded]:
+    """The finalists of `sweep crossvalidate`, the search's own choice first.
+
+    Args:
+        search: The search.
+        folds: The folds' studies, in their order.
+    """
+    found = []
+    for trial in sorted(search.tested, key=lambda one: (-search.sign * (one.value or 0.0), one.number)):
+        name = f"{search.name}-{trial.number:03d}"
+        again = [next((one for one in fold.tested if one.label == name), None) for fold in folds]
+        there = tuple(one for one in again if one is not None)
+        if len(there) == len(folds):
+            found.append(Refolded(name, trial.value or 0.0, there))
+    return found
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """A way to choose among a search's finalists.
+
+    Attributes:
+        name: The way, in words.
+        picks: Whom it chooses, once a choice.
+        orders: Spearman's correlation of what it goes by with test accuracy, and with test AUROC; means over choices.
+    """
+
+    name: str
+    picks: tuple[Refolded, ...]
+    orders: tuple[float, float]
+
+    def worth(self, score: str) -> float:
+        """What its choices are worth on test: means over the folds' networks and over choices."""
+        return float(np.mean([one.tested(score) for one in self.picks]))
+
+
+def choosers(finalists: Sequence[Refolded], sign: int) -> list[Chooser]:
+    """The search's own split, each fold alone and the mean over folds, as ways to choose.
+
+    Args:
+        finalists: As `refolded` gives them.
+        sign: 1 where more of the search's metric is better, else -1.
+    """
+    alone = [[one.folds[fold].value or 0.0 for one in finalists] for fold in range(len(finalists[0].folds))]
+    ways = {
+        "the search's one split": [[one.value for one in finalists]],
+        "one fold (means of as many choices)": alone,
+        "the mean over all folds": [[one.mean for one in finalists]],
+    }
+    tested = [[one.tested(score) for one in finalists] for score in ("accuracy", "auroc")]
+    return [
+        Chooser(
+            name,
+            tuple(finalists[int(np.argmax(sign * np.array(values)))] for values in choices),
+            (
+                float(np.mean([stats.spearmanr(sign * np.array(values), tested[0]).statistic for values in choices])),
+                float(np.mean([stats.spearmanr(sign * np.array(values), tested[1]).statistic for values in choices])),
+            ),
+        )
+        for name, choices in ways.items()
+    ]

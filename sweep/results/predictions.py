@@ -12,6 +12,8 @@ import pandas as pd
 from sweep.results.metrics import probabilities
 
 PROBABILITY, LOGIT = "probability_", "logit_"
+# Where runs have those of the validation images, and of these as another machine might have made them.
+VALIDATION, STRESSED_VALIDATION = "predictions/validation.csv", "predictions/validation-stressed.csv"
 
 
 @dataclass(frozen=True)
