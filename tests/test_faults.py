@@ -263,7 +263,8 @@ def copy_of(folder, place):
     return place
 
 
-@pytest.mark.parametrize("files", ["kept", pytest.param("lost", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("files", ["kept", "lost"])
 def test_the_runs_can_be_written_again_into_an_empty_store(pictures, finished, tmp_path, files):
     work = copy_of(finished, tmp_path / "work")
     before = children_of(work)
@@ -360,6 +361,7 @@ def test_doctor_without_a_study_says_where_to_go(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_replay_says_what_differs_and_refuses_what_it_cannot_train(pictures, finished, tmp_path):
     client = MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
     run = children_of(finished)["1"]

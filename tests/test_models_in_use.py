@@ -206,6 +206,7 @@ def test_an_evaluation_says_what_the_study_had_said(run, client: MlflowClient, p
     assert answer["run_id"] in {metric.run_id for metric in logged.metrics}
 
 
+@pytest.mark.slow
 def test_classes_may_be_called_anything(run, store: Path, pictures: Path, tmp_path: Path):
     """Whatever a folder's name may hold goes through training, registry, terminal and MLflow's rules for names."""
     data = tmp_path / "odd names"
