@@ -106,10 +106,8 @@ def arms_of(tried: Tried, changes: Sequence[Change]) -> list[Arm]:
     for label in (BASE, *(change.label for change in changes)):
         attempts = []
         for trial in tried.labelled(label):
-            kept = trial.history[(trial.best_epoch or 1) - 1]
-            validation = {key.removeprefix("val/"): value for key, value in kept.items() if key.startswith("val/")}
             seed, test = trial.attributes["seed"], tried.predictions[trial.number]
-            attempts.append(Attempt(seed, len(trial.history), validation, test))
+            attempts.append(Attempt(seed, len(trial.history), trial.validation, test))
         arms.append(Arm(label, tuple(attempts)))
     return arms
 

@@ -126,15 +126,15 @@ def crossvalidate(
         from sweep.tables import crossvalidation_view, tried_view
 
         found = searched(stored_studies(machine["storage"] or optuna_in(folder)), study)
-        plans = plans_of_folds(found, location, folds, top, name, machine)
+        whole, plans = plans_of_folds(found, location, folds, top, name, machine)
         finish, tried, trackings = conclude_listed if audit else conclude_closed, [], []
         for plan in plans:
             prepare(plan, folder, terminal, stopping)
             (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, tried_view)
             tried.append(one)
             trackings.append(tracking)
-        logged = log(found, finalists_of(found, top, tried), plans, trackings[-1])
-    path = write_report(folder, f"{found.study.name.replace('/', '-')}-{name}.md", logged.page)
+        logged = log(found, finalists_of(found, top, tried), whole, tried, trackings[-1])
+    path = write_report(folder, f"{found.study.name.replace('/', '-')}-{name}-{folds}.md", logged.page)
     terminal.show(crossvalidation_view(logged))
     terminal.say(f"written to {path}, and logged as run {logged.run_id}")
     if as_json:

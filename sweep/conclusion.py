@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,7 @@ def conclude(
         trained = restore(mirror.fetch_checkpoint(best.number, place) or train_again(best, place))
     chosen = predictions_of(images["validation"], trained.validation_logits, plan)
     temperature = fit_temperature(chosen.labels, chosen.logits)
-    two = len(plan.source.classes) == 2
-    judged, on = chosen, "validation"
-    if plan.settings.metric in STRESSED:  # on images as they are a network looks surer than another machine leaves it
-        judged, on = _said(plan, trained, images["validation"], stressed=True), "validation under stress"
-    threshold = choose_threshold(judged.labels, judged.likely(temperature)[:, 1], on=on) if two else None
+    threshold = _threshold(plan, study, images["validation"], best, trained, chosen, temperature)
     validation = assess(chosen, temperature, threshold.value if threshold else None)
     test = _open_test(plan, study, mirror, images["test"], best, trained, validation, threshold)
     trained.network.to("cpu")
@@ -140,6 +136,27 @@ def conclude(
     )
 
 
+def _threshold(
+    plan: Plan,
+    study: Study,
+    images: Images,
+    best: Recorded,
+    trained: Trained,
+    chosen: Predictions,
+    temperature: float,
+) -> Threshold | None:
+    """The threshold of a trial: the one that its test set was opened with, or a new one; None for several classes."""
+    if len(plan.source.classes) > 2:
+        return None
+    known = (study.noted(TEST) or {}).get(str(best.number), {}).get("threshold")
+    if known is not None:  # another device might answer a little otherwise today
+        return Threshold(**known)
+    judged, on = chosen, "validation"
+    if plan.settings.metric in STRESSED:  # on images as they are a network looks surer than another machine leaves it
+        judged, on = _said(plan, trained, images, stressed=True), "validation under stress"
+    return choose_threshold(judged.labels, judged.likely(temperature)[:, 1], on=on)
+
+
 def _said(plan: Plan, trained: Trained, images: Images, *, stressed: bool = False) -> Predictions:
     """What a network says of images, where it was trained if that is here."""
     device = trained.config.device if trained.config.device == plan.device else "cpu"
@@ -172,6 +189,7 @@ def _open_test(
         opened[key] = {
             "scores": test.values("test"),
             "assessment": test.plain(),
+            "threshold": None if threshold is None else asdict(threshold),
             "tags": tags,
             "epoch": trained.epoch,
         }

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from data import cache
+from data import cache, phantom
 from data.faults import InputError
-from data.sources import Source
+from data.sources import Source, read_phantom
 from models import ARCHITECTURES
 from models.outline import cost, sketch
 from sweep.audit import TESTED, audit, runs_of
@@ -91,12 +91,13 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
         settings_of(
             winner.past.params,
             trials=seeds,
-            data=None if winner.past.data_name == "phantom" else location,
+            data=location,
             experiment=winner.tracking.experiment,
             **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
             **settings,
         ),
         fetch=True,
+        source=read_phantom() if winner.past.data_name == phantom.NAME else None,
     )
     for what, here in (("data", plan.source.digest), ("split", plan.split.digest)):
         if here != (there := winner.past.tags[f"sweep.{what}_digest"]):

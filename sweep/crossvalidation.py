@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import pandas as pd
 
 from data import phantom
 from data.faults import InputError
+from data.sources import read_phantom
 from data.splits import split_source
+from models import ARCHITECTURES
 from sweep import markdown, provenance
 from sweep.listed import Tried
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.record import settings_of
 from sweep.results.crossvalidation import Choice, Finalist, Fold, choose, rows, told, written
 from sweep.results.wording import said_of_metric
-from sweep.settings import METRICS
+from sweep.settings import METRICS, Settings
 from sweep.space import Listed
 from sweep.stores.study import ABOUT, Recorded, Study
 from sweep.stores.tracking import FINISHED, Tracking
@@ -67,26 +69,34 @@ def searched(studies: Sequence[Study], name: str | None) -> Searched:
         InputError: There is none such, or several.
     """
     known = {study.name: study for study in studies if any("label" not in one.attributes for one in study.trials())}
-    matching = [full for full in known if name in (None, full, full.rpartition("/")[2])]
     there = ", ".join(known) or "none"
+    if name is None:  # what was trained once, as this command advises, is no search
+        known = {full: study for full, study in known.items() if len(_configurations(study)) > 1}
+    matching = [full for full in known if name in (None, full, full.rpartition("/")[2])]
     if not matching:
         raise InputError(f"{name or 'STUDY'}: there is no such study with a search; there are: {there}")
     if len(matching) > 1:
         raise InputError(f"there are several studies: {', '.join(matching)}; name one: sweep crossvalidate STUDY")
     study = known[matching[0]]
-    about = study.noted(ABOUT)
-    sign = 1 if METRICS[about["metric"]] == "maximize" else -1
-    complete = [trial for trial in study.trials() if trial.state == "COMPLETE" and trial.value is not None]
-    ranked = sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number))
-    once = {tuple(sorted(trial.params.items())): trial for trial in reversed(ranked)}  # of alike ones the first
-    if not once:
+    complete = _configurations(study)
+    if not complete:
         raise InputError(f"{study.name}: none of its trials is complete, so there is nothing to choose from")
-    return Searched(study, about, tuple(reversed(once.values())))
+    return Searched(study, study.noted(ABOUT), complete)
+
+
+def _configurations(study: Study) -> tuple[Recorded, ...]:
+    """A study's complete trials, the best first; of those with the same hyperparameters the best alone."""
+    sign = 1 if METRICS[study.noted(ABOUT)["metric"]] == "maximize" else -1
+    complete = [trial for trial in study.trials() if trial.state == "COMPLETE" and trial.value is not None]
+    best: dict[tuple[tuple[str, Any], ...], Recorded] = {}
+    for trial in sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number)):
+        best.setdefault(tuple(sorted(trial.params.items())), trial)
+    return tuple(best.values())
 
 
 def plans_of_folds(
     found: Searched, location: Path | None, folds: int, top: int, name: str, machine: Mapping[str, Any]
-) -> list[Plan]:
+) -> tuple[Plan, list[Plan]]:
     """Plans to train the finalists on each fold, all with the same seed there.
 
     Args:
@@ -97,41 +107,43 @@ def plans_of_folds(
         name: Of the folds' studies, after the study's own.
         machine: Settings of the machine and its stores: workers, device, tracking_uri, storage.
 
+    Returns:
+        The study's own plan, and one a fold.
+
     Raises:
-        InputError: The images are not those that it learned from, or a class has too few patients.
+        InputError: The images are not those that it learned from, or there are too few for so many folds.
     """
     best, data = found.complete[0], found.about["data"]
-    if location is None and data["name"] != phantom.NAME and not Path(data["location"]).exists():
+    drawn = data["name"] == phantom.NAME
+    if location is None and not drawn and not Path(data["location"]).exists():
         raise InputError(f"the study's images were at {data['location']}, which is not here; say where with --data")
     settings = settings_of(
         best.attributes["run"]["params"],
         trials=min(top, len(found.complete)),
-        data=location or (None if data["name"] == phantom.NAME else Path(data["location"])),
+        data=location or Path(data["location"]),
         metric=found.metric,
-        validation=f"1/{folds}",
         experiment=found.study.experiment,
         **machine,
     )
-    try:
-        plan = make_plan(settings, fetch=True)
-    except InputError as error:
-        asked = f"--validation {settings.validation}:"
-        raise InputError(*(fault.replace(asked, f"--folds {folds}:", 1) for fault in error.faults)) from error
+    plan = make_plan(settings, fetch=True, source=read_phantom() if drawn and location is None else None)
     if plan.source.digest != (there := data["digests"]["train"]):
         raise InputError(
             f"{plan.source.location}: its data digest is {plan.source.digest}; {found.study.name} has {there}"
         )
-    return [_plan_of_fold(found, plan, fold, folds, f"{found.about['name']}-{name}") for fold in range(1, folds + 1)]
+    return plan, [_plan_of_fold(found, plan, fold, folds, name) for fold in range(1, folds + 1)]
 
 
 def _plan_of_fold(found: Searched, plan: Plan, fold: int, folds: int, name: str) -> Plan:
     settings = replace(plan.settings, validation=f"{fold}/{folds}")
-    split = split_source(plan.source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
+    try:
+        split = split_source(
+            plan.source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed
+        )
+    except InputError as error:
+        faults = (fault.removeprefix(f"--validation {settings.validation}: ") for fault in error.faults)
+        raise InputError(*(f"--folds {folds}: {fault}" for fault in faults)) from error
     seed = seed_of("fold", fold, folds)
-    # The space is that of every trial, so that more of them may follow in the same study.
-    everyone = [Listed(found.run_name(trial), trial.params, seed) for trial in found.complete]
-    planned = plan.studies[0].of(f"{name}-{fold}-of-{folds}", everyone)
-    listed = everyone[: settings.trials]
+    listed = tuple(Listed(found.run_name(trial), trial.params, seed) for trial in found.complete[: settings.trials])
     faults = [
         f"--folds {folds}: {one.label} has batches of {one.params['batch_size']}, and {len(split.train):,} images train"
         for one in listed
@@ -139,8 +151,14 @@ def _plan_of_fold(found: Searched, plan: Plan, fold: int, folds: int, name: str)
     ]
     if faults:
         raise InputError(*faults)
-    some = replace(planned, listed=tuple(listed), trials=settings.trials)
-    return replace(plan, settings=settings, split=split, studies=(some,))
+    study = replace(
+        plan.studies[0],
+        name=f"{found.about['name']}-{name}-{fold}-of-{folds}",
+        space=found.study.space(),  # so that more of its trials may follow in the same study
+        trials=len(listed),
+        listed=listed,
+    )
+    return replace(plan, settings=settings, split=split, studies=(study,))
 
 
 def finalists_of(found: Searched, top: int, tried: Sequence[Tried]) -> list[Finalist]:
@@ -157,26 +175,43 @@ def finalists_of(found: Searched, top: int, tried: Sequence[Tried]) -> list[Fina
         for number, study in enumerate(tried, 1):
             for one in study.trials:
                 if one.state == "COMPLETE" and one.attributes.get("label") == name:
-                    kept = one.history[(one.best_epoch or 1) - 1]
-                    scores = {key.removeprefix("val/"): score for key, score in kept.items() if key.startswith("val/")}
-                    folds[number] = Fold(scores, study.predictions.get(one.number))
+                    folds[number] = Fold(one.validation, study.predictions.get(one.number))
         finalists.append(Finalist(name, trial.value or 0.0, folds))
     return finalists
 
 
-def command_of(found: Searched, chosen: Choice) -> str:
-    """The command that trains what the folds chose as a study of its own, and registers it."""
-    trial = next(one for one in found.complete if found.run_name(one) == chosen.finalist.name)
-    params = trial.attributes["run"]["params"]
-    fixed = " ".join(f"--fix {name}={value}" for name, value in trial.params.items())
-    rest = {"image-size": params["image_size"], "epochs": params["epochs"], "patience": params["patience"]}
-    rest |= {name.replace("_", "-"): params[name] for name in ("weights", "finetune", "limit") if name in params}
-    where = "" if found.about["data"]["name"] == phantom.NAME else f" --data {quote(found.about['data']['location'])}"
-    options = " ".join(f"--{name} {value}" for name, value in rest.items())
-    return (
-        f"python -m sweep --arch {params['arch']} --study {found.about['name']}-chosen --trials 1 {fixed} {options} "
-        f"--metric {found.metric}{where}"
-    )
+def command_of(found: Searched, plan: Plan, name: str) -> str:
+    """The command that trains one of the finalists as the search trained it, as a study of its own, and registers it.
+
+    Args:
+        found: The search.
+        plan: As `plans_of_folds` gives it: the search's own.
+        name: The finalist's.
+    """
+    settings, usual = plan.settings, Settings(archs=())
+    trial = next(one for one in found.complete if found.run_name(one) == name)
+    wanted: dict[str, Any] = {
+        "--study": f"{found.about['name']}-chosen",
+        "--trials": 1,
+        "--metric": settings.metric,
+        "--epochs": settings.epochs,
+        "--patience": settings.patience,
+        "--image-size": settings.image_size,
+        "--precision": settings.precision,
+    }
+    if plan.source.kind != "phantom":
+        wanted["--data"] = plan.source.location
+    if plan.experiment != plan.source.name:
+        wanted["--experiment"] = plan.experiment
+    names = ["validation", "split_seed", "limit", "patient_pattern", *ARCHITECTURES[settings.archs[0]].options]
+    wanted |= {
+        f"--{option.replace('_', '-')}": getattr(settings, option)
+        for option in names
+        if getattr(settings, option) != getattr(usual, option)
+    }
+    fixed = [part for key, value in trial.params.items() for part in ("--fix", f"{key}={value}")]
+    options = [str(part) for option in wanted.items() for part in option]
+    return shlex.join(["python", "-m", "sweep", "--arch", settings.archs[0], *fixed, *options])
 
 
 @dataclass(frozen=True)
@@ -200,32 +235,40 @@ class Logged:
     page: str
 
 
-def log(found: Searched, finalists: Sequence[Finalist], plans: Sequence[Plan], tracking: Tracking) -> Logged:
+def log(
+    found: Searched, finalists: Sequence[Finalist], plan: Plan, tried: Sequence[Tried], tracking: Tracking
+) -> Logged:
     """Chooses, and logs how.
 
     Args:
         found: The study.
         finalists: What became of its best trials.
-        plans: One a fold.
+        plan: The study's own.
+        tried: What the folds' studies came to.
         tracking: The study's experiment.
     """
-    plan, folds = plans[0], len(plans)
+    folds = len(tried)
     metric = found.metric.removeprefix("val/")
     choice = choose(finalists, metric, found.sign, folds)
     lines = rows(finalists, metric, found.sign, folds)
     sentences = told(choice, finalists[0].name, said_of_metric(found.metric), folds)
-    command = command_of(found, choice) if choice is not None and choice.gain is not None else ""
+    command = "" if choice is None or choice.own else command_of(found, plan, choice.finalist.name)
     (planned,) = plan.studies
-    opened = any(fold.test is not None for one in finalists for fold in one.folds.values())
+    images = len(plan.split.train) + (len(plan.split.validation) if plan.split.validation_from == "train" else 0)
+    others = "" if plan.split.validation_from == "val" else ", those that the study chose by among them"
     parts = [
         f"# Cross-validation of the best of {found.study.name}",
         f"{planned.arch} on {plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to "
         f"{plan.settings.epochs} epochs, patience {plan.settings.patience}, split seed {plan.settings.split_seed}. "
-        f"All {sum(len(plan.split.validation) for plan in plans):,} training images validate once, whole patients at a "
-        f"time, and in a fold all finalists have one seed. By {said_of_metric(found.metric)}; the intervals are "
-        "Student's t over folds, widened because folds share what they train on (Nadeau and Bengio 2003). Whoever is "
-        "ahead of several is flattered by that. "
-        + ("Test was scored, too, and nothing was chosen by it." if opened else "The test set stayed closed."),
+        f"All {images:,} training images validate once, whole patients at a time{others}, and in a fold all "
+        f"finalists have one seed. By {said_of_metric(found.metric)}; intervals are Student's t over folds, widened "
+        "because folds share what they train on (Nadeau and Bengio 2003), and in the sentence because the best of "
+        "several was picked (Bonferroni). "
+        + (
+            "Test was scored, too, now or before, and nothing was chosen by it."
+            if any(one.opened for one in tried)
+            else "The test set stayed closed."
+        ),
         written(lines, sentences),
     ]
     if command:

@@ -18,9 +18,14 @@ ABOUT_IT = (
     "Its trials were given and not searched, and every one of them was scored on the test images (`audit/...`). "
     "Nothing was chosen by that, and nothing is registered from this study."
 )
+OPENED_BEFORE = (
+    "Its trials were given and not searched; some of them were scored on the test images before (`audit/...`). "
+    "Nothing is registered from this study."
+)
 CLOSED = (
     "Its trials were given and not searched. The test set stayed closed, and nothing is registered from this study."
 )
+OPENED = "opened"  # attribute of a study whose trials were scored on test
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Tried:
         study: The study's full name.
         parent_run_id: Its MLflow run.
         trials: All of its trials, failed attempts too.
-        predictions: What each complete one says of the test images, by number; empty where the test set stayed closed.
+        predictions: What each complete one says of the test images, by number; empty where this command did not ask.
+        opened: Whether any of them has been scored on test, now or before.
     """
 
     arch: str
@@ -40,6 +46,7 @@ class Tried:
     parent_run_id: str
     trials: tuple[Recorded, ...]
     predictions: Mapping[int, Predictions]
+    opened: bool = True
 
     def labelled(self, label: str) -> list[Recorded]:
         """The complete trials that were given under a label, in the order in which they were."""
@@ -65,6 +72,7 @@ def conclude_listed(
     """
     del train_again  # a trial whose checkpoint is gone is left out
     best, trials = _best_of(planned, study), study.trials()
+    study.note(OPENED, True)
     runs = runs_of(mirror.tracking, mirror.parent)
     found = audit(trials, runs, mirror.tracking, images["test"], plan.source.digest, plan.source.classes)
     study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": ABOUT_IT})
@@ -80,17 +88,17 @@ def conclude_closed(
     images: Mapping[str, Images],
     train_again: Callable[[Recorded, Path], Path],
 ) -> Tried:
-    """Leaves the test set closed; takes what `conclusion.conclude` takes.
+    """Leaves the test set closed, unless it was opened before; takes what `conclusion.conclude` takes.
 
     Raises:
         StudyFailedError: No trial is complete.
     """
     del plan, images, train_again
     best = _best_of(planned, study)
-    if study.noted(CONCLUSION) is None:  # a test set that was opened before is not closed again
-        study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": CLOSED})
+    opened = bool(study.noted(OPENED))
+    study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": OPENED_BEFORE if opened else CLOSED})
     mirror.show_conclusion()
-    return Tried(planned.arch, study.name, mirror.parent, tuple(study.trials()), {})
+    return Tried(planned.arch, study.name, mirror.parent, tuple(study.trials()), {}, opened)
 
 
 def _best_of(planned: PlannedStudy, study: Study) -> Recorded:

@@ -109,18 +109,19 @@ class Estimate:
     disk: int
 
 
-def make_plan(settings: Settings, *, fetch: bool) -> Plan:
+def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) -> Plan:
     """Checks the settings against data and machine.
 
     Args:
         settings: What the user asked for.
         fetch: Whether ImageNet's weights may be downloaded; without it they are not looked for.
+        source: The data set, where it is open already; None opens the one that the settings name.
 
     Raises:
         InputError: Something cannot be done; nothing was written.
     """
     check(settings)
-    source = open_source(settings.data, patient_pattern=settings.patient_pattern)
+    source = source or open_source(settings.data, patient_pattern=settings.patient_pattern)
     split = split_source(source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
     check_data(settings, split)
     if source.kind != "phantom" and settings.experiment == phantom.NAME:

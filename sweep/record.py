@@ -148,7 +148,8 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
         params: As a run has them; texts will do.
         others: Settings that a run does not decide, such as its data and stores, or that are to be different.
     """
-    arch, limit = params["arch"], params.get("limit")
+    arch, limit, file = params["arch"], params.get("limit"), params.get("weights_file")
+    weights = file if file is not None and Path(file).exists() else params.get("weights", "none")
     names = dict.fromkeys((*SPACES[arch], *(name for name in LEVERS if name in params)))
     optional = {name: params[name] for name in ("patient_pattern", "finetune") if name in params}
     return Settings(
@@ -161,7 +162,7 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
             "validation": params["validation"],
             "split_seed": int(params["split_seed"]),
             "precision": params["precision"],
-            "weights": params.get("weights_file", params.get("weights", "none")),
+            "weights": weights,
             "fix": tuple(f"{name}={params[name]}" for name in names),
             "pruner": "none",
             **optional,

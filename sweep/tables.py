@@ -28,7 +28,8 @@ def tried_view(tried: Tried, plan: Plan) -> Text:
     del plan
     states = Counter(trial.state.lower() for trial in tried.trials)
     said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    opened = "all complete ones scored on test" if tried.predictions else "the test set stayed closed"
+    opened = "all complete ones scored on test" if tried.predictions else "scored on test before"
+    opened = opened if tried.opened else "the test set stayed closed"
     return Text(f"study {tried.study}: {said}; {opened}")
 
 

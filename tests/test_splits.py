@@ -170,9 +170,14 @@ def test_copies_are_in_one_fold_and_a_limit_holds(pictures, tmp_path):
         shutil.copy(path, folder / f"IM-{9000 + number}-0001.jpeg")
     source = open_source(copy)
     listing = source.splits["train"]
-    splits = [split_source(source, validation=f"{fold}/3", limit=100) for fold in (1, 2, 3)]
-    used = {row for split in splits for row in split.validation}
-    assert len(used) == sum(len(split.validation) for split in splits) <= 101
+    whole, splits = (
+        split_source(source, limit=150),
+        [split_source(source, validation=f"{fold}/3", limit=150) for fold in (1, 2, 3)],
+    )
+    used = np.concatenate([split.validation for split in splits])
+    assert sorted(used) == sorted([*whole.train, *whole.validation])
+    hashes = listing.select(used).hashes
+    assert len(set(hashes)) < len(hashes), "no copy is among them"
     for split in splits:
         assert not set(listing.select(split.train).hashes) & set(listing.select(split.validation).hashes)
 

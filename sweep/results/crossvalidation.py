@@ -1,4 +1,4 @@
-"""Finalists of a study on other patients: each trained once a fold, and chosen by the mean over folds."""
+"""Finalists of a study, each trained once a fold of patients, and chosen by the mean over folds."""
 
 from __future__ import annotations
 
@@ -59,11 +59,14 @@ class Choice:
 
     Attributes:
         finalist: The one with the best mean, of those that were trained on every fold.
-        gain: By how much it is better than the study's own choice, with its 95 % interval; None if it is that.
+        own: Whether that is the study's own choice.
+        gain: By how much it is better than the study's own choice, with its 95 % interval, widened because it was
+            picked as the best of all; None if it is that, or that one was not trained on every fold.
         alone: How often each would have been chosen by a single fold, by name, the most frequent first.
     """
 
     finalist: Finalist
+    own: bool
     gain: Interval | None
     alone: Mapping[str, int]
 
@@ -87,21 +90,24 @@ def choose(finalists: Sequence[Finalist], metric: str, sign: int, folds: int) ->
     alone = Counter(
         max(whole, key=lambda one: sign * one.validation(metric)[number]).name for number in range(1, folds + 1)
     )
-    gain = None if best is finalists[0] else gap(best, finalists[0], metric, sign, folds)
-    return Choice(best, gain, dict(alone.most_common()))
+    own = finalists[0]
+    known = best is not own and own in whole
+    gain = gap(best, own, metric, sign, folds, rivals=len(whole) - 1) if known else None
+    return Choice(best, best is own, gain, dict(alone.most_common()))
 
 
-def gap(one: Finalist, other: Finalist, metric: str, sign: int, folds: int) -> Interval:
+def gap(one: Finalist, other: Finalist, metric: str, sign: int, folds: int, rivals: int = 1) -> Interval:
     """By how much one finalist is better than another on the same folds: positive where better, ends NaN where unknown.
 
     Any two folds share most of what they train on, so the spread over folds alone would promise too much: its interval
-    is widened as Nadeau and Bengio (2003) do.
+    is widened as Nadeau and Bengio (2003) do; for the best of several `rivals` by Bonferroni, too.
     """
     ours, theirs = one.validation(metric), other.validation(metric)
     both = sorted(ours.keys() & theirs.keys())
     if not both:
         return Interval(float("nan"), float("nan"), float("nan"))
-    return paired_gap([sign * (ours[number] - theirs[number]) for number in both], overlap=1 / (folds - 1))
+    differences = [sign * (ours[number] - theirs[number]) for number in both]
+    return paired_gap(differences, overlap=1 / (folds - 1), rivals=rivals)
 
 
 def rows(finalists: Sequence[Finalist], metric: str, sign: int, folds: int) -> list[dict[str, Any]]:
@@ -154,8 +160,10 @@ def told(found: Choice | None, own: str, metric: str, folds: int) -> list[str]:
     if found is None:
         return [f"No finalist was trained on all of the {folds} folds, so none is chosen."]
     name, gain = found.finalist.name, found.gain
-    if gain is None:
+    if found.own:
         first = f"Over {folds} folds {name}, the study's own choice, is ahead."
+    elif gain is None:
+        first = f"Over {folds} folds {name} is ahead; {own}, the study's own choice, was not trained on all of them."
     else:
         reach = "" if np.isnan(gain.low) else f" (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
         ahead = f"is ahead of the study's choice {own} in {metric} by {gain.value:+.4f}{reach}"

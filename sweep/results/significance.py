@@ -97,13 +97,14 @@ def mean_gap(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Interv
     return Interval(gap, gap - reach, gap + reach)
 
 
-def paired_gap(differences: Sequence[float], overlap: float = 0.0) -> Interval:
+def paired_gap(differences: Sequence[float], overlap: float = 0.0, rivals: int = 1) -> Interval:
     """The mean of differences between pairs that share all but one thing, with its 95 % interval by Student's t.
 
     Args:
         differences: One a pair, such as a seed.
         overlap: Images that validate by images that train, where the pairs are folds or splits of the same images and
             so hang together (Nadeau and Bengio 2003, "Inference for the generalization error"); 0 where they do not.
+        rivals: Of how many such differences this one was picked as the largest (Bonferroni).
 
     Returns:
         Ends of NaN for a single pair, or where no difference differs from another.
@@ -112,9 +113,9 @@ def paired_gap(differences: Sequence[float], overlap: float = 0.0) -> Interval:
     spread = float(np.std(differences, ddof=1)) if count > 1 else 0.0
     if spread == 0:
         return Interval(gap, float("nan"), float("nan"))
-    reach = _quantile(count - 1) * spread * float(np.sqrt(1 / count + overlap))
+    reach = _quantile(count - 1, rivals) * spread * float(np.sqrt(1 / count + overlap))
     return Interval(gap, gap - reach, gap + reach)
 
 
-def _quantile(freedom: float) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+def _quantile(freedom: float, tests: int = 1) -> float:
+    return float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / tests, freedom))

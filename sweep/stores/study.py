@@ -23,7 +23,7 @@ from data.faults import InputError
 from sweep.errors import StudyFailedError
 from sweep.owner import alive, describe_owner, myself
 from sweep.secrets import first_line, shown
-from sweep.space import Choice, Listed, Space
+from sweep.space import Choice, Listed, Range, Space
 from sweep.stores.files import check_database, file_of, is_database, open_whole
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -104,6 +104,12 @@ class Recorded:
     def history(self) -> list[dict[str, float]]:
         """A row of metrics an epoch, once it has ended."""
         return self.attributes.get("result", {}).get("history", [])
+
+    @property
+    def validation(self) -> dict[str, float]:
+        """Its validation scores at the epoch whose weights were kept, as `auroc` and `loss`, once it has ended."""
+        kept = self.history[(self.best_epoch or 1) - 1]
+        return {key.removeprefix("val/"): score for key, score in kept.items() if key.startswith("val/")}
 
     @property
     def best_epoch(self) -> int | None:
@@ -305,6 +311,11 @@ class Study:
             everything = {"origin": number, **trained, **kept, **attributes, "retry_of": number}
             self._enqueue(params, everything)
         return True
+
+    def space(self) -> dict[str, Choice | Range]:
+        """What its latest trial was drawn from; empty before the first one."""
+        drawn = [trial.distributions for trial in self._study.get_trials(deepcopy=False) if trial.distributions]
+        return {name: _domain(distribution) for name, distribution in drawn[-1].items()} if drawn else {}
 
     def recently_complete(self) -> list[int]:
         """The numbers of complete trials, of a long study the latest and the best; costs next to nothing."""
@@ -562,6 +573,14 @@ def _distribution(domain: Any) -> optuna.distributions.BaseDistribution:
     if isinstance(domain, Choice):
         return optuna.distributions.CategoricalDistribution(list[Any](domain.values))
     return optuna.distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def _domain(distribution: Any) -> Choice | Range:
+    """The way back of `_distribution`."""
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        choices: tuple[Any, ...] = tuple(distribution.choices)
+        return Choice(choices)
+    return Range(distribution.low, distribution.high, distribution.log)
 
 
 def stored_studies(storage: str) -> list[Study]:
