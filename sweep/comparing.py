@@ -125,8 +125,9 @@ def crossvalidate(
         from sweep.stores.study import stored_studies
         from sweep.tables import crossvalidation_view, tried_view
 
-        found = searched(stored_studies(machine["storage"] or optuna_in(folder)), study)
-        whole, plans = plans_of_folds(found, location, folds, top, name, machine)
+        studies = stored_studies(machine["storage"] or optuna_in(folder))
+        found = searched(studies, study)
+        whole, plans = plans_of_folds(found, studies, location, folds, top, name, machine)
         finish, tried, trackings = conclude_listed if audit else conclude_closed, [], []
         for plan in plans:
             prepare(plan, folder, terminal, stopping)

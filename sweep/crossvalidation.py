@@ -95,12 +95,19 @@ def _configurations(study: Study) -> tuple[Recorded, ...]:
 
 
 def plans_of_folds(
-    found: Searched, location: Path | None, folds: int, top: int, name: str, machine: Mapping[str, Any]
+    found: Searched,
+    studies: Sequence[Study],
+    location: Path | None,
+    folds: int,
+    top: int,
+    name: str,
+    machine: Mapping[str, Any],
 ) -> tuple[Plan, list[Plan]]:
     """Plans to train the finalists on each fold, all with the same seed there.
 
     Args:
         found: The study.
+        studies: Those of Optuna's store; some may be of these folds.
         location: Where its images are; None for where they were.
         folds: How many.
         top: How many finalists.
@@ -130,10 +137,11 @@ def plans_of_folds(
         raise InputError(
             f"{plan.source.location}: its data digest is {plan.source.digest}; {found.study.name} has {there}"
         )
-    return plan, [_plan_of_fold(found, plan, fold, folds, name) for fold in range(1, folds + 1)]
+    known = {study.name: {one.attributes.get("label") for one in study.trials()} for study in studies}
+    return plan, [_plan_of_fold(found, known, plan, fold, folds, name) for fold in range(1, folds + 1)]
 
 
-def _plan_of_fold(found: Searched, plan: Plan, fold: int, folds: int, name: str) -> Plan:
+def _plan_of_fold(found: Searched, known: Mapping[str, set[Any]], plan: Plan, fold: int, folds: int, name: str) -> Plan:
     settings = replace(plan.settings, validation=f"{fold}/{folds}")
     try:
         split = split_source(
@@ -151,11 +159,13 @@ def _plan_of_fold(found: Searched, plan: Plan, fold: int, folds: int, name: str)
     ]
     if faults:
         raise InputError(*faults)
+    name = f"{found.about['name']}-{name}-{fold}-of-{folds}"
+    begun = known.get(f"{plan.experiment}/{name}", set())  # finalists of before the search went on, say
     study = replace(
         plan.studies[0],
-        name=f"{found.about['name']}-{name}-{fold}-of-{folds}",
+        name=name,
         space=found.study.space(),  # so that more of its trials may follow in the same study
-        trials=len(listed),
+        trials=len(begun | {one.label for one in listed}),
         listed=listed,
     )
     return replace(plan, settings=settings, split=split, studies=(study,))

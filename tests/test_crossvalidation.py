@@ -192,10 +192,10 @@ def test_the_command_that_it_names_trains_what_it_chose_as_the_search_did(tmp_pa
     found = searched_in(tmp_path, "cnn3")
     last = found.complete[-1]
     machine = {"tracking_uri": None, "storage": None, "workers": 2}
-    whole, folds = plans_of_folds(found, None, 5, 3, "fold", machine)
+    whole, folds = plans_of_folds(found, [], None, 5, 3, "fold", machine)
     assert len(folds) == 5
     with pytest.raises(InputError, match=r"^--folds 2: cnn3-00\d has batches of 64, and \d\d images train"):
-        plans_of_folds(found, None, 2, 3, "fold", machine)
+        plans_of_folds(found, [], None, 2, 3, "fold", machine)
     arguments = shlex.split(command_of(found, whole, found.run_name(last)))
     assert arguments[:3] == ["python", "-m", "sweep"]
     done = sweep(tmp_path, *arguments[3:])

@@ -120,7 +120,7 @@ def test_what_is_kept_is_what_the_stores_hold(pictures, tmp_path):
     for arguments in ((*asked, "--search", "batch_size=16,32"), ("compare",)):
         done = sweep(tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
-    collect(tmp_path, "blob-pictures", tmp_path / "kept")
+    collect([tmp_path], "blob-pictures", tmp_path / "kept")
     found = read(tmp_path / "kept")
     (kept,) = found.studies.values()
     assert kept.name == "cnn3"

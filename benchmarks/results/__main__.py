@@ -55,6 +55,7 @@ RESNET50 = (
 )
 SEEDS, FEWER, SPLITS, LARGER = 5, 2, 3, 96
 FOLDS, FINALISTS = 5, 5
+AGAIN = "again"
 SCALED = "cnn1"  # the fastest: at other sizes, on other splits and folds, and searched twice
 
 
@@ -70,10 +71,10 @@ def main(
         if data is not None:
             store.mkdir(parents=True, exist_ok=True)
             for arguments in commands(store):
-                command = [sys.executable, "-m", "sweep", *arguments, "--data", str(data.absolute())]
-                print("+", *command[2:], flush=True)
-                subprocess.run(command, cwd=store, env=environment(), check=True)
-        collect(store, EXPERIMENT)
+                run(arguments, store, data)
+            (store / AGAIN).mkdir(exist_ok=True)
+            run(second_search(), store / AGAIN, data)
+        collect([place for place in (store, store / AGAIN) if place.is_dir()], EXPERIMENT)
     (ROOT / "RESULTS.md").write_text(page(read()))
 
 
@@ -93,9 +94,20 @@ def commands(store: Path) -> Iterator[list[str]]:
         name = ("--study", f"split-{split}", "--seeds", "1", "--split-seed", str(split))
         yield ["ablate", "--arch", SCALED, *winner, *CHOOSING, *name, *SIZE]
     yield ["crossvalidate", SCALED, "--folds", str(FOLDS), "--top", str(FINALISTS), "--audit"]
-    name = ("--study", f"{SCALED}-again", "--seed", "1")
-    yield ["--arch", SCALED, *name, "--trials", "30", *CHOOSING, *_each("--search", LEVERS), *SIZE]
     yield ["replicate", "--seeds", "2", "--epochs", "8", *SIZE]
+
+
+def second_search() -> list[str]:
+    """The same search with another seed, in a directory of its own: what it registers is to be in nobody's way."""
+    name = ("--study", f"{SCALED}-again", "--seed", "1")
+    return ["--arch", SCALED, *name, "--trials", "30", *CHOOSING, *_each("--search", LEVERS), *SIZE]
+
+
+def run(arguments: list[str], place: Path, data: Path) -> None:
+    """Runs a command of `sweep` in a directory."""
+    command = [sys.executable, "-m", "sweep", *arguments, "--data", str(data.absolute())]
+    print("+", *command[2:], flush=True)
+    subprocess.run(command, cwd=place, env=environment(), check=True)
 
 
 def winner_of(store: Path, arch: str) -> list[str]:

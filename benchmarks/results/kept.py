@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,19 +144,21 @@ class Results:
     pages: Mapping[str, str]
 
 
-def collect(store: Path, experiment: str, place: Path = PLACE) -> None:
-    """Copies what the page needs out of a directory where studies ran.
+def collect(stores: Sequence[Path], experiment: str, place: Path = PLACE) -> None:
+    """Copies what the page needs out of directories where studies ran.
 
     Args:
-        store: The directory.
+        stores: The directories; what was compared and replicated is in the first.
         experiment: Of the studies.
         place: Where the copy goes.
     """
-    tracking = open_tracking(f"sqlite:///{store / 'mlflow.db'}", experiment)
     rows: list[dict[str, Any]] = []
     about: dict[str, Any] = {"studies": {}, "validation": {}, "test": {}}
-    for study in stored_studies(f"sqlite:///{store / 'optuna.db'}"):
-        _study(study, tracking, rows, about)
+    opened = [open_tracking(f"sqlite:///{store / 'mlflow.db'}", experiment) for store in stores]
+    for store, tracking in zip(stores, opened, strict=True):
+        for study in stored_studies(f"sqlite:///{store / 'optuna.db'}"):
+            _study(study, tracking, rows, about)
+    tracking = opened[0]
     place.mkdir(exist_ok=True)
     for kind, file in PAGES.items():
         runs = tracking.search(f"tags.`sweep.kind` = '{kind}' and tags.`sweep.state` = 'COMPLETE'")

@@ -392,12 +392,14 @@ def _choosing(small: Sequence[Found]) -> list[str]:
 def _folds(results: Results, small: Sequence[Found]) -> list[str]:
     parts = []
     for one in small:
-        studies = sorted(
-            (study for name, study in results.studies.items() if name.startswith(f"{one.study.name}-fold-")),
-            key=lambda study: study.name,
+        dealt = sorted(
+            (int(found[2]), int(found[1]), study)
+            for name, study in results.studies.items()
+            if (found := re.fullmatch(rf"{one.study.name}-fold-(\d+)-of-(\d+)", name))
         )
+        studies = [study for folds, _, study in dealt if folds == dealt[-1][0]]
         finalists = refolded(one.study, studies)
-        if len(finalists) < 2:
+        if len(studies) < 2 or len(finalists) < 2:
             continue
         count, metric = len(studies), one.study.params["metric"]
         found = choosers(finalists, one.study.sign)
@@ -473,16 +475,16 @@ def _thresholds(small: Sequence[Found]) -> list[str]:
             for likely, into in ((trial.on_test.likely(), before), (trial.on_test.likely(temperature), after)):
                 into.append(all_scores(trial.on_test.labels, likely)["log_loss"])
         columns = (half, tuned, supported, stressed, before, after)
-        lines.append((one.arch, *(f"{np.mean(values):.4f}" if values else "" for values in columns)))
+        whole = (f"{np.mean(values):.4f}" if len(values) == len(one.seeds) else "" for values in columns)
+        lines.append((one.arch, *whole))
     if not lines:
         return []
     return [
         "### Threshold and temperature",
         "Test accuracy of the winners' other seeds at 0.5, at the best threshold on validation, at one that validation "
         "supports beyond its noise (else 0.5), and at one that the stressed validation images support; and the log "
-        "loss on test before and after a temperature fitted on validation. `sweep` takes the one that the images "
-        "support by which the study chooses: the last of these here. (It took the one before until this table was "
-        "seen.)",
+        "loss on test before and after a temperature fitted on validation. `sweep` takes the one that those images "
+        "support which the study chooses by; with a stressed metric it took the plain one until this table was seen.",
         table(("", "at 0.5", "tuned", "supported", "supported under stress", "log loss", "with a temperature"), lines),
     ]
 
