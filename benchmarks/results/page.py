@@ -280,6 +280,8 @@ def _comparison(results: Results) -> list[str]:
     return [
         "### What `compare` says of them",
         "\n".join(line if line.startswith("- ") else f"- {line}" for line in sentences),
+        "Whom validation chooses there is who holds `champion`: the gate compares one training of each and moves the "
+        "alias only beyond chance, so whoever came first keeps it against equals. Above, the seeds' means decide.",
     ]
 
 
