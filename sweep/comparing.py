@@ -137,6 +137,9 @@ def crossvalidate(
         logged = log(found, finalists_of(found, top, tried), whole, tried, trackings[-1])
     path = write_report(folder, f"{found.study.name.replace('/', '-')}-{name}-{folds}.md", logged.page)
     terminal.show(crossvalidation_view(logged))
+    if logged.command:
+        terminal.say("to train and register it:")
+        terminal.quote(f"  {logged.command}")
     terminal.say(f"written to {path}, and logged as run {logged.run_id}")
     if as_json:
         display.print_json(

@@ -58,6 +58,10 @@ class Terminal:
         """Says a line above the table."""
         self.console.print(Text(text))
 
+    def quote(self, command: str) -> None:
+        """Shows a command as one line that can be copied, however narrow the terminal."""
+        self.console.print(Text(command), soft_wrap=True)
+
     def update(self, progress: Progress) -> None:
         """Shows the study as it is now."""
         if self._live is not None:

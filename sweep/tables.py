@@ -74,16 +74,16 @@ def ablation_view(lines: Sequence[Mapping[str, Any]], metric: str) -> Group:
 
 
 def crossvalidation_view(logged: Logged) -> Group:
-    """The finalists over the folds, and whom these choose."""
+    """The finalists over the folds, what they gain on the study's choice, and whom these choose."""
     opened = any(line["test_accuracy"] is not None for line in logged.lines)
-    heads = ("trial", "study", "over folds", "gain on its choice", "folds", *(("test acc.", "AUROC") if opened else ()))
+    heads = ("trial", "study", "over folds", "gain", "folds", *(("test acc.", "test AUROC") if opened else ()))
     view = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
     for line in logged.lines:
-        view.add_row(*crossvalidation.cells(line))
-    told = [Text(sentence) for sentence in logged.sentences]
-    if logged.command:
-        told += [Text("to train and register it:"), Text(logged.command, no_wrap=False)]
-    return Group(view, *told)
+        cells = crossvalidation.cells(line)
+        if opened:  # without spread and interval, so that it fits; the page has them
+            cells[2:4] = [cell.partition(" ")[0] for cell in cells[2:4]]
+        view.add_row(*cells)
+    return Group(view, *(Text(sentence) for sentence in logged.sentences))
 
 
 def _spread(values: Sequence[float]) -> str:
