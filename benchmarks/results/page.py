@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -453,8 +454,8 @@ def _folds(results: Results, small: Sequence[Found]) -> list[str]:
 
 
 def _tally(names: Sequence[str]) -> str:
-    counts = {name: names.count(name) for name in sorted(set(names), key=lambda name: -names.count(name))}
-    return ", ".join(name if len(names) == 1 else f"{name} ({count})" for name, count in counts.items())
+    counts = Counter(sorted(names)).most_common()
+    return ", ".join(name if len(names) == 1 else f"{name} ({count})" for name, count in counts)
 
 
 def _thresholds(small: Sequence[Found]) -> list[str]:
