@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,9 +71,10 @@ def page(results: Results) -> str:
         "# What it finds on the real X-rays",
         *_about(results, found),
         "## What was aimed at, and what was reached",
-        *_goals(small, _larger(results)),
+        *_goals(small, _larger(results), results.studies),
         "## The winners",
         *_winners(found),
+        *_further(results, small),
         *_comparison(results),
         "## What a search buys",
         *_budgets(results, small),
@@ -142,7 +143,7 @@ def _about(results: Results, found: Sequence[Found]) -> list[str]:
     ]
 
 
-def _goals(small: Sequence[Found], larger: Sequence[Found]) -> list[str]:
+def _goals(small: Sequence[Found], larger: Sequence[Found], studies: Container[str]) -> list[str]:
     known = [one for one in small if one.seeds]
     if not known:
         return ["No winner has been trained with other seeds yet."]
@@ -166,7 +167,8 @@ def _goals(small: Sequence[Found], larger: Sequence[Found]) -> list[str]:
     return [
         table(("", "score", "wanted", f"mean of {len(best.seeds)} seeds (sd)", "highest on test", "met"), lines),
         f"The best small CNN is the best by validation, {best.study.params['metric']}, a mean over seeds: "
-        f"{', '.join(candidates)}.",
+        f"{', '.join(candidates)}."
+        + (" Further seeds of it are under *Typed again*." if f"{best.arch}-further" in studies else ""),
         *(
             [_why([*known, *(one for one in (best,) if one not in known)])]
             if any(line[-1] != "yes" for line in lines)
@@ -260,6 +262,37 @@ def _winners(found: Sequence[Found]) -> list[str]:
             else []
         ),
     ]
+
+
+def _further(results: Results, small: Sequence[Found]) -> list[str]:
+    """Somebody typed the printed command: does that give what was published?"""
+    parts = []
+    for one in small:
+        study = results.studies.get(f"{one.arch}-further")
+        if study is None or not study.tested or len(one.seeds) < 2:
+            continue
+        lines = []
+        for name in ("accuracy", "auroc"):
+            expected, values = another_run(one.test(name)), [trial.tested[name] for trial in study.tested]
+            inside = sum(expected.low <= value <= expected.high for value in values)
+            lines.append(
+                (
+                    SHOWN[name],
+                    _spread(one.test(name)),
+                    f"{expected.low:.4f} to {expected.high:.4f}",
+                    ", ".join(f"{value:.4f}" for value in values),
+                    f"{inside} of {len(values)}",
+                    _spread([*one.test(name), *values]),
+                )
+            )
+        parts += [
+            "### Typed again",
+            f"The command above for {one.arch}, typed again with `--seed {study.params['study_seed']}`: "
+            f"{len(study.tested)} seeds more, none left out. *Expected*: where one more run should lie by the first "
+            "ones (95 %, Student's t).",
+            table(("test", "published", "expected", "typed again", "within", "all of them together"), lines),
+        ]
+    return parts
 
 
 def _configuration(params: Mapping[str, object]) -> str:
