@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def crossvalidate(
         if faults:
             raise InputError(*faults)
         from sweep.crossvalidation import finalists_of, log, plans_of_folds, searched
-        from sweep.listed import conclude_closed, conclude_listed
+        from sweep.listed import conclude_listed
         from sweep.running import run_plan
         from sweep.stores.study import stored_studies
         from sweep.tables import crossvalidation_view, tried_view
@@ -128,7 +129,7 @@ def crossvalidate(
         studies = stored_studies(machine["storage"] or optuna_in(folder))
         found = searched(studies, study)
         whole, plans = plans_of_folds(found, studies, location, folds, top, name, machine)
-        finish, tried, trackings = conclude_listed if audit else conclude_closed, [], []
+        finish, tried, trackings = partial(conclude_listed, scored=audit), [], []
         for plan in plans:
             prepare(plan, folder, terminal, stopping)
             (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, tried_view)

@@ -64,45 +64,33 @@ def conclude_listed(
     mirror: Mirror,
     images: Mapping[str, Images],
     train_again: Callable[[Recorded, Path], Path],
+    *,
+    scored: bool = True,
 ) -> Tried:
     """Scores every trial on the test images; takes what `conclusion.conclude` takes.
 
-    Raises:
-        StudyFailedError: No trial is complete.
-    """
-    del train_again  # a trial whose checkpoint is gone is left out
-    best, trials = _best_of(planned, study), study.trials()
-    study.note(OPENED, True)
-    runs = runs_of(mirror.tracking, mirror.parent)
-    found = audit(trials, runs, mirror.tracking, images["test"], plan.source.digest, plan.source.classes)
-    study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": ABOUT_IT})
-    mirror.show_conclusion()
-    return Tried(planned.arch, study.name, mirror.parent, tuple(trials), found)
-
-
-def conclude_closed(
-    plan: Plan,
-    planned: PlannedStudy,
-    study: Study,
-    mirror: Mirror,
-    images: Mapping[str, Images],
-    train_again: Callable[[Recorded, Path], Path],
-) -> Tried:
-    """Leaves the test set closed, unless it was opened before; takes what `conclusion.conclude` takes.
+    Args:
+        plan: The sweep.
+        planned: The study.
+        study: The same in Optuna.
+        mirror: Its runs.
+        images: `train`, `validation` and `test`.
+        train_again: Not used: a trial whose checkpoint is gone is left out.
+        scored: Whether the test set is opened at all; one that was opened before stays so.
 
     Raises:
         StudyFailedError: No trial is complete.
     """
-    del plan, images, train_again
-    best = _best_of(planned, study)
-    opened = bool(study.noted(OPENED))
-    study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": OPENED_BEFORE if opened else CLOSED})
-    mirror.show_conclusion()
-    return Tried(planned.arch, study.name, mirror.parent, tuple(study.trials()), {}, opened)
-
-
-def _best_of(planned: PlannedStudy, study: Study) -> Recorded:
-    best = study.best()
+    del train_again
+    best, trials, found = study.best(), study.trials(), {}
     if best is None:
         raise StudyFailedError(f"study {study.name}: none of its {planned.trials} trials is complete")
-    return best
+    if scored:
+        study.note(OPENED, True)
+        runs = runs_of(mirror.tracking, mirror.parent)
+        found = audit(trials, runs, mirror.tracking, images["test"], plan.source.digest, plan.source.classes)
+    opened = bool(study.noted(OPENED))
+    told = ABOUT_IT if scored else OPENED_BEFORE if opened else CLOSED
+    study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": told})
+    mirror.show_conclusion()
+    return Tried(planned.arch, study.name, mirror.parent, tuple(trials), found, opened)

@@ -45,7 +45,7 @@ WALLS = [
     (("sweep.stores",), ("ray", "sweep.engines", "sweep.orchestrator", "sweep.cli", "sweep.training")),
     (("sweep.space", "sweep.settings"), ("torch", "optuna", "mlflow", "sweep.stores", "sweep.engines", "rich", "typer")),
     (("sweep.orchestrator", "sweep.mirror", "sweep.drawing", "sweep.reconcile", "sweep.conclusion"), ("optuna", "mlflow", "rich", "typer", "sweep.display")),
-    (("sweep.audit", "sweep.listed", "sweep.contenders", "sweep.ablation", "sweep.replication", "sweep.published"), ("optuna", "mlflow", "rich", "typer", "sweep.display")),
+    (("sweep.audit", "sweep.listed", "sweep.contenders", "sweep.ablation", "sweep.crossvalidation", "sweep.replication", "sweep.published"), ("optuna", "mlflow", "rich", "typer", "sweep.display")),
     (("sweep.stores.serving_model",), ("sweep", "models", "data")),
     (("data.decode",), ("data", "torch", "mlflow")),
 ]  # fmt: skip
