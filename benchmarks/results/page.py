@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
 
 import numpy as np
 
-from benchmarks.results.kept import Kept, Results, Trial
-from benchmarks.results.searching import HALVINGS, KIND, SHUFFLES, bought, choosers, first, halves, refolded, ways
-from sweep.markdown import table as spaced_table
+from benchmarks.results.chance import chance, choosing, folds, thresholds
+from benchmarks.results.found import SHOWN, Found, configuration, spread, table
+from benchmarks.results.kept import Results, Trial
+from benchmarks.results.searching import SHUFFLES, bought, first
 from sweep.published import FINAL, ROWS
 from sweep.results.ablation import Arm, Attempt, rows, written
 from sweep.results.assessment import assess
-from sweep.results.calibration import fit_temperature
-from sweep.results.metrics import all_scores, choose_threshold
 from sweep.results.significance import another_run
-from sweep.results.statistics import Interval
-from sweep.space import FIVE, LEVERS
+from sweep.space import FIVE
 
 SMALL = ("cnn1", "cnn2", "cnn3")
-SHOWN = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "specificity": "specificity",
-    "f1": "F1",
-    "auroc": "AUROC",
-}
 # What was aimed at: the report's best rows, which test itself had chosen, and its ResNet-50; an AUROC a little below
 # an Inception's (Kermany 2018: .968), and that of a ResNet-18 at 224 pixels (MedMNIST+: .980).
 GOALS = {"cnn1": 0.8542, "cnn2": 0.8846, "cnn3": 0.8798}
 BEST_ACCURACY, BEST_AUROC, BEYOND_AUROC = 0.9013, 0.965, 0.98
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the search of an architecture came to.
-
-    Attributes:
-        study: The search.
-        winner: The trial that it chose.
-        seeds: The same configuration trained with other seeds.
-    """
-
-    study: Kept
-    winner: Trial
-    seeds: tuple[Trial, ...]
-
-    @property
-    def arch(self) -> str:
-        """The architecture."""
-        return self.study.params["arch"]
-
-    def test(self, name: str) -> list[float]:
-        """A test score of each of the other seeds."""
-        return [trial.tested[name] for trial in self.seeds]
 
 
 def page(results: Results) -> str:
@@ -81,21 +44,16 @@ def page(results: Results) -> str:
         "## The levers",
         *_levers(results),
         "## How to choose",
-        *_choosing(small),
-        *_folds(results, small),
-        *_thresholds(small),
+        *choosing(small),
+        *folds(results, small),
+        *thresholds(small),
         "## How much is chance",
-        *_chance(results, small),
+        *chance(results, small),
         *_sizes(results, small),
         "## The report's tables, trained again",
         *_replication(results),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def table(heads: Sequence[object], lines: Iterable[Sequence[object]]) -> str:
-    """A table for an editor: without the spaces that MLflow's page needs."""
-    return spaced_table(heads, lines).replace("\u00a0", "")
 
 
 def _found(results: Results, arch: str) -> Found:
@@ -160,7 +118,7 @@ def _goals(small: Sequence[Found], larger: Sequence[Found], studies: Container[s
     for label, score, wanted, one in goals:
         values = one.test(score)
         met = "yes" if float(np.mean(values)) >= wanted else "**no**"
-        lines.append((label, SHOWN[score], f"{wanted:.4f}", _spread(values), f"{max(values):.4f}", met))
+        lines.append((label, SHOWN[score], f"{wanted:.4f}", spread(values), f"{max(values):.4f}", met))
     candidates = [
         f"{one.arch} at {one.study.params['image_size']} pixels {_worth(one):.4f}" for one in (*known, *larger)
     ]
@@ -215,7 +173,7 @@ def _winners(found: Sequence[Found]) -> list[str]:
                 one.arch,
                 f"{counted.count('COMPLETE')} + {counted.count('PRUNED')} pruned",
                 f"{one.study.name}-{one.winner.number:03d}",
-                _configuration(one.winner.params),
+                configuration(one.winner.params),
                 f"{one.winner.best_epoch} of {len(one.winner.history)}",
             )
         )
@@ -234,8 +192,8 @@ def _winners(found: Sequence[Found]) -> list[str]:
     seeded = []
     for one in found:
         if one.seeds:
-            validation = (_spread([trial.validated[name] for trial in one.seeds]) for name in ("accuracy", "auroc"))
-            seeded.append((one.arch, *validation, *(_spread(one.test(name)) for name in SHOWN)))
+            validation = (spread([trial.validated[name] for trial in one.seeds]) for name in ("accuracy", "auroc"))
+            seeded.append((one.arch, *validation, *(spread(one.test(name)) for name in SHOWN)))
     theirs = [
         (f"{arch}, the report's", "", "", f"{values['accuracy']:.4f}", *[""] * (len(SHOWN) - 1))
         for arch, values in FINAL.items()
@@ -278,11 +236,11 @@ def _further(results: Results, small: Sequence[Found]) -> list[str]:
             lines.append(
                 (
                     SHOWN[name],
-                    _spread(one.test(name)),
+                    spread(one.test(name)),
                     f"{expected.low:.4f} to {expected.high:.4f}",
                     ", ".join(f"{value:.4f}" for value in values),
                     f"{inside} of {len(values)}",
-                    _spread([*one.test(name), *values]),
+                    spread([*one.test(name), *values]),
                 )
             )
         parts += [
@@ -293,17 +251,6 @@ def _further(results: Results, small: Sequence[Found]) -> list[str]:
             table(("test", "published", "expected", "typed again", "within", "all of them together"), lines),
         ]
     return parts
-
-
-def _configuration(params: Mapping[str, object]) -> str:
-    def said(name: str) -> str:
-        value = params[name]
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-    first = f"{said('activation')}, {said('optimizer')} {said('learning_rate')}"
-    five = f"{first}, batch {said('batch_size')}, dropout {said('dropout')}"
-    levers = [f"{name} {said(name)}" for name, usual in LEVERS.items() if name in params and params[name] != usual]
-    return ", ".join([five, *(lever.replace("_", " ") for lever in levers)])
 
 
 def _comparison(results: Results) -> list[str]:
@@ -387,7 +334,7 @@ def _levers(results: Results) -> list[str]:
         metric = study.params["metric"].removeprefix("val/")
         base = next(trial for trial in study.trials if trial.label == next(iter(labels)))
         parts += [
-            f"### {study.params['arch']}: {_configuration({key: base.params[key] for key in FIVE})}, "
+            f"### {study.params['arch']}: {configuration({key: base.params[key] for key in FIVE})}, "
             f"{study.params['image_size']} pixels, up to {study.params['epochs']} epochs, patience "
             f"{study.params['patience']}, {max(len(arm.attempts) for arm in arms)} seeds",
             written(rows(arms, metric, study.sign), metric).replace("\u00a0", ""),
@@ -398,244 +345,6 @@ def _levers(results: Results) -> list[str]:
 def _attempt(trial: Trial) -> Attempt:
     assert trial.on_test is not None
     return Attempt(trial.seed, len(trial.history), trial.validated, trial.on_test)
-
-
-def _choosing(small: Sequence[Found]) -> list[str]:
-    found = ways([one.study for one in small])
-    archs = [one.arch for one in small]
-    lines = [
-        (
-            way.name,
-            *(f"{trial.tested['accuracy']:.4f}, {trial.tested['auroc']:.4f}" for trial in way.picks),
-            ", ".join(f"{np.mean([trial.tested[name] for trial in way.picks]):.4f}" for name in ("accuracy", "auroc")),
-            f"{way.with_accuracy:+.2f}",
-            f"{way.with_auroc:+.2f}",
-        )
-        for way in found
-    ]
-    return [
-        "What each way to choose by validation would have chosen of the searches' complete trials: test accuracy and "
-        "AUROC of its choice, and how well it orders all of them (Spearman's correlation, a mean over the searches). "
-        "*Stressed*: validation images as another machine might have made them (mirrored, turned, moved, zoomed, "
-        "stretched, lit otherwise; `data/recipe.py`).",
-        "Read it as a hint. The sampler, the pruner and the choice of epochs were all led by the stressed metric, so "
-        "the other ways choose among trials that it had made; the augmentation `wide` trains on what it is judged by; "
-        "and it is three choices on the same test images.",
-        table(("by", *archs, "mean", "orders test accuracy", "orders test AUROC"), lines),
-    ]
-
-
-def _folds(results: Results, small: Sequence[Found]) -> list[str]:
-    parts = []
-    for one in small:
-        dealt = sorted(
-            (int(found[2]), int(found[1]), study)
-            for name, study in results.studies.items()
-            if (found := re.fullmatch(rf"{one.study.name}-fold-(\d+)-of-(\d+)", name))
-        )
-        studies = [study for folds, _, study in dealt if folds == dealt[-1][0]]
-        finalists = refolded(one.study, studies)
-        if len(studies) < 2 or len(finalists) < 2:
-            continue
-        count, metric = len(studies), one.study.params["metric"]
-        found = choosers(finalists, one.study.sign)
-        own, alone, mean = found
-        gain = {score: mean.worth(score) - own.worth(score) for score in ("accuracy", "auroc")}
-        most = max(finalists, key=lambda other: other.tested("accuracy"))
-        validated = ", ".join(study.params["validation_images"] for study in studies)
-        parts += [
-            "### Cross-validation over patients",
-            f"The {len(finalists)} best trials of {one.arch}'s search, each trained once on every one of {count} folds "
-            f"of patients ({validated} images validate), all with one seed in a fold: `sweep crossvalidate {one.arch} "
-            f"--folds {count} --top {len(finalists)} --audit`. What a configuration is worth on test is the mean over "
-            f"its {count} networks here.",
-            table(
-                ("", f"{metric}, in the search", "over the folds (sd)", "test accuracy (sd)", "test AUROC (sd)"),
-                [
-                    (
-                        finalist.name,
-                        f"{finalist.value:.4f}",
-                        _spread([trial.value or 0.0 for trial in finalist.folds]),
-                        *(
-                            _spread([trial.tested[score] for trial in finalist.folds])
-                            for score in ("accuracy", "auroc")
-                        ),
-                    )
-                    for finalist in sorted(finalists, key=lambda other: -one.study.sign * other.mean)
-                ],
-            ),
-            table(
-                ("chosen by", "chosen", "test accuracy", "test AUROC", "orders test accuracy", "orders test AUROC"),
-                [
-                    (
-                        way.name,
-                        _tally([pick.name for pick in way.picks]),
-                        f"{way.worth('accuracy'):.4f}",
-                        f"{way.worth('auroc'):.4f}",
-                        *(f"{order:+.2f}" for order in way.orders),
-                    )
-                    for way in found
-                ],
-            ),
-            f"Against the search's own split the folds' mean gains {100 * gain['accuracy']:+.1f} points of test "
-            f"accuracy and {gain['auroc']:+.4f} of test AUROC, for {count * len(finalists)} trainings more; against a "
-            f"single fold {100 * (mean.worth('accuracy') - alone.worth('accuracy')):+.1f} points and "
-            f"{mean.worth('auroc') - alone.worth('auroc'):+.4f}. The best of them on test is {most.name} with "
-            f"{most.tested('accuracy'):.4f}. One search, its best {len(finalists)} alone, which are much alike.",
-        ]
-    return parts
-
-
-def _tally(names: Sequence[str]) -> str:
-    counts = Counter(sorted(names)).most_common()
-    return ", ".join(name if len(names) == 1 else f"{name} ({count})" for name, count in counts)
-
-
-def _thresholds(small: Sequence[Found]) -> list[str]:
-    lines = []
-    for one in small:
-        if not one.seeds:
-            continue
-        half, supported, tuned, stressed, before, after = [], [], [], [], [], []
-        for trial in one.seeds:
-            assert trial.on_test is not None
-            assert trial.on_validation is not None
-            temperature = fit_temperature(trial.on_validation.labels, trial.on_validation.logits)
-            choice = choose_threshold(trial.on_validation.labels, trial.on_validation.likely(temperature)[:, 1])
-            cuts = [(0.5, half), (choice.value, supported), (choice.tuned, tuned)]
-            if trial.on_stressed is not None:
-                under = choose_threshold(trial.on_stressed.labels, trial.on_stressed.likely(temperature)[:, 1])
-                cuts.append((under.value, stressed))
-            for cut, into in cuts:
-                into.append(all_scores(trial.on_test.labels, trial.on_test.likely(temperature), cut)["accuracy"])
-            for likely, into in ((trial.on_test.likely(), before), (trial.on_test.likely(temperature), after)):
-                into.append(all_scores(trial.on_test.labels, likely)["log_loss"])
-        columns = (half, tuned, supported, stressed, before, after)
-        whole = (f"{np.mean(values):.4f}" if len(values) == len(one.seeds) else "" for values in columns)
-        lines.append((one.arch, *whole))
-    if not lines:
-        return []
-    return [
-        "### Threshold and temperature",
-        "Test accuracy of the winners' other seeds at 0.5, at the best threshold on validation, at one that validation "
-        "supports beyond its noise (else 0.5), and at one that the stressed validation images support; and the log "
-        "loss on test before and after a temperature fitted on validation. `sweep` takes the one that those images "
-        "support which the study chooses by; with a stressed metric it took the plain one until this table was seen.",
-        table(("", "at 0.5", "tuned", "supported", "supported under stress", "log loss", "with a temperature"), lines),
-    ]
-
-
-def _chance(results: Results, small: Sequence[Found]) -> list[str]:
-    lines, kinds = [], []
-    for one in small:
-        apart = halves(one.study)
-        kinds.append((one.arch, apart.alike))
-        gaps = [trial.validated["auroc"] - trial.tested["auroc"] for trial in one.study.tested]
-        few = bought(one.study, (5,))
-        gained = f"{(one.winner.value or 0.0) - few[0].value:+.4f}" if few else ""
-        carried = f"{one.winner.tested['auroc'] - few[0].auroc:+.4f}" if few else ""
-        seeds = one.test("accuracy")
-        expected = another_run(seeds) if len(seeds) > 1 else None
-        lines.append(
-            (
-                one.arch,
-                f"{apart.value:.4f}",
-                f"{100 * apart.accuracy:.1f} points",
-                f"{apart.auroc:.4f}",
-                f"{np.mean(gaps):+.3f}",
-                gained,
-                carried,
-                f"{expected.low:.3f} to {expected.high:.3f}" if expected else "",
-                _inside(expected, one.winner.tested["accuracy"]),
-            )
-        )
-    names = list(kinds[0][1])
-    parts = [
-        f"Two halves of a search's trials, drawn at random {HALVINGS} times: how far their choices are apart, in the "
-        "study's metric and on test. Overtuning: how much better the choice of all trials is than the choice of 5 "
-        "(means over the orders above), in the study's metric, and how much of it is left on test. The last two "
-        "columns: where a further seed of the winner is expected (95 %, Student's t), and whether the winner itself is "
-        "there.",
-        table(
-            (
-                "",
-                "apart, metric",
-                "test accuracy",
-                "test AUROC",
-                "validation AUROC less test's, mean of trials",
-                "from 5 trials to all: metric",
-                "test AUROC",
-                "one more seed, test accuracy",
-                "winner in it",
-            ),
-            lines,
-        ),
-        "How often both halves choose the same:",
-        table(("", *names), [(arch, *(f"{100 * alike[name]:.0f} %" for name in names)) for arch, alike in kinds]),
-    ]
-    parts += _again(results, small)
-    splits = [study for name, study in results.studies.items() if "-split-" in name and study.tested]
-    if splits:
-        accuracies = [study.tested[0].tested["accuracy"] for study in splits]
-        areas = [study.tested[0].tested["auroc"] for study in splits]
-        arch = splits[0].params["arch"]
-        seeds = next((one.test("accuracy") for one in small if one.arch == arch), [])
-        beside = f"; over seeds on one split it is {np.std(seeds, ddof=1):.4f}" if len(seeds) > 1 else ""
-        parts.append(
-            f"Other splits: the winner of {arch} trained with one seed on {len(splits)} other draws of validation "
-            f"patients: test accuracy {_spread(accuracies)}, AUROC {_spread(areas)}. The standard deviation of "
-            f"accuracy over splits holds that of the order of images too{beside}."
-        )
-    return parts
-
-
-def _again(results: Results, small: Sequence[Found]) -> list[str]:
-    """The same search once more, with another seed."""
-    parts = []
-    for one in small:
-        other = results.studies.get(f"{one.study.name}-again")
-        if other is None or not other.tested:
-            continue
-        both = [(one.study, one.winner), (other, other.best)]
-        names = [name for name in KIND if name in one.winner.params]
-        alike = [name for name in names if one.winner.params[name] == other.best.params[name]]
-        seeds = one.test("accuracy")
-        expected = another_run(seeds) if len(seeds) > 1 else None
-        apart = f"{100 * abs(other.best.tested['accuracy'] - one.winner.tested['accuracy']):.1f}"
-        parts += [
-            f"A second search of {one.arch} with the same space and another seed:",
-            table(
-                ("seed", "trials", "winner", "hyperparameters", "the metric", "test accuracy", "test AUROC"),
-                [
-                    (
-                        study.params["study_seed"],
-                        f"{[trial.state for trial in study.trials].count('COMPLETE')} + "
-                        f"{[trial.state for trial in study.trials].count('PRUNED')} pruned",
-                        f"{study.name}-{winner.number:03d}",
-                        _configuration(winner.params),
-                        f"{winner.value:.4f}",
-                        f"{winner.tested['accuracy']:.4f}",
-                        f"{winner.tested['auroc']:.4f}",
-                    )
-                    for study, winner in both
-                ],
-            ),
-            f"Of {', '.join(names)} they choose {len(alike)} of {len(names)} alike"
-            f"{' (' + ', '.join(alike) + ')' if alike else ''}; their choices are {apart} points of test accuracy "
-            "apart"
-            + (
-                f", and a further seed of the first is expected from {expected.low:.3f} to {expected.high:.3f}."
-                if expected
-                else "."
-            ),
-        ]
-    return parts
-
-
-def _inside(expected: Interval | None, value: float) -> str:
-    if expected is None:
-        return ""
-    return "yes" if expected.low <= value <= expected.high else "no"
 
 
 def _sizes(results: Results, small: Sequence[Found]) -> list[str]:
@@ -660,9 +369,9 @@ def _sizes(results: Results, small: Sequence[Found]) -> list[str]:
                     arch,
                     size,
                     len(trials),
-                    _spread([trial.validated["auroc"] for trial in trials]),
-                    _spread([trial.tested["accuracy"] for trial in trials]),
-                    _spread([trial.tested["auroc"] for trial in trials]),
+                    spread([trial.validated["auroc"] for trial in trials]),
+                    spread([trial.tested["accuracy"] for trial in trials]),
+                    spread([trial.tested["auroc"] for trial in trials]),
                     f"{np.mean([trial.seconds / len(trial.history) for trial in trials]):.1f}",
                 )
                 for arch, size, trials in sorted(lines, key=lambda line: line[:2])
@@ -677,9 +386,3 @@ def _replication(results: Results) -> list[str]:
         return ["`python -m sweep replicate` trains them."]
     _, _, rest = text.partition("\n\n")
     return [rest.strip().replace("\n## ", "\n### ")]
-
-
-def _spread(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.4f}" if values else ""
-    return f"{np.mean(values):.4f} ({np.std(values, ddof=1):.4f})"

@@ -1,0 +1,256 @@
+"""What of RESULTS.md is chance: ways to choose, folds, thresholds, halves of a search, a second one, other splits."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.results.found import Found, configuration, spread, table
+from benchmarks.results.kept import Results
+from benchmarks.results.searching import HALVINGS, KIND, bought, choosers, halves, refolded, ways
+from sweep.results.calibration import fit_temperature
+from sweep.results.metrics import all_scores, choose_threshold
+from sweep.results.significance import another_run
+from sweep.results.statistics import Interval
+
+
+def choosing(small: Sequence[Found]) -> list[str]:
+    """What other ways to choose would have chosen of the searches' trials."""
+    found = ways([one.study for one in small])
+    archs = [one.arch for one in small]
+    lines = [
+        (
+            way.name,
+            *(f"{trial.tested['accuracy']:.4f}, {trial.tested['auroc']:.4f}" for trial in way.picks),
+            ", ".join(f"{np.mean([trial.tested[name] for trial in way.picks]):.4f}" for name in ("accuracy", "auroc")),
+            f"{way.with_accuracy:+.2f}",
+            f"{way.with_auroc:+.2f}",
+        )
+        for way in found
+    ]
+    return [
+        "What each way to choose by validation would have chosen of the searches' complete trials: test accuracy and "
+        "AUROC of its choice, and how well it orders all of them (Spearman's correlation, a mean over the searches). "
+        "*Stressed*: validation images as another machine might have made them (mirrored, turned, moved, zoomed, "
+        "stretched, lit otherwise; `data/recipe.py`).",
+        "Read it as a hint. The sampler, the pruner and the choice of epochs were all led by the stressed metric, so "
+        "the other ways choose among trials that it had made; the augmentation `wide` trains on what it is judged by; "
+        "and it is three choices on the same test images.",
+        table(("by", *archs, "mean", "orders test accuracy", "orders test AUROC"), lines),
+    ]
+
+
+def folds(results: Results, small: Sequence[Found]) -> list[str]:
+    """What choosing by all folds of patients is worth, against one split and one fold."""
+    parts = []
+    for one in small:
+        dealt = sorted(
+            (int(found[2]), int(found[1]), study)
+            for name, study in results.studies.items()
+            if (found := re.fullmatch(rf"{one.study.name}-fold-(\d+)-of-(\d+)", name))
+        )
+        studies = [study for folds, _, study in dealt if folds == dealt[-1][0]]
+        finalists = refolded(one.study, studies)
+        if len(studies) < 2 or len(finalists) < 2:
+            continue
+        count, metric = len(studies), one.study.params["metric"]
+        found = choosers(finalists, one.study.sign)
+        own, alone, mean = found
+        gain = {score: mean.worth(score) - own.worth(score) for score in ("accuracy", "auroc")}
+        most = max(finalists, key=lambda other: other.tested("accuracy"))
+        validated = ", ".join(study.params["validation_images"] for study in studies)
+        parts += [
+            "### Cross-validation over patients",
+            f"The {len(finalists)} best trials of {one.arch}'s search, each trained once on every one of {count} folds "
+            f"of patients ({validated} images validate), all with one seed in a fold: `sweep crossvalidate {one.arch} "
+            f"--folds {count} --top {len(finalists)} --audit`. What a configuration is worth on test is the mean over "
+            f"its {count} networks here.",
+            table(
+                ("", f"{metric}, in the search", "over the folds (sd)", "test accuracy (sd)", "test AUROC (sd)"),
+                [
+                    (
+                        finalist.name,
+                        f"{finalist.value:.4f}",
+                        spread([trial.value or 0.0 for trial in finalist.folds]),
+                        *(spread([trial.tested[score] for trial in finalist.folds]) for score in ("accuracy", "auroc")),
+                    )
+                    for finalist in sorted(finalists, key=lambda other: -one.study.sign * other.mean)
+                ],
+            ),
+            table(
+                ("chosen by", "chosen", "test accuracy", "test AUROC", "orders test accuracy", "orders test AUROC"),
+                [
+                    (
+                        way.name,
+                        _tally([pick.name for pick in way.picks]),
+                        f"{way.worth('accuracy'):.4f}",
+                        f"{way.worth('auroc'):.4f}",
+                        *(f"{order:+.2f}" for order in way.orders),
+                    )
+                    for way in found
+                ],
+            ),
+            f"Against the search's own split the folds' mean gains {100 * gain['accuracy']:+.1f} points of test "
+            f"accuracy and {gain['auroc']:+.4f} of test AUROC, for {count * len(finalists)} trainings more; against a "
+            f"single fold {100 * (mean.worth('accuracy') - alone.worth('accuracy')):+.1f} points and "
+            f"{mean.worth('auroc') - alone.worth('auroc'):+.4f}. The best of them on test is {most.name} with "
+            f"{most.tested('accuracy'):.4f}. One search, its best {len(finalists)} alone, which are much alike.",
+        ]
+    return parts
+
+
+def _tally(names: Sequence[str]) -> str:
+    counts = Counter(sorted(names)).most_common()
+    return ", ".join(name if len(names) == 1 else f"{name} ({count})" for name, count in counts)
+
+
+def thresholds(small: Sequence[Found]) -> list[str]:
+    """What thresholds and temperatures do on test that validation chose."""
+    lines = []
+    for one in small:
+        if not one.seeds:
+            continue
+        half, supported, tuned, stressed, before, after = [], [], [], [], [], []
+        for trial in one.seeds:
+            assert trial.on_test is not None
+            assert trial.on_validation is not None
+            temperature = fit_temperature(trial.on_validation.labels, trial.on_validation.logits)
+            choice = choose_threshold(trial.on_validation.labels, trial.on_validation.likely(temperature)[:, 1])
+            cuts = [(0.5, half), (choice.value, supported), (choice.tuned, tuned)]
+            if trial.on_stressed is not None:
+                under = choose_threshold(trial.on_stressed.labels, trial.on_stressed.likely(temperature)[:, 1])
+                cuts.append((under.value, stressed))
+            for cut, into in cuts:
+                into.append(all_scores(trial.on_test.labels, trial.on_test.likely(temperature), cut)["accuracy"])
+            for likely, into in ((trial.on_test.likely(), before), (trial.on_test.likely(temperature), after)):
+                into.append(all_scores(trial.on_test.labels, likely)["log_loss"])
+        columns = (half, tuned, supported, stressed, before, after)
+        whole = (f"{np.mean(values):.4f}" if len(values) == len(one.seeds) else "" for values in columns)
+        lines.append((one.arch, *whole))
+    if not lines:
+        return []
+    return [
+        "### Threshold and temperature",
+        "Test accuracy of the winners' other seeds at 0.5, at the best threshold on validation, at one that validation "
+        "supports beyond its noise (else 0.5), and at one that the stressed validation images support; and the log "
+        "loss on test before and after a temperature fitted on validation. `sweep` takes the one that those images "
+        "support which the study chooses by; with a stressed metric it took the plain one until this table was seen.",
+        table(("", "at 0.5", "tuned", "supported", "supported under stress", "log loss", "with a temperature"), lines),
+    ]
+
+
+def chance(results: Results, small: Sequence[Found]) -> list[str]:
+    """How far two halves of a search, two searches, seeds and splits are apart."""
+    lines, kinds = [], []
+    for one in small:
+        apart = halves(one.study)
+        kinds.append((one.arch, apart.alike))
+        gaps = [trial.validated["auroc"] - trial.tested["auroc"] for trial in one.study.tested]
+        few = bought(one.study, (5,))
+        gained = f"{(one.winner.value or 0.0) - few[0].value:+.4f}" if few else ""
+        carried = f"{one.winner.tested['auroc'] - few[0].auroc:+.4f}" if few else ""
+        seeds = one.test("accuracy")
+        expected = another_run(seeds) if len(seeds) > 1 else None
+        lines.append(
+            (
+                one.arch,
+                f"{apart.value:.4f}",
+                f"{100 * apart.accuracy:.1f} points",
+                f"{apart.auroc:.4f}",
+                f"{np.mean(gaps):+.3f}",
+                gained,
+                carried,
+                f"{expected.low:.3f} to {expected.high:.3f}" if expected else "",
+                _inside(expected, one.winner.tested["accuracy"]),
+            )
+        )
+    names = list(kinds[0][1])
+    parts = [
+        f"Two halves of a search's trials, drawn at random {HALVINGS} times: how far their choices are apart, in the "
+        "study's metric and on test. Overtuning: how much better the choice of all trials is than the choice of 5 "
+        "(means over the orders above), in the study's metric, and how much of it is left on test. The last two "
+        "columns: where a further seed of the winner is expected (95 %, Student's t), and whether the winner itself is "
+        "there.",
+        table(
+            (
+                "",
+                "apart, metric",
+                "test accuracy",
+                "test AUROC",
+                "validation AUROC less test's, mean of trials",
+                "from 5 trials to all: metric",
+                "test AUROC",
+                "one more seed, test accuracy",
+                "winner in it",
+            ),
+            lines,
+        ),
+        "How often both halves choose the same:",
+        table(("", *names), [(arch, *(f"{100 * alike[name]:.0f} %" for name in names)) for arch, alike in kinds]),
+    ]
+    parts += _again(results, small)
+    splits = [study for name, study in results.studies.items() if "-split-" in name and study.tested]
+    if splits:
+        accuracies = [study.tested[0].tested["accuracy"] for study in splits]
+        areas = [study.tested[0].tested["auroc"] for study in splits]
+        arch = splits[0].params["arch"]
+        seeds = next((one.test("accuracy") for one in small if one.arch == arch), [])
+        beside = f"; over seeds on one split it is {np.std(seeds, ddof=1):.4f}" if len(seeds) > 1 else ""
+        parts.append(
+            f"Other splits: the winner of {arch} trained with one seed on {len(splits)} other draws of validation "
+            f"patients: test accuracy {spread(accuracies)}, AUROC {spread(areas)}. The standard deviation of "
+            f"accuracy over splits holds that of the order of images too{beside}."
+        )
+    return parts
+
+
+def _again(results: Results, small: Sequence[Found]) -> list[str]:
+    """The same search once more, with another seed."""
+    parts = []
+    for one in small:
+        other = results.studies.get(f"{one.study.name}-again")
+        if other is None or not other.tested:
+            continue
+        both = [(one.study, one.winner), (other, other.best)]
+        names = [name for name in KIND if name in one.winner.params]
+        alike = [name for name in names if one.winner.params[name] == other.best.params[name]]
+        seeds = one.test("accuracy")
+        expected = another_run(seeds) if len(seeds) > 1 else None
+        apart = f"{100 * abs(other.best.tested['accuracy'] - one.winner.tested['accuracy']):.1f}"
+        parts += [
+            f"A second search of {one.arch} with the same space and another seed:",
+            table(
+                ("seed", "trials", "winner", "hyperparameters", "the metric", "test accuracy", "test AUROC"),
+                [
+                    (
+                        study.params["study_seed"],
+                        f"{[trial.state for trial in study.trials].count('COMPLETE')} + "
+                        f"{[trial.state for trial in study.trials].count('PRUNED')} pruned",
+                        f"{study.name}-{winner.number:03d}",
+                        configuration(winner.params),
+                        f"{winner.value:.4f}",
+                        f"{winner.tested['accuracy']:.4f}",
+                        f"{winner.tested['auroc']:.4f}",
+                    )
+                    for study, winner in both
+                ],
+            ),
+            f"Of {', '.join(names)} they choose {len(alike)} of {len(names)} alike"
+            f"{' (' + ', '.join(alike) + ')' if alike else ''}; their choices are {apart} points of test accuracy "
+            "apart"
+            + (
+                f", and a further seed of the first is expected from {expected.low:.3f} to {expected.high:.3f}."
+                if expected
+                else "."
+            ),
+        ]
+    return parts
+
+
+def _inside(expected: Interval | None, value: float) -> str:
+    if expected is None:
+        return ""
+    return "yes" if expected.low <= value <= expected.high else "no"
