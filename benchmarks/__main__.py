@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 
 from benchmarks.tables import Options, Table
-from sweep.hardware import choose_device, describe
-from sweep.provenance import PACKAGES
+from sweep.system.hardware import choose_device, describe
+from sweep.system.provenance import PACKAGES
 
 BEGIN, END = "<!-- tables: written by python -m benchmarks --markdown -->", "<!-- tables end -->"
 PARTS = ("training", "sharing", "studies", "overhead", "clusters", "scale", "pixels", "pruning", "starting")

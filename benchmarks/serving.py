@@ -35,9 +35,9 @@ from rich.table import Table
 
 from data.faults import InputError
 from sweep.commands import mlflow_in
-from sweep.hardware import describe
 from sweep.stores.registry import Version, find_version, load
 from sweep.stores.tracking import open_client
+from sweep.system.hardware import describe
 
 CLIENTS, BATCHES = (1, 16), (1, 32)
 WIDTH, HEIGHT = 1024, 768  # about what a chest film has

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.tables import Options, Table, median, ratio
 from benchmarks.training import OURS, TURN, Case, Job, cached, cases_of, config_of, files_of, process
-from sweep.hardware import choose_precision, usable_cores
+from sweep.system.hardware import choose_precision, usable_cores
 
 
 def measure(options: Options) -> list[Table]:

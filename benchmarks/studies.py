@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks.tables import Options, Table, environment
 from data.sources import Source, open_source
 from data.splits import Split, split_source
-from sweep.hardware import usable_cores
+from sweep.system.hardware import usable_cores
 
 # Rarely: the kernel walks every process's page tables, 30 ms a look at Ray's; each half second took 3 % of two cores.
 SAMPLE_SECONDS = 2.0

@@ -23,7 +23,7 @@ from data.cache import Images
 from data.decode import decode
 from data.sources import read_phantom
 from models import ARCHITECTURES
-from sweep.hardware import choose_precision, prepare_training_process, usable_cores
+from sweep.system.hardware import choose_precision, prepare_training_process, usable_cores
 from sweep.training import OPTIMIZERS, TrainingConfig, build_network, train
 
 USUAL, OURS, LIMIT = "usual", "ours", "limit"

@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from data.faults import InputError
-from sweep import markdown, provenance
+from sweep import markdown
 from sweep.listed import Tried
 from sweep.plan import Plan, seed_of
 from sweep.results.ablation import Arm, Attempt, rows, written
 from sweep.settings import METRICS
 from sweep.space import FIVE, LEVERS, Choice, Listed, Value, decided, study_space
 from sweep.stores.tracking import FINISHED, Tracking
+from sweep.system import provenance
 
 BASE = "as it is"
 

@@ -12,8 +12,8 @@ import typer
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from models import ARCHITECTURES
-from sweep.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 from sweep.settings import ENGINES, FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings, seconds_of
+from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 
 REPORTED = ("cnn1", "cnn2", "cnn3")  # the report has tables of these
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130

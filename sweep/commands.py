@@ -18,11 +18,11 @@ from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import SPLITS, Source, download, open_source, open_test
 from sweep import display
-from sweep.errors import TrackingAwayError
-from sweep.hardware import choose_device
 from sweep.plan import estimate, make_plan
-from sweep.secrets import shown
 from sweep.settings import Settings
+from sweep.system.errors import TrackingAwayError
+from sweep.system.hardware import choose_device
+from sweep.system.redaction import shown
 from sweep.workplace import alone, mlflow_in, optuna_in, prepare, stoppable, unless
 
 

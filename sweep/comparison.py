@@ -16,7 +16,7 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
-from sweep import markdown, provenance
+from sweep import markdown
 from sweep.contenders import Winner, contender, plan_of_seeds, winners
 from sweep.display import Terminal
 from sweep.listed import conclude_listed
@@ -26,12 +26,13 @@ from sweep.results import diagrams, figures
 from sweep.results.comparison import CHOSEN, Comparison, Contender, called, cost_rows, duels, score_rows
 from sweep.results.report import Picture
 from sweep.running import run_plan
-from sweep.secrets import shown
 from sweep.space import layout
 from sweep.stores import registry
 from sweep.stores.files import file_of
 from sweep.stores.study import ABOUT, Study, stored_studies
 from sweep.stores.tracking import FINISHED, Tracking
+from sweep.system import provenance
+from sweep.system.redaction import shown
 from sweep.tables import tried_view
 from sweep.workplace import optuna_in, prepare, unless
 

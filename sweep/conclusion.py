@@ -14,9 +14,7 @@ import numpy as np
 from data.cache import Images
 from data.sources import known_limits
 from models import ARCHITECTURES
-from sweep import provenance
 from sweep.card import Facts, card, description
-from sweep.errors import StudyFailedError
 from sweep.mirror import CONCLUSION, TEST, Mirror
 from sweep.plan import Plan, PlannedStudy
 from sweep.promotion import settle
@@ -29,6 +27,8 @@ from sweep.results.predictions import Predictions, read_predictions
 from sweep.settings import STRESSED
 from sweep.stores import registry
 from sweep.stores.study import Recorded, Study
+from sweep.system import provenance
+from sweep.system.errors import StudyFailedError
 from sweep.training import Trained, predict, restore
 
 EXAMPLES = 16  # images that a model is tried with before it becomes a version

@@ -15,7 +15,7 @@ from data.faults import InputError
 from data.sources import read_phantom
 from data.splits import split_source
 from models import ARCHITECTURES
-from sweep import markdown, provenance
+from sweep import markdown
 from sweep.listed import Tried
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.record import settings_of
@@ -25,6 +25,7 @@ from sweep.settings import METRICS, Settings
 from sweep.space import Listed
 from sweep.stores.study import ABOUT, Recorded, Study
 from sweep.stores.tracking import FINISHED, Tracking
+from sweep.system import provenance
 
 KIND = "crossvalidation"
 

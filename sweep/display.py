@@ -20,9 +20,9 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from sweep.secrets import address, shown
 from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
 from sweep.space import FIVE
+from sweep.system.redaction import address, shown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from sweep.hardware import die_with_parent
-from sweep.interrupt import blocked, ignore
 from sweep.results import figures
 from sweep.results.predictions import read_predictions
+from sweep.system.hardware import die_with_parent
+from sweep.system.signals import blocked, ignore
 
 
 def draw(history: Sequence[Mapping[str, float]], best_epoch: int, table: Path, name: str) -> dict[str, bytes | str]:

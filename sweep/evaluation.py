@@ -12,13 +12,13 @@ import pandas as pd
 from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import Source
-from sweep import provenance
 from sweep.markdown import table
 from sweep.results import figures
 from sweep.results.assessment import Assessment, assess
 from sweep.results.predictions import Predictions
 from sweep.stores.registry import Version
 from sweep.stores.tracking import FINISHED, Tracking
+from sweep.system import provenance
 
 BATCH = 32
 NAMED_FAULTS = 10

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from data.cache import Images
 from sweep.audit import audit, runs_of
-from sweep.errors import StudyFailedError
 from sweep.mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.predictions import Predictions
 from sweep.stores.study import Recorded, Study
+from sweep.system.errors import StudyFailedError
 
 ABOUT_IT = (
     "Its trials were given and not searched, and every one of them was scored on the test images (`audit/...`). "

@@ -18,13 +18,13 @@ from typing import Any
 from models.outline import outline, sketch
 from sweep import markdown
 from sweep.drawing import Drawer, draw
-from sweep.errors import TrackingAwayError
 from sweep.leaderboard import leaderboard
 from sweep.results import diagrams, figures
 from sweep.results.predictions import VALIDATION
 from sweep.space import LEVERS, layout
 from sweep.stores.study import ABOUT, Asked, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
+from sweep.system.errors import TrackingAwayError
 from sweep.training import BEST
 
 SHOWN_IN_NOTE = 10

@@ -23,22 +23,22 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 
 from data.cache import Images, images_of
 from data.faults import InputError
-from sweep import provenance
 from sweep.drawing import Drawer
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
-from sweep.errors import EngineLostError, StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
-from sweep.hardware import usable_cores
 from sweep.mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.progress import Progress, Running, View
 from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
 from sweep.results.predictions import STRESSED_VALIDATION, VALIDATION
-from sweep.secrets import first_line, scrubbed, shown
 from sweep.settings import METRICS, STRESSED
 from sweep.space import FIVE, decided
 from sweep.stores.study import ABOUT, Asked, Recorded, Study, Tally, open_study, storage_away
 from sweep.stores.tracking import Tracking
+from sweep.system import provenance
+from sweep.system.errors import EngineLostError, StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
+from sweep.system.hardware import usable_cores
+from sweep.system.redaction import first_line, scrubbed, shown
 from sweep.training import BEST, EpochResult, TrainingConfig
 
 # So many configurations in a row that come to nothing are no accident; the first ones of a study still less.

@@ -14,9 +14,9 @@ from data.faults import InputError
 from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES
-from sweep.hardware import Machine, this_machine
 from sweep.settings import STRESSED, Settings, check, check_data
 from sweep.space import Choice, Listed, Space, decided, layout
+from sweep.system.hardware import Machine, this_machine
 
 # A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;
 # a last one is the network, the optimiser's two moments, the moving average and the best weights.

@@ -11,12 +11,12 @@ import numpy as np
 
 from data.cache import Images, images_of
 from data.sources import PATIENT_PATTERN
-from sweep import provenance
 from sweep.plan import Plan, PlannedStudy
 from sweep.results.metrics import probabilities, scores
 from sweep.results.predictions import Predictions
 from sweep.settings import STRESSED, Settings
 from sweep.space import LEVERS, SPACES
+from sweep.system import provenance
 from sweep.training import EpochResult, TrainingConfig
 
 

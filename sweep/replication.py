@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
-from sweep import markdown, provenance
+from sweep import markdown
 from sweep.listed import Tried
 from sweep.plan import Plan, seed_of
 from sweep.published import CONCLUSIONS, ROWS
@@ -15,6 +15,7 @@ from sweep.results.replication import Attempt, Replica, flattery, judge, page, s
 from sweep.settings import METRICS
 from sweep.space import Listed
 from sweep.stores.tracking import FINISHED, Tracking
+from sweep.system import provenance
 
 
 def plan_of_rows(plan: Plan, name: str, seeds: int) -> Plan:

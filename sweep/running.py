@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from sweep import display
 from sweep.engines import Engine
 from sweep.engines.local import LocalEngine
-from sweep.errors import StudyFailedError
 from sweep.orchestrator import Finish, missing, open_studies, run_study
 from sweep.plan import Plan
 from sweep.stores.files import file_of
 from sweep.stores.tracking import Tracking, open_tracking
+from sweep.system.errors import StudyFailedError
 from sweep.workplace import alone, mlflow_in, optuna_in
 
 T = TypeVar("T")

@@ -13,11 +13,11 @@ from filelock import FileLock, Timeout
 from data import cache
 from data.faults import InputError
 from sweep import display
-from sweep.errors import StudyInterruptedError
-from sweep.interrupt import deferred
-from sweep.owner import describe_owner, myself
 from sweep.plan import Plan, disk_of
 from sweep.settings import check_folder
+from sweep.system.errors import StudyInterruptedError
+from sweep.system.processes import describe_owner, myself
+from sweep.system.signals import deferred
 
 LOCK = ".sweep.lock"  # one writer a directory: SQLite and MLflow's stores take no more
 

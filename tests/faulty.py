@@ -62,7 +62,7 @@ RECOVERY = {
     "runs compared": ("sweep.mirror", "Mirror.reconcile", EXIT),
 }
 WORKER = {
-    "worker idle": ("sweep.hardware", "prepare_training_process", EXIT),
+    "worker idle": ("sweep.system.hardware", "prepare_training_process", EXIT),
     "worker begins": ("sweep.training", "build_network", EXIT),
     "worker in mid-epoch": ("sweep.training", "_normalise", EXIT),
     "worker in mid-checkpoint": ("sweep.checkpoint", "os.fsync", ENTRY),

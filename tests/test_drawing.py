@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sweep.drawing import Drawer, draw
-from sweep.owner import born
 from sweep.results.predictions import Predictions
+from sweep.system.processes import born
 
 HISTORY = [
     {"epoch": epoch, "train/loss": 1 / epoch, "train/accuracy": 0.5, "val/loss": 1 / epoch, "val/accuracy": 0.6, "val/auroc": 0.7}

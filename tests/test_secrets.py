@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from data.faults import InputError
-from sweep.secrets import address, first_line, scrubbed, shown
 from sweep.stores.files import check_database
 from sweep.stores.study import stored_studies
 from sweep.stores.tracking import open_client
+from sweep.system.redaction import address, first_line, scrubbed, shown
 from tests.servers import free_port
 
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from sweep.secrets import shown
+from sweep.system.redaction import shown
 from tests.consistent import consistent
 from tests.servers import ADMIN, PASSWORD, wait_for
 from tests.test_faults import LONG, running

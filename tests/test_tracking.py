@@ -15,7 +15,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.server.auth.client import AuthServiceClient
 
 from data.faults import InputError
-from sweep.errors import TrackingAwayError
 from sweep.stores.tracking import (
     FAILED,
     FINISHED,
@@ -28,6 +27,7 @@ from sweep.stores.tracking import (
     read_run,
     tracking_of,
 )
+from sweep.system.errors import TrackingAwayError
 from tests.servers import ADMIN, PASSWORD, free_port
 
 EXPERIMENT = "x-rays"

@@ -12,7 +12,7 @@ from multiprocessing.context import SpawnProcess
 
 from sweep.engines import EpochFinished, Event, Job, JobFailed
 from sweep.engines.worker import SPOILING, CloseRequestedError, Stop, prepare, run
-from sweep.interrupt import blocked, ignore
+from sweep.system.signals import blocked, ignore
 
 CLOSE_SECONDS = 5.0
 
@@ -134,7 +134,7 @@ class _Worker:
 def _work(connection: Connection, device: str, index: int, threads: int) -> None:
     # Both may reach the whole process group; the orchestrator decides, and its end is the end of the worker.
     ignore()
-    from sweep.hardware import die_with_parent
+    from sweep.system.hardware import die_with_parent
 
     die_with_parent()
     prepare(device, threads)

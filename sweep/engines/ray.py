@@ -29,8 +29,8 @@ from sweep.checkpoint import put
 from sweep.engines import EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.engines.ray_cluster import ray
 from sweep.engines.worker import SPOILING, Stop, failed, prepare, run, sentence
-from sweep.errors import EngineLostError
-from sweep.owner import born, machine
+from sweep.system.errors import EngineLostError
+from sweep.system.processes import born, machine
 from sweep.training import BEST, LAST, PREVIOUS, ConfigurationError, set_aside
 
 CLOSE_SECONDS = 5.0

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.faults import InputError
-from sweep import secrets
-from sweep.hardware import Machine, choose_precision
-from sweep.interrupt import SIGNALS
+from sweep.system import redaction as secrets
+from sweep.system.hardware import Machine, choose_precision
+from sweep.system.signals import SIGNALS
 
 
 def _has_token() -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinished
-from sweep.errors import DISK_FULL
+from sweep.system.errors import DISK_FULL
 
 # After these a process is of little use: an allocator that ran out of memory gives little of it back, and an error of
 # CUDA's takes its context along.
@@ -34,7 +34,7 @@ class CloseRequestedError(Exception):
 
 def prepare(device: str, threads: int) -> None:
     """Sets up a process that does nothing but train."""
-    from sweep.hardware import prepare_training_process
+    from sweep.system.hardware import prepare_training_process
 
     prepare_training_process(device, threads)
     # Asked for where it exists; where torch has no deterministic kernel there is nothing a user could do about it.

@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from data.faults import InputError
-from sweep.secrets import first_line, shown
+from sweep.system.redaction import first_line, shown
 
 LEFT_SECONDS = 600.0
 CONNECT_SECONDS = 15

@@ -42,8 +42,8 @@ from PIL import Image
 
 from data import decode
 from data.faults import InputError
-from sweep.secrets import first_line
 from sweep.stores.tracking import write_files
+from sweep.system.redaction import first_line
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "torch")
 TOLERANCE = 1e-5

@@ -20,11 +20,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from data.faults import InputError
-from sweep.errors import StudyFailedError
-from sweep.owner import alive, describe_owner, myself
-from sweep.secrets import first_line, shown
 from sweep.space import Choice, Listed, Range, Space
 from sweep.stores.files import check_database, file_of, is_database, open_whole
+from sweep.system.errors import StudyFailedError
+from sweep.system.processes import alive, describe_owner, myself
+from sweep.system.redaction import first_line, shown
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

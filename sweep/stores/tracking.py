@@ -24,9 +24,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from data.faults import InputError
-from sweep.errors import TrackingAwayError
-from sweep.secrets import address, first_line, shown
 from sweep.stores.files import check_database, file_of, is_database, open_whole
+from sweep.system.errors import TrackingAwayError
+from sweep.system.redaction import address, first_line, shown
 
 for _name in ("alembic", "mlflow"):  # which set their own levels while they are imported
     logging.getLogger(_name).setLevel(logging.ERROR)

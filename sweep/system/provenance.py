@@ -8,7 +8,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from sweep import __version__, hardware
+from sweep import __version__
+from sweep.system import hardware
 
 PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy", "scikit-learn", "pillow")
 
@@ -27,11 +28,11 @@ def tags() -> dict[str, str]:
 
 def _git(*arguments: str) -> str:
     """Asks git about the checkout that this code runs from; empty where it is none or there is no git."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
         return ""
     try:
-        answer = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
+        answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
     except (OSError, subprocess.CalledProcessError):
         return ""
     return answer.stdout.strip()
