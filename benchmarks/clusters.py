@@ -23,7 +23,7 @@ from benchmarks.overhead import CHECKPOINT_BYTES, EPOCHS, Silent, cache_in
 from benchmarks.tables import Options, Table, environment, median
 from data.cache import Images, build
 from sweep.engines import EpochFinished, Event
-from sweep.training import BEST, LAST, EpochResult, TrainingConfig
+from sweep.training.loop import BEST, LAST, EpochResult, TrainingConfig
 
 TRIALS, QUICK_TRIALS = 30, 6
 BEGUN = 5  # trials that are not counted: Ray's first processes start with them
@@ -113,10 +113,10 @@ def _study(count: int, seed: int) -> None:
 
     class Empty(engine._Worker):
         def __init__(self, *given: Any) -> None:
-            import sweep.training
+            import sweep.training.loop
 
             super().__init__(*given)
-            sweep.training.train = empty_training
+            sweep.training.loop.train = empty_training
 
     class Timed(engine.RayEngine):
         def events(self, timeout: float) -> list[Event]:

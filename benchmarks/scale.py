@@ -42,7 +42,7 @@ from sweep.results import figures
 from sweep.settings import Settings
 from sweep.stores.study import Study
 from sweep.stores.tracking import Tracking, open_tracking
-from sweep.training import BEST, EpochResult
+from sweep.training.loop import BEST, EpochResult
 from sweep.workplace import mlflow_in, optuna_in
 
 # Validation loss and AUROC of five epochs, the worst trial first, as mlruns.example/mlflow.db has them.

@@ -24,7 +24,7 @@ from data.decode import decode
 from data.sources import read_phantom
 from models import ARCHITECTURES
 from sweep.system.hardware import choose_precision, prepare_training_process, usable_cores
-from sweep.training import OPTIMIZERS, TrainingConfig, build_network, train
+from sweep.training.loop import OPTIMIZERS, TrainingConfig, build_network, train
 
 USUAL, OURS, LIMIT = "usual", "ours", "limit"
 TURN = 2.5  # seconds of training a figure is taken over, at least
@@ -166,7 +166,7 @@ def usual(job: Job) -> Iterator[tuple[int, float]]:
 
 
 def ours(job: Job) -> Iterator[tuple[int, float]]:
-    """Trains with `sweep.training.train` itself; yields images and seconds of training an epoch."""
+    """Trains with `sweep.training.loop.train` itself; yields images and seconds of training an epoch."""
     prepare_training_process(job.config.device, 1)
     few = replace(job.images, rows=job.images.rows[:2], labels=job.images.labels[:2])
     for result in train(job.config, job.images, few, job.checkpoints):

@@ -15,7 +15,7 @@ from sweep.results.metrics import scores
 from sweep.results.predictions import Predictions, read_predictions
 from sweep.stores.study import Recorded
 from sweep.stores.tracking import Run, Tracking
-from sweep.training import predict, restore
+from sweep.training.loop import predict, restore
 
 TESTED, AUDITED = "predictions/test.csv", "predictions/audit.csv"
 DIGEST = "sweep.audited"  # of the data that a run was scored on

@@ -29,7 +29,7 @@ from sweep.stores import registry
 from sweep.stores.study import Recorded, Study
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError
-from sweep.training import Trained, predict, restore
+from sweep.training.loop import Trained, predict, restore
 
 EXAMPLES = 16  # images that a model is tried with before it becomes a version
 

@@ -25,7 +25,7 @@ from sweep.space import LEVERS, layout
 from sweep.stores.study import ABOUT, Asked, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.system.errors import TrackingAwayError
-from sweep.training import BEST
+from sweep.training.loop import BEST
 
 SHOWN_IN_NOTE = 10
 LOOK_SECONDS = 10.0  # between two looks whether a server is back, while trials run
@@ -368,7 +368,7 @@ class Mirror:
         for folder in sorted(self.checkpoints.iterdir()) if self.checkpoints.is_dir() else []:
             trial = latest.get(int(folder.name)) if folder.name.isdigit() else None
             if trial is not None and trial.state in ("WAITING", "RUNNING"):
-                for torn in folder.glob(".*-*"):  # by a process killed while it wrote; see sweep/checkpoint.py
+                for torn in folder.glob(".*-*"):  # by a process killed while it wrote; see sweep/training/checkpoint.py
                     if trial.state == "WAITING":
                         torn.unlink()
                         mended.append(f"{torn}: an unfinished file; removed")

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from sweep.stores.study import Asked, Recorded
-from sweep.training import TrainingConfig
+from sweep.training.loop import TrainingConfig
 
 
 @dataclass

@@ -17,7 +17,7 @@ from sweep.results.predictions import Predictions
 from sweep.settings import STRESSED, Settings
 from sweep.space import LEVERS, SPACES
 from sweep.system import provenance
-from sweep.training import EpochResult, TrainingConfig
+from sweep.training.loop import EpochResult, TrainingConfig
 
 
 def about(plan: Plan, planned: PlannedStudy, name: str, identity: str) -> dict[str, Any]:

@@ -63,11 +63,11 @@ RECOVERY = {
 }
 WORKER = {
     "worker idle": ("sweep.system.hardware", "prepare_training_process", EXIT),
-    "worker begins": ("sweep.training", "build_network", EXIT),
-    "worker in mid-epoch": ("sweep.training", "_normalise", EXIT),
-    "worker in mid-checkpoint": ("sweep.checkpoint", "os.fsync", ENTRY),
-    "worker after a checkpoint": ("sweep.training", "_save_last", EXIT),
-    "worker at its end": ("sweep.training", "_save_best", ENTRY),
+    "worker begins": ("sweep.training.loop", "build_network", EXIT),
+    "worker in mid-epoch": ("sweep.training.loop", "_normalise", EXIT),
+    "worker in mid-checkpoint": ("sweep.training.checkpoint", "os.fsync", ENTRY),
+    "worker after a checkpoint": ("sweep.training.loop", "_save_last", EXIT),
+    "worker at its end": ("sweep.training.loop", "_save_best", ENTRY),
 }
 PLACES = {**TRAINING, **CONCLUDING, **RECOVERY, **WORKER}
 
@@ -112,7 +112,7 @@ def short_of_memory(limit: int) -> Callable[..., Any]:
     """A `_normalise` for which more than `limit` images at once are too many, in training steps."""
     import torch
 
-    from sweep import training
+    from sweep.training import loop as training
 
     real = training._normalise
 
@@ -128,9 +128,9 @@ def prepare() -> None:
     """Puts the fault of the environment at its place."""
     fault = os.environ.get("SWEEP_FAULT", "")
     if fault.startswith("memory:"):
-        import sweep.training
+        import sweep.training.loop
 
-        sweep.training._normalise = short_of_memory(int(fault.partition(":")[2]))
+        sweep.training.loop._normalise = short_of_memory(int(fault.partition(":")[2]))
     elif fault:
         install(fault, Path(os.environ["SWEEP_FAULT_MARK"]))
 

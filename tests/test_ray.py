@@ -13,7 +13,7 @@ from sweep.engines import EpochFinished, JobFailed, JobFinished
 from sweep.engines import ray as engines_ray
 from sweep.engines.ray import RayEngine, _obituary
 from sweep.engines.ray_cluster import _room, connect, on_a_worker, ray, survey
-from sweep.training import BEST, LAST, train
+from sweep.training.loop import BEST, LAST, train
 from tests.test_engines import CONFIG, ENDLESS, images, job, until_ended, until_epochs
 
 __all__ = ["images"]  # a fixture

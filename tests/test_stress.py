@@ -16,11 +16,11 @@ from data.cache import images_of
 from data.recipe import STRESS
 from data.sources import open_source
 from data.splits import split_source
-from sweep import training
 from sweep.results.metrics import scores
 from sweep.results.predictions import read_predictions
 from sweep.settings import METRICS, STRESSED
-from sweep.training import BEST, LAST, restore
+from sweep.training import loop as training
+from sweep.training.loop import BEST, LAST, restore
 from tests.consistent import consistent
 from tests.test_sweep import client_of, runs_of, sweep
 from tests.test_training import CONFIG, goes_on_as, interrupted, run, state

@@ -10,9 +10,11 @@ from data.cache import images_of
 from data.sources import open_source
 from data.splits import split_source
 from models import ARCHITECTURES
-from sweep import checkpoint, space, training
+from sweep import space
 from sweep.record import config_of
-from sweep.training import (
+from sweep.training import checkpoint
+from sweep.training import loop as training
+from sweep.training.loop import (
     BEST,
     LAST,
     OPTIMIZERS,

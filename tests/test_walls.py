@@ -39,7 +39,7 @@ WALLS = [
     # rooms, what they never import
     (("data",), ("models", "sweep", "optuna", "mlflow", "ray")),
     (("models",), ("sweep", "optuna", "mlflow", "ray")),
-    (("sweep.training", "sweep.checkpoint"), ("optuna", "mlflow", "ray", "sweep.stores", "sweep.engines", "sweep.results")),
+    (("sweep.training",), ("optuna", "mlflow", "ray", "sweep.stores", "sweep.engines", "sweep.results")),
     (("sweep.engines",), ("optuna", "mlflow", "sweep.stores", "sweep.results", "sweep.orchestrator")),
     (("sweep.results",), ("torch", "optuna", "mlflow", "ray", "sweep.stores", "sweep.engines")),
     (("sweep.stores",), ("ray", "sweep.engines", "sweep.orchestrator", "sweep.cli", "sweep.training")),

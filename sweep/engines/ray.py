@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 from platformdirs import user_cache_path
 
-from sweep.checkpoint import put
 from sweep.engines import EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.engines.ray_cluster import ray
 from sweep.engines.worker import SPOILING, Stop, failed, prepare, run, sentence
 from sweep.system.errors import EngineLostError
 from sweep.system.processes import born, machine
-from sweep.training import BEST, LAST, PREVIOUS, ConfigurationError, set_aside
+from sweep.training.checkpoint import put
+from sweep.training.loop import BEST, LAST, PREVIOUS, ConfigurationError, set_aside
 
 CLOSE_SECONDS = 5.0
 # What Ray's explanations say where it knows a reason.

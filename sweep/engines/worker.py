@@ -53,7 +53,7 @@ def run(job: Job, asked: Callable[[], Stop | None], send: Callable[[EpochFinishe
     Returns:
         How it ended, which is no exception's business.
     """
-    from sweep.training import train
+    from sweep.training.loop import train
 
     request: Stop | None = None
     epoch_over = stopped = False
@@ -87,7 +87,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _cause(error: Exception) -> Cause:
-    from sweep.training import ConfigurationError, NonFiniteLossError, out_of_memory
+    from sweep.training.loop import ConfigurationError, NonFiniteLossError, out_of_memory
 
     if isinstance(error, NonFiniteLossError):
         return "non-finite loss"

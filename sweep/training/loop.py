@@ -33,7 +33,7 @@ from data.cache import Images
 from data.recipe import STRESS
 from models import ARCHITECTURES
 from models.layers import hastened
-from sweep import checkpoint
+from sweep.training import checkpoint
 
 OPTIMIZERS: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {
     "adam": lambda parameters, rate: torch.optim.Adam(parameters, rate, fused=True),

@@ -1,0 +1,1 @@
+"""Trains one network. Knows torch; knows no store, no engine and no metric."""
