@@ -35,10 +35,10 @@ from data import cache
 from sweep import orchestrator
 from sweep.drawing import Drawer
 from sweep.engines import EpochFinished, Event, Job, JobFinished
+from sweep.metrics import figures
 from sweep.mirror import Mirror
 from sweep.orchestrator import open_studies, run_study
 from sweep.plan import make_plan
-from sweep.results import figures
 from sweep.settings import Settings
 from sweep.stores.study import Study
 from sweep.stores.tracking import Tracking, open_tracking

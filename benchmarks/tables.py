@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from sweep.markdown import table as markdown_table
+from sweep.metrics.markdown import table as markdown_table
 
 ROOT = Path(__file__).parents[1]
 # What would send the stores of a measured command elsewhere.

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from data.faults import InputError
-from sweep import markdown
 from sweep.listed import Tried
+from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
 from sweep.results.ablation import Arm, Attempt, rows, written
 from sweep.settings import METRICS

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data.cache import Images
+from sweep.metrics.predictions import Predictions, read_predictions
+from sweep.metrics.scores import scores
 from sweep.mirror import CHECKPOINT
-from sweep.results.metrics import scores
-from sweep.results.predictions import Predictions, read_predictions
 from sweep.stores.study import Recorded
 from sweep.stores.tracking import Run, Tracking
 from sweep.training.loop import predict, restore

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.markdown import table
-from sweep.results.assessment import CALIBRATED, Assessment
-from sweep.results.statistics import CONFIDENCE
+from sweep.metrics.assessment import CALIBRATED, Assessment
+from sweep.metrics.bootstrap import CONFIDENCE
+from sweep.metrics.markdown import table
 from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
 
 DESCRIPTION_LENGTH = 5000  # what MLflow's registry takes

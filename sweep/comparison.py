@@ -16,13 +16,13 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
-from sweep import markdown
 from sweep.contenders import Winner, contender, plan_of_seeds, winners
 from sweep.display import Terminal
 from sweep.listed import conclude_listed
+from sweep.metrics import figures, markdown
+from sweep.metrics import network_diagram as diagrams
 from sweep.promotion import PERSON, TAG
 from sweep.replay import data_of
-from sweep.results import diagrams, figures
 from sweep.results.comparison import CHOSEN, Comparison, Contender, called, cost_rows, duels, score_rows
 from sweep.results.report import Picture
 from sweep.running import run_plan

@@ -15,15 +15,15 @@ from data.cache import Images
 from data.sources import known_limits
 from models import ARCHITECTURES
 from sweep.card import Facts, card, description
+from sweep.metrics import figures
+from sweep.metrics.assessment import Assessment, assess, assessment_of
+from sweep.metrics.calibration import fit_temperature
+from sweep.metrics.predictions import Predictions, read_predictions
+from sweep.metrics.scores import Threshold, choose_threshold, probabilities
 from sweep.mirror import CONCLUSION, TEST, Mirror
 from sweep.plan import Plan, PlannedStudy
 from sweep.promotion import settle
 from sweep.record import predictions_of
-from sweep.results import figures
-from sweep.results.assessment import Assessment, assess, assessment_of
-from sweep.results.calibration import fit_temperature
-from sweep.results.metrics import Threshold, choose_threshold, probabilities
-from sweep.results.predictions import Predictions, read_predictions
 from sweep.settings import STRESSED
 from sweep.stores import registry
 from sweep.stores.study import Recorded, Study

@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from sweep.results import figures
-from sweep.results.predictions import read_predictions
+from sweep.metrics import figures
+from sweep.metrics.predictions import read_predictions
 from sweep.system.hardware import die_with_parent
 from sweep.system.signals import blocked, ignore
 

@@ -12,10 +12,10 @@ import pandas as pd
 from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import Source
-from sweep.markdown import table
-from sweep.results import figures
-from sweep.results.assessment import Assessment, assess
-from sweep.results.predictions import Predictions
+from sweep.metrics import figures
+from sweep.metrics.assessment import Assessment, assess
+from sweep.metrics.markdown import table
+from sweep.metrics.predictions import Predictions
 from sweep.stores.registry import Version
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance

@@ -25,12 +25,12 @@ from data.cache import Images, images_of
 from data.faults import InputError
 from sweep.drawing import Drawer
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
+from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION
 from sweep.mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.progress import Progress, Running, View
 from sweep.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.record import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
-from sweep.results.predictions import STRESSED_VALIDATION, VALIDATION
 from sweep.settings import METRICS, STRESSED
 from sweep.space import FIVE, decided
 from sweep.stores.study import ABOUT, Asked, Recorded, Study, Tally, open_study, storage_away

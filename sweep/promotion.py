@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from data.splits import SMALLEST_VALIDATION
-from sweep.results.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
-from sweep.results.statistics import CONFIDENCE, Interval, difference
+from sweep.metrics.bootstrap import CONFIDENCE, Interval, difference
+from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.stores.registry import Version, alias_holder, set_alias, tag_version
 from sweep.stores.tracking import Tracking
 

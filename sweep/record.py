@@ -11,9 +11,9 @@ import numpy as np
 
 from data.cache import Images, images_of
 from data.sources import PATIENT_PATTERN
+from sweep.metrics.predictions import Predictions
+from sweep.metrics.scores import probabilities, scores
 from sweep.plan import Plan, PlannedStudy
-from sweep.results.metrics import probabilities, scores
-from sweep.results.predictions import Predictions
 from sweep.settings import STRESSED, Settings
 from sweep.space import LEVERS, SPACES
 from sweep.system import provenance

@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
-from sweep import markdown
 from sweep.listed import Tried
+from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
 from sweep.published import CONCLUSIONS, ROWS
 from sweep.results.replication import Attempt, Replica, flattery, judge, page, side_by_side

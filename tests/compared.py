@@ -4,10 +4,10 @@ from functools import cache
 
 import numpy as np
 
-from sweep.results.assessment import assess
+from sweep.metrics.assessment import assess
+from sweep.metrics.predictions import Predictions
+from sweep.metrics.scores import scores
 from sweep.results.comparison import CHOSEN, Comparison, Contender, Cost, Search, Tried, duels
-from sweep.results.metrics import scores
-from sweep.results.predictions import Predictions
 
 ARCHS = ("cnn1", "cnn2", "cnn3", "resnet50")
 CLASSES = ("NORMAL", "PNEUMONIA")

@@ -27,7 +27,7 @@ from benchmarks.scale import (
 from benchmarks.tables import Options, Table, median, ratio
 from data.cache import Images
 from sweep.engines import EpochFinished, Job, JobFinished
-from sweep.results.metrics import probabilities, scores
+from sweep.metrics.scores import probabilities, scores
 from sweep.training.loop import BEST, TrainingConfig
 
 TABLE = Table("speed", "Speed", ("", "images/s"), [("cnn1", "3.0")], {"cnn1": [3.0]}, ("One note.",))

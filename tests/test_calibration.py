@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sweep.results.calibration import (
+from sweep.metrics.calibration import (
     COLDEST,
     HOTTEST,
     expected_calibration_error,
     fit_temperature,
     reliability,
 )
-from sweep.results.metrics import probabilities
+from sweep.metrics.scores import probabilities
 
 
 def honest(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

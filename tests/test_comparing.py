@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from sweep.results.predictions import read_predictions
+from sweep.metrics.predictions import read_predictions
 from tests.test_sweep import client_of, runs_of, states, sweep, trials_of
 
 TINY = ("--image-size", 24, "--epochs", 2)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from models import ARCHITECTURES
 from models.outline import Layer, outline, sketch
-from sweep.results import diagrams, figures
+from sweep.metrics import figures
+from sweep.metrics import network_diagram as diagrams
 
 CASES = [(arch, size) for arch, row in ARCHITECTURES.items() for size in (64, row.image_size, 512)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sweep.drawing import Drawer, draw
-from sweep.results.predictions import Predictions
+from sweep.metrics.predictions import Predictions
 from sweep.system.processes import born
 
 HISTORY = [

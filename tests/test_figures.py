@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sweep.results import figures
-from sweep.results.calibration import expected_calibration_error, reliability
-from sweep.results.predictions import Predictions
+from sweep.metrics import figures
+from sweep.metrics.calibration import expected_calibration_error, reliability
+from sweep.metrics.predictions import Predictions
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 1])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from sweep.results.metrics import choose_threshold, probabilities, scores
+from sweep.metrics.scores import choose_threshold, probabilities, scores
 
 
 def two(positive):

@@ -19,7 +19,7 @@ from PIL import Image
 
 from data.decode import decode
 from sweep.card import DESCRIPTION_LENGTH
-from sweep.results.predictions import read_predictions
+from sweep.metrics.predictions import read_predictions
 from tests.served import text
 from tests.test_kills import tiny
 from tests.test_sweep import sweep

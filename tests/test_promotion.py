@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.promotion import LOG, promote, settle
-from sweep.results.predictions import Predictions, read_predictions
 from sweep.stores.registry import Version, alias_holder, find_version, set_alias
 from sweep.stores.tracking import Tracking
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet50
 
 from data.decode import decode
-from sweep.results.predictions import read_predictions
+from sweep.metrics.predictions import read_predictions
 from tests.browser import open_report
 from tests.served import text
 from tests.test_sweep import client_of, states, sweep, trials_of

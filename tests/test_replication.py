@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sweep.metrics.predictions import Predictions
 from sweep.published import CONCLUSIONS, ROWS, row_of
-from sweep.results.predictions import Predictions
 from sweep.results.replication import Attempt, Replica, final_table, flattery, judge, page, side_by_side
 
 CLASSES = ("NORMAL", "PNEUMONIA")

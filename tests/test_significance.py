@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from sweep.results.significance import another_run, holm, mcnemar, mean_gap, paired_gap
-from sweep.results.statistics import difference
+from sweep.metrics.bootstrap import difference
+from sweep.metrics.significance import another_run, holm, mcnemar, mean_gap, paired_gap
 
 
 def alone(count):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from sweep.results.metrics import all_scores
-from sweep.results.statistics import Difference, Interval, difference, draws, intervals, weighted_scores
+from sweep.metrics.bootstrap import Difference, Interval, difference, draws, intervals, weighted_scores
+from sweep.metrics.scores import all_scores
 
 
 def some(

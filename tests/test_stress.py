@@ -16,8 +16,8 @@ from data.cache import images_of
 from data.recipe import STRESS
 from data.sources import open_source
 from data.splits import split_source
-from sweep.results.metrics import scores
-from sweep.results.predictions import read_predictions
+from sweep.metrics.predictions import read_predictions
+from sweep.metrics.scores import scores
 from sweep.settings import METRICS, STRESSED
 from sweep.training import loop as training
 from sweep.training.loop import BEST, LAST, restore

@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks.results.found import Found, configuration, spread, table
 from benchmarks.results.kept import Results
 from benchmarks.results.searching import HALVINGS, KIND, bought, choosers, halves, refolded, ways
-from sweep.results.calibration import fit_temperature
-from sweep.results.metrics import all_scores, choose_threshold
-from sweep.results.significance import another_run
-from sweep.results.statistics import Interval
+from sweep.metrics.bootstrap import Interval
+from sweep.metrics.calibration import fit_temperature
+from sweep.metrics.scores import all_scores, choose_threshold
+from sweep.metrics.significance import another_run
 
 
 def choosing(small: Sequence[Found]) -> list[str]:

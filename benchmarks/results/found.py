@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.results.kept import Kept, Trial
-from sweep.markdown import table as spaced_table
+from sweep.metrics.markdown import table as spaced_table
 from sweep.space import LEVERS
 
 SHOWN = {

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from sweep.audit import AUDITED, TESTED, runs_of
-from sweep.results.metrics import all_scores
-from sweep.results.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
+from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
+from sweep.metrics.scores import all_scores
 from sweep.settings import METRICS
 from sweep.stores.study import ABOUT, Recorded, Study, stored_studies
 from sweep.stores.tracking import Run, Tracking, open_tracking

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sweep.markdown import table
-from sweep.results.metrics import all_scores
-from sweep.results.predictions import Predictions
-from sweep.results.significance import paired_gap
-from sweep.results.statistics import Interval
+from sweep.metrics.bootstrap import Interval
+from sweep.metrics.markdown import table
+from sweep.metrics.predictions import Predictions
+from sweep.metrics.scores import all_scores
+from sweep.metrics.significance import paired_gap
 
 VERDICTS = {
     "pays": "better on validation, the 95 % interval of the gain above 0, and on test no interval below 0",

@@ -13,8 +13,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from models import ARCHITECTURES
-from sweep.results.figures import BLUE, GREEN, RED
-from sweep.results.statistics import Interval
+from sweep.metrics.bootstrap import Interval
+from sweep.metrics.figures import BLUE, GREEN, RED
 
 # Those of Okabe and Ito's palette that stand out from white and from near-black at least 3 to 1; gray for a fifth.
 COLORS = (BLUE, RED, GREEN, "#CC79A7", "#6b7280")

@@ -10,7 +10,18 @@ import numpy as np
 import plotly.graph_objects as go
 from sklearn import metrics
 
-from sweep.results.calibration import reliability
+from sweep.metrics.bootstrap import Interval
+from sweep.metrics.calibration import reliability
+from sweep.metrics.figures import ORANGE, PALETTE
+from sweep.metrics.formatting import (
+    LABELS,
+    SPACE,
+    human_count,
+    human_seconds,
+    said_of,
+    said_of_chance,
+    said_of_gap,
+)
 from sweep.results.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
@@ -29,17 +40,6 @@ from sweep.results.chart_style import (
     tick_values,
 )
 from sweep.results.comparison import Contender, Duel, called, errors_by_group
-from sweep.results.figures import ORANGE, PALETTE
-from sweep.results.statistics import Interval
-from sweep.results.wording import (
-    LABELS,
-    SPACE,
-    human_count,
-    human_seconds,
-    said_of,
-    said_of_chance,
-    said_of_gap,
-)
 
 # Classes are no architectures and share no colour with them; a line around each bar does what contrast does not.
 CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from data.sources import group_of
-from sweep.results.assessment import Assessment
-from sweep.results.predictions import Predictions
-from sweep.results.significance import another_run, holm, mcnemar
-from sweep.results.statistics import Difference, Interval, difference
+from sweep.metrics.assessment import Assessment
+from sweep.metrics.bootstrap import Difference, Interval, difference
+from sweep.metrics.predictions import Predictions
+from sweep.metrics.significance import another_run, holm, mcnemar
 
 REFERENCE = "resnet50"
 SIGNIFICANT = 0.05

@@ -19,13 +19,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweep import markdown as writing
+from sweep.metrics import markdown as writing
+from sweep.metrics.bootstrap import CONFIDENCE, Interval
+from sweep.metrics.formatting import SPACE, human_count, human_seconds, said_of, said_of_chance, said_of_gap
 from sweep.published import FINAL, TEST_IMAGES
 from sweep.results import charts, search_charts
 from sweep.results.chart_style import color
 from sweep.results.comparison import SHOWN, Comparison, Contender, flattery
-from sweep.results.statistics import CONFIDENCE, Interval
-from sweep.results.wording import SPACE, human_count, human_seconds, said_of, said_of_chance, said_of_gap
 from sweep.settings import NOT_A_DEVICE
 
 TEMPLATE = "report.html.jinja"

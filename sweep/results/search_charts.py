@@ -9,6 +9,12 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from sweep.metrics.formatting import (
+    LABELS,
+    SPACE,
+    human_seconds,
+    said_of_metric,
+)
 from sweep.results.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
@@ -24,12 +30,6 @@ from sweep.results.chart_style import (
     tick_values,
 )
 from sweep.results.comparison import Contender, Tried
-from sweep.results.wording import (
-    LABELS,
-    SPACE,
-    human_seconds,
-    said_of_metric,
-)
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn import metrics
 
-from sweep.results.calibration import claims, expected_calibration_error, reliability
-from sweep.results.predictions import Predictions
+from sweep.metrics.calibration import claims, expected_calibration_error, reliability
+from sweep.metrics.predictions import Predictions
 
 # Okabe and Ito's palette, which colour-blind people can tell apart, less the yellow that white swallows.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"

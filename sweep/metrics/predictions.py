@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sweep.results.metrics import probabilities
+from sweep.metrics.scores import probabilities
 
 PROBABILITY, LOGIT = "probability_", "logit_"
 # Where runs have those of the validation images, and of these as another machine might have made them.

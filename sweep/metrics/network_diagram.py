@@ -16,7 +16,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, Polygon
 from matplotlib.textpath import text_to_path
 
-from sweep.results.figures import BLUE, GRAY, GREEN, ORANGE, PALETTE, panels
+from sweep.metrics.figures import BLUE, GRAY, GREEN, ORANGE, PALETTE, panels
 
 if TYPE_CHECKING:
     from models.outline import Layer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn import metrics
 
-from sweep.results.calibration import expected_calibration_error
+from sweep.metrics.calibration import expected_calibration_error
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sweep.results.statistics import Interval
+from sweep.metrics.bootstrap import Interval
 
 SPACE = "\u00a0"
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss", "stressed_auroc": "stressed AUROC"}

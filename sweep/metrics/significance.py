@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from sweep.results.statistics import CONFIDENCE, Interval
+from sweep.metrics.bootstrap import CONFIDENCE, Interval
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray, patients: Sequence[str]) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.results.calibration import BINS, bins_of, claims
+from sweep.metrics.calibration import BINS, bins_of, claims
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95

@@ -1,0 +1,1 @@
+"""Scores, thresholds, intervals, tests and figures, from arrays of numbers."""
