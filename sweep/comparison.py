@@ -28,7 +28,7 @@ from sweep.results.report import Picture
 from sweep.running import run_plan
 from sweep.space import layout
 from sweep.stores import registry
-from sweep.stores.files import file_of
+from sweep.stores.databases import file_of
 from sweep.stores.study import ABOUT, Study, stored_studies
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance

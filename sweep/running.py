@@ -13,7 +13,7 @@ from sweep.engines import Engine
 from sweep.engines.local import LocalEngine
 from sweep.orchestrator import Finish, missing, open_studies, run_study
 from sweep.plan import Plan
-from sweep.stores.files import file_of
+from sweep.stores.databases import file_of
 from sweep.stores.tracking import Tracking, open_tracking
 from sweep.system.errors import StudyFailedError
 from sweep.workplace import alone, mlflow_in, optuna_in

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from data.faults import InputError
-from sweep.stores.files import check_database
+from sweep.stores.databases import check_database
 from sweep.stores.study import stored_studies
 from sweep.stores.tracking import open_client
 from sweep.system.redaction import address, first_line, scrubbed, shown

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from data.faults import InputError
 from sweep.space import SPACES, Listed, study_space
-from sweep.stores.files import open_whole
+from sweep.stores.databases import open_whole
 from sweep.stores.study import OWNER, Tally, open_study
 from sweep.system.errors import StudyFailedError
 from sweep.system.processes import born, myself

@@ -21,7 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from data.faults import InputError
 from sweep.space import Choice, Listed, Range, Space
-from sweep.stores.files import check_database, file_of, is_database, open_whole
+from sweep.stores.databases import check_database, file_of, is_database, open_whole
 from sweep.system.errors import StudyFailedError
 from sweep.system.processes import alive, describe_owner, myself
 from sweep.system.redaction import first_line, shown

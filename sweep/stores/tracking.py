@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from data.faults import InputError
-from sweep.stores.files import check_database, file_of, is_database, open_whole
+from sweep.stores.databases import check_database, file_of, is_database, open_whole
 from sweep.system.errors import TrackingAwayError
 from sweep.system.redaction import address, first_line, shown
 
