@@ -103,11 +103,11 @@ def _study(count: int, seed: int) -> None:
     """Runs a study of empty trainings in the working directory; writes when its trials ended."""
     from sweep.engines import ray as engine
     from sweep.engines.ray_cluster import ray
-    from sweep.orchestrator import open_studies, run_study
+    from sweep.orchestrator.loop import open_studies, run_study
+    from sweep.orchestrator.workdir import mlflow_in, optuna_in
     from sweep.plan import make_plan
     from sweep.settings import Settings
     from sweep.stores.tracking import open_tracking
-    from sweep.workplace import mlflow_in, optuna_in
 
     ends: list[float] = []
 

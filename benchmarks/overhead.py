@@ -208,11 +208,11 @@ def run_by_hand(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Co
 def run_ours(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]:
     """Runs the sweep's own loop, from opening its stores, around an engine that trains nothing."""
     from data import cache
-    from sweep.orchestrator import open_studies, run_study
+    from sweep.orchestrator.loop import open_studies, run_study
+    from sweep.orchestrator.workdir import mlflow_in, optuna_in
     from sweep.plan import make_plan
     from sweep.settings import Settings
     from sweep.stores.tracking import open_tracking
-    from sweep.workplace import mlflow_in, optuna_in
 
     folder.mkdir(parents=True)
     settings = Settings(("cnn3",), epochs=EPOCHS, warmup=EPOCHS, image_size=16, workers=1, device="cpu", seed=seed)

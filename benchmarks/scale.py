@@ -32,18 +32,18 @@ import numpy as np
 from benchmarks.overhead import CHECKPOINT_BYTES, Silent, cache_in
 from benchmarks.tables import Options, Table
 from data import cache
-from sweep import orchestrator
-from sweep.drawing import Drawer
 from sweep.engines import EpochFinished, Event, Job, JobFinished
 from sweep.metrics import figures
-from sweep.mirror import Mirror
-from sweep.orchestrator import open_studies, run_study
+from sweep.orchestrator import loop as orchestrator
+from sweep.orchestrator.figure_pool import Drawer
+from sweep.orchestrator.loop import open_studies, run_study
+from sweep.orchestrator.mlflow_mirror import Mirror
+from sweep.orchestrator.workdir import mlflow_in, optuna_in
 from sweep.plan import make_plan
 from sweep.settings import Settings
 from sweep.stores.study import Study
 from sweep.stores.tracking import Tracking, open_tracking
 from sweep.training.loop import BEST, EpochResult
-from sweep.workplace import mlflow_in, optuna_in
 
 # Validation loss and AUROC of five epochs, the worst trial first, as mlruns.example/mlflow.db has them.
 CURVES: tuple[tuple[tuple[float, float], ...], ...] = (

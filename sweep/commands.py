@@ -18,12 +18,12 @@ from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import SPLITS, Source, download, open_source, open_test
 from sweep import display
+from sweep.orchestrator.workdir import alone, mlflow_in, optuna_in, prepare, stoppable, unless
 from sweep.plan import estimate, make_plan
 from sweep.settings import Settings
 from sweep.system.errors import TrackingAwayError
 from sweep.system.hardware import choose_device
 from sweep.system.redaction import shown
-from sweep.workplace import alone, mlflow_in, optuna_in, prepare, stoppable, unless
 
 
 def search(settings: Settings, *, as_json: bool) -> None:
@@ -36,8 +36,8 @@ def search(settings: Settings, *, as_json: bool) -> None:
     with stoppable() as stopping:
         plan = make_plan(settings, fetch=True)
         prepare(plan, Path.cwd(), terminal, stopping)
-        from sweep.conclusion import conclude  # seconds of imports, which wrong input need not wait for
-        from sweep.running import run_plan
+        from sweep.orchestrator.conclude import conclude  # seconds of imports, which wrong input need not wait for
+        from sweep.orchestrator.runner import run_plan
 
         outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, display.outcome_view)
     terminal.show(display.next_commands(outcomes, plan, tracking.experiment_id))
@@ -56,7 +56,7 @@ def doctor(
     terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
     if storage is None and not (folder / "optuna.db").exists():
         raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
-    from sweep.reconcile import mend
+    from sweep.orchestrator.reconcile import mend
     from sweep.stores.study import stored_studies
     from sweep.stores.tracking import open_tracking
 

@@ -12,10 +12,10 @@ from typing import Any
 from data.faults import InputError
 from models import ARCHITECTURES
 from sweep import display
+from sweep.orchestrator.workdir import mlflow_in, optuna_in, prepare, stoppable
 from sweep.plan import make_plan
 from sweep.published import ROWS
 from sweep.settings import Settings, check
-from sweep.workplace import mlflow_in, optuna_in, prepare, stoppable
 
 REPORTS = "reports"
 MOST_FOLDS = 100
@@ -48,8 +48,8 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
         plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
         prepare(plan, folder, terminal, stopping)
         from sweep.listed import conclude_listed  # seconds of imports, which wrong input need not wait for
+        from sweep.orchestrator.runner import run_plan
         from sweep.replication import log, plain, plan_of_rows, replicas_of
-        from sweep.running import run_plan
         from sweep.tables import replication_view, tried_view
 
         plan = plan_of_rows(plan, name, seeds)
@@ -83,7 +83,7 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         changes = changes_of(settings.archs[0], changed)  # before weights are looked for
         plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
         prepare(plan, folder, terminal, stopping)
-        from sweep.running import run_plan
+        from sweep.orchestrator.runner import run_plan
         from sweep.tables import ablation_view, tried_view
 
         (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
@@ -122,7 +122,7 @@ def crossvalidate(
             raise InputError(*faults)
         from sweep.crossvalidation import finalists_of, log, plans_of_folds, searched
         from sweep.listed import conclude_listed
-        from sweep.running import run_plan
+        from sweep.orchestrator.runner import run_plan
         from sweep.stores.study import stored_studies
         from sweep.tables import crossvalidation_view, tried_view
 

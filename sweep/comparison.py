@@ -21,11 +21,12 @@ from sweep.display import Terminal
 from sweep.listed import conclude_listed
 from sweep.metrics import figures, markdown
 from sweep.metrics import network_diagram as diagrams
+from sweep.orchestrator.runner import run_plan
+from sweep.orchestrator.workdir import optuna_in, prepare, unless
 from sweep.promotion import PERSON, TAG
 from sweep.replay import data_of
 from sweep.results.comparison import CHOSEN, Comparison, Contender, called, cost_rows, duels, score_rows
 from sweep.results.report import Picture
-from sweep.running import run_plan
 from sweep.space import layout
 from sweep.stores import registry
 from sweep.stores.databases import file_of
@@ -34,7 +35,6 @@ from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
 from sweep.system.redaction import shown
 from sweep.tables import tried_view
-from sweep.workplace import optuna_in, prepare, unless
 
 SHOWN_PICTURES, PICTURE_SIZE = 12, 224
 KIND = "comparison"

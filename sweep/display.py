@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from data.sources import Source
-    from sweep.conclusion import Outcome
     from sweep.evaluation import Evaluation
+    from sweep.orchestrator.conclude import Outcome
+    from sweep.orchestrator.progress import Progress
     from sweep.plan import Estimate, Plan
-    from sweep.progress import Progress
     from sweep.replay import Replay
     from sweep.stores.registry import Version
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from data.cache import Images
 from sweep.audit import audit, runs_of
 from sweep.metrics.predictions import Predictions
-from sweep.mirror import CONCLUSION, Mirror
+from sweep.orchestrator.mlflow_mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy
 from sweep.stores.study import Recorded, Study
 from sweep.system.errors import StudyFailedError

@@ -14,7 +14,7 @@ from data.faults import InputError
 from data.sources import PATIENT_PATTERN, Source, open_source, read_phantom
 from data.splits import Split, split_source
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
-from sweep.record import config_of, metrics_of
+from sweep.orchestrator.run_params import config_of, metrics_of
 from sweep.stores.tracking import PastRun
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError

@@ -30,36 +30,36 @@ TRAINING = {
     "after asking": ("sweep.stores.study", "Study.ask", EXIT),
     "run created": ("sweep.stores.tracking", "Tracking.start", EXIT),
     "run described": ("sweep.stores.tracking", "Tracking.log_params", EXIT),
-    "trial noted": ("sweep.mirror", "Mirror.trial_started", EXIT),
+    "trial noted": ("sweep.orchestrator.mlflow_mirror", "Mirror.trial_started", EXIT),
     "job sent": ("sweep.engines.local", "LocalEngine.submit", EXIT),
     "epoch received": ("sweep.stores.study", "Study.report", ENTRY),
     "epoch reported": ("sweep.stores.study", "Study.report", EXIT),
-    "epoch logged": ("sweep.mirror", "Mirror.epoch_ended", EXIT),
-    "files on disk": ("sweep.mirror", "Mirror.keep_files", EXIT),
+    "epoch logged": ("sweep.orchestrator.mlflow_mirror", "Mirror.epoch_ended", EXIT),
+    "files on disk": ("sweep.orchestrator.mlflow_mirror", "Mirror.keep_files", EXIT),
     "before telling": ("sweep.stores.study", "Study.complete", ENTRY),
     "after telling": ("sweep.stores.study", "Study.complete", EXIT),
-    "figures drawn": ("sweep.mirror", "Mirror._figures", EXIT),
+    "figures drawn": ("sweep.orchestrator.mlflow_mirror", "Mirror._figures", EXIT),
     "files logged": ("sweep.stores.tracking", "Tracking.log_folder", EXIT),
-    "run ended": ("sweep.mirror", "Mirror._end_run", EXIT),
-    "trial over": ("sweep.mirror", "Mirror.trial_ended", EXIT),
+    "run ended": ("sweep.orchestrator.mlflow_mirror", "Mirror._end_run", EXIT),
+    "trial over": ("sweep.orchestrator.mlflow_mirror", "Mirror.trial_ended", EXIT),
 }
 CONCLUDING = {
-    "best fetched": ("sweep.mirror", "Mirror.fetch_checkpoint", EXIT),
-    "test opened": ("sweep.mirror", "Mirror.show_test", ENTRY),
+    "best fetched": ("sweep.orchestrator.mlflow_mirror", "Mirror.fetch_checkpoint", EXIT),
+    "test opened": ("sweep.orchestrator.mlflow_mirror", "Mirror.show_test", ENTRY),
     "model begun": ("sweep.stores.registry", "_logged_model", EXIT),
     "model filled": ("sweep.stores.registry", "_fill", EXIT),
     "version made": ("sweep.stores.registry", "register", EXIT),
     "model tried": ("sweep.stores.registry", "_try_out", EXIT),
-    "before the alias": ("sweep.conclusion", "settle", ENTRY),
+    "before the alias": ("sweep.orchestrator.conclude", "settle", ENTRY),
     "decision logged": ("sweep.promotion", "_write_down", EXIT),
-    "after the alias": ("sweep.conclusion", "settle", EXIT),
-    "concluded": ("sweep.mirror", "Mirror.show_conclusion", ENTRY),
-    "all done": ("sweep.mirror", "Mirror.show_conclusion", EXIT),
+    "after the alias": ("sweep.orchestrator.conclude", "settle", EXIT),
+    "concluded": ("sweep.orchestrator.mlflow_mirror", "Mirror.show_conclusion", ENTRY),
+    "all done": ("sweep.orchestrator.mlflow_mirror", "Mirror.show_conclusion", EXIT),
 }
 RECOVERY = {
     "queued again": ("sweep.stores.study", "Study.retry", EXIT),
     "failed": ("sweep.stores.study", "Study.fail", EXIT),
-    "runs compared": ("sweep.mirror", "Mirror.reconcile", EXIT),
+    "runs compared": ("sweep.orchestrator.mlflow_mirror", "Mirror.reconcile", EXIT),
 }
 WORKER = {
     "worker idle": ("sweep.system.hardware", "prepare_training_process", EXIT),
@@ -138,7 +138,7 @@ def prepare() -> None:
 def serve() -> None:
     """Runs the sweeps that lines of JSON ask for: `arguments`, `folder`, `environment`; answers with exit codes."""
     for module in (
-        "sweep.engines.local", "sweep.orchestrator", "sweep.stores.registry", "alembic.runtime.environment",
+        "sweep.engines.local", "sweep.orchestrator.loop", "sweep.stores.registry", "alembic.runtime.environment",
         "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "mlflow.pyfunc", "optuna.importance",
         "optuna.storages._rdb.storage", "optuna.visualization.matplotlib", "sqlalchemy.dialects.sqlite",
         "torch._dynamo", "torch.export._trace",

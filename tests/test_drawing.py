@@ -8,8 +8,8 @@ import signal
 import numpy as np
 import pytest
 
-from sweep.drawing import Drawer, draw
 from sweep.metrics.predictions import Predictions
+from sweep.orchestrator.figure_pool import Drawer, draw
 from sweep.system.processes import born
 
 HISTORY = [

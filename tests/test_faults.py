@@ -17,8 +17,8 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
-from sweep.mirror import Mirror
-from sweep.orchestrator import next_attempt
+from sweep.orchestrator.loop import next_attempt
+from sweep.orchestrator.mlflow_mirror import Mirror
 from tests.consistent import consistent
 from tests.servers import wait_for
 from tests.stocked import stocked

@@ -11,7 +11,7 @@ from data.sources import open_source
 from data.splits import split_source
 from models import ARCHITECTURES
 from sweep import space
-from sweep.record import config_of
+from sweep.orchestrator.run_params import config_of
 from sweep.training import checkpoint
 from sweep.training import loop as training
 from sweep.training.loop import (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.sources import slug
-from sweep.mirror import Mirror
+from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.stores.study import ABOUT, Study
 from sweep.stores.tracking import Tracking
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from models.outline import outline, sketch
-from sweep.drawing import Drawer, draw
-from sweep.leaderboard import leaderboard
 from sweep.metrics import figures, markdown
 from sweep.metrics import network_diagram as diagrams
 from sweep.metrics.predictions import VALIDATION
+from sweep.orchestrator.figure_pool import Drawer, draw
+from sweep.orchestrator.leaderboard import leaderboard
 from sweep.space import LEVERS, layout
 from sweep.stores.study import ABOUT, Asked, Recorded, Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files

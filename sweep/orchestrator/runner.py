@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from sweep import display
 from sweep.engines import Engine
 from sweep.engines.local import LocalEngine
-from sweep.orchestrator import Finish, missing, open_studies, run_study
+from sweep.orchestrator.loop import Finish, missing, open_studies, run_study
+from sweep.orchestrator.workdir import alone, mlflow_in, optuna_in
 from sweep.plan import Plan
 from sweep.stores.databases import file_of
 from sweep.stores.tracking import Tracking, open_tracking
 from sweep.system.errors import StudyFailedError
-from sweep.workplace import alone, mlflow_in, optuna_in
 
 T = TypeVar("T")
 

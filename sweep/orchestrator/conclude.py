@@ -20,10 +20,10 @@ from sweep.metrics.assessment import Assessment, assess, assessment_of
 from sweep.metrics.calibration import fit_temperature
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import Threshold, choose_threshold, probabilities
-from sweep.mirror import CONCLUSION, TEST, Mirror
+from sweep.orchestrator.mlflow_mirror import CONCLUSION, TEST, Mirror
+from sweep.orchestrator.run_params import predictions_of
 from sweep.plan import Plan, PlannedStudy
 from sweep.promotion import settle
-from sweep.record import predictions_of
 from sweep.settings import STRESSED
 from sweep.stores import registry
 from sweep.stores.study import Recorded, Study
