@@ -136,7 +136,7 @@ def predict(
     Raises:
         SystemExit: With 1, where a file could not be read.
     """
-    from sweep.prediction import find_images, label
+    from sweep.lifecycle.predict import find_images, label
     from sweep.stores.registry import find_version, load
     from sweep.stores.tracking import open_client
 
@@ -177,8 +177,8 @@ def evaluate(
     model: str, location: Path | None, patient_pattern: str, tracking_uri: str | None, *, as_json: bool
 ) -> None:
     """Scores a registered model on test images, and logs it."""
-    from sweep.evaluation import evaluate as score
-    from sweep.evaluation import rows_of
+    from sweep.lifecycle.evaluate import evaluate as score
+    from sweep.lifecycle.evaluate import rows_of
     from sweep.stores.registry import find_version, load
     from sweep.stores.tracking import open_client, tracking_of
 
@@ -222,7 +222,7 @@ def promote(model: str, alias: str, reason: str, tracking_uri: str | None, *, fo
         SystemExit: With 1, where the alias stays where it is.
     """
     from models import ARCHITECTURES
-    from sweep.promotion import promote as decide
+    from sweep.lifecycle.promotion import promote as decide
     from sweep.stores.registry import find_version
     from sweep.stores.tracking import open_client, tracking_of
 

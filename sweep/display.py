@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from data.sources import Source
-    from sweep.evaluation import Evaluation
+    from sweep.lifecycle.evaluate import Evaluation
     from sweep.orchestrator.conclude import Outcome
     from sweep.orchestrator.progress import Progress
     from sweep.plan import Estimate, Plan

@@ -18,7 +18,7 @@ from mlflow.pyfunc import load_model
 from PIL import Image
 
 from data.decode import decode
-from sweep.card import DESCRIPTION_LENGTH
+from sweep.lifecycle.model_card import DESCRIPTION_LENGTH
 from sweep.metrics.predictions import read_predictions
 from tests.served import text
 from tests.test_kills import tiny

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sweep.lifecycle.promotion import LOG, promote, settle
 from sweep.metrics.predictions import Predictions, read_predictions
-from sweep.promotion import LOG, promote, settle
 from sweep.stores.registry import Version, alias_holder, find_version, set_alias
 from sweep.stores.tracking import Tracking
 
@@ -253,7 +253,7 @@ def test_a_decision_is_written_before_the_alias_moves_and_once(tracking: Trackin
     """Killed in between, the next attempt finds the log as it would have written it."""
     version = registry(predictions(1.0))
     with monkeypatch.context() as patch:
-        patch.setattr("sweep.promotion.set_alias", lambda *_: (_ for _ in ()).throw(SystemExit("killed")))
+        patch.setattr("sweep.lifecycle.promotion.set_alias", lambda *_: (_ for _ in ()).throw(SystemExit("killed")))
         with pytest.raises(SystemExit, match="killed"):
             promote(tracking, version, "champion")
     assert alias_holder(tracking.client, version.name, "champion") is None

@@ -14,7 +14,8 @@ import numpy as np
 from data.cache import Images
 from data.sources import known_limits
 from models import ARCHITECTURES
-from sweep.card import Facts, card, description
+from sweep.lifecycle.model_card import Facts, card, description
+from sweep.lifecycle.promotion import settle
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
 from sweep.metrics.calibration import fit_temperature
@@ -23,7 +24,6 @@ from sweep.metrics.scores import Threshold, choose_threshold, probabilities
 from sweep.orchestrator.mlflow_mirror import CONCLUSION, TEST, Mirror
 from sweep.orchestrator.run_params import predictions_of
 from sweep.plan import Plan, PlannedStudy
-from sweep.promotion import settle
 from sweep.settings import STRESSED
 from sweep.stores import registry
 from sweep.stores.study import Recorded, Study
