@@ -391,7 +391,7 @@ def replicate(
 ) -> None:
     """Train the rows of the report's tables again and set them beside its figures."""
     from sweep.comparing import replicate as run_replicate
-    from sweep.published import ROWS
+    from sweep.comparisons.replication.published import ROWS
 
     settings = Settings(
         archs=tuple(arch) or REPORTED,

@@ -97,9 +97,9 @@ def replay(run_id: str, data: Path | None, tracking_uri: str | None, *, as_json:
     Raises:
         SystemExit: With 1, where a number differs.
     """
+    from sweep.comparisons.replay import data_of
+    from sweep.comparisons.replay import replay as train_again
     from sweep.engines.local import LocalEngine
-    from sweep.replay import data_of
-    from sweep.replay import replay as train_again
     from sweep.stores.tracking import read_run
 
     terminal = display.Terminal(to_stderr=as_json)

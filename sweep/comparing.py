@@ -12,9 +12,9 @@ from typing import Any
 from data.faults import InputError
 from models import ARCHITECTURES
 from sweep import display
+from sweep.comparisons.replication.published import ROWS
 from sweep.orchestrator.workdir import mlflow_in, optuna_in, prepare, stoppable
 from sweep.plan import make_plan
-from sweep.published import ROWS
 from sweep.settings import Settings, check
 
 REPORTS = "reports"
@@ -47,9 +47,11 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
             raise InputError(*faults)
         plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
         prepare(plan, folder, terminal, stopping)
-        from sweep.listed import conclude_listed  # seconds of imports, which wrong input need not wait for
+        from sweep.comparisons.enqueued import (
+            conclude_listed,  # seconds of imports, which wrong input need not wait for
+        )
+        from sweep.comparisons.replication.run import log, plain, plan_of_rows, replicas_of
         from sweep.orchestrator.runner import run_plan
-        from sweep.replication import log, plain, plan_of_rows, replicas_of
         from sweep.tables import replication_view, tried_view
 
         plan = plan_of_rows(plan, name, seeds)
@@ -77,8 +79,8 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
-        from sweep.ablation import arms_of, changes_of, log, plan_of_changes
-        from sweep.listed import conclude_listed
+        from sweep.comparisons.ablation.run import arms_of, changes_of, log, plan_of_changes
+        from sweep.comparisons.enqueued import conclude_listed
 
         changes = changes_of(settings.archs[0], changed)  # before weights are looked for
         plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
@@ -120,8 +122,8 @@ def crossvalidate(
         faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
-        from sweep.crossvalidation import finalists_of, log, plans_of_folds, searched
-        from sweep.listed import conclude_listed
+        from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
+        from sweep.comparisons.enqueued import conclude_listed
         from sweep.orchestrator.runner import run_plan
         from sweep.stores.study import stored_studies
         from sweep.tables import crossvalidation_view, tried_view
@@ -184,8 +186,8 @@ def compare(
     if seeds < 0:
         raise InputError(f"--seeds {seeds}: give 0 (none) or more")
     with stoppable("stopped; nothing was written") as stopping:
-        from sweep.comparison import gather, log, pictures_of, plain
-        from sweep.results import report
+        from sweep.comparisons.architectures import report
+        from sweep.comparisons.architectures.run import gather, log, pictures_of, plain
         from sweep.stores.tracking import open_client
         from sweep.tables import comparison_view
 

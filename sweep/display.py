@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from data.sources import Source
+    from sweep.comparisons.replay import Replay
     from sweep.lifecycle.evaluate import Evaluation
     from sweep.orchestrator.conclude import Outcome
     from sweep.orchestrator.progress import Progress
     from sweep.plan import Estimate, Plan
-    from sweep.replay import Replay
     from sweep.stores.registry import Version
 
 

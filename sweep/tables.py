@@ -12,15 +12,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sweep.crossvalidation import Logged
+from sweep.comparisons.ablation.analysis import VERDICTS, cells
+from sweep.comparisons.architectures.analysis import Comparison
+from sweep.comparisons.crossvalidation import analysis as crossvalidation
+from sweep.comparisons.crossvalidation.run import Logged
+from sweep.comparisons.enqueued import Tried
+from sweep.comparisons.replication.analysis import Replica, flattery, judge, said_of_gap, side_by_side
+from sweep.comparisons.replication.published import CONCLUSIONS
 from sweep.display import duration
-from sweep.listed import Tried
 from sweep.plan import Plan
-from sweep.published import CONCLUSIONS
-from sweep.results import crossvalidation
-from sweep.results.ablation import VERDICTS, cells
-from sweep.results.comparison import Comparison
-from sweep.results.replication import Replica, flattery, judge, said_of_gap, side_by_side
 
 
 def tried_view(tried: Tried, plan: Plan) -> Text:

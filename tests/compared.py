@@ -4,10 +4,10 @@ from functools import cache
 
 import numpy as np
 
+from sweep.comparisons.architectures.analysis import CHOSEN, Comparison, Contender, Cost, Search, Tried, duels
 from sweep.metrics.assessment import assess
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import scores
-from sweep.results.comparison import CHOSEN, Comparison, Contender, Cost, Search, Tried, duels
 
 ARCHS = ("cnn1", "cnn2", "cnn3", "resnet50")
 CLASSES = ("NORMAL", "PNEUMONIA")

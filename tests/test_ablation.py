@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from data.faults import InputError
-from sweep.ablation import BASE, Change, changes_of, plan_of_changes
+from sweep.comparisons.ablation.analysis import Arm, Attempt, effects, verdict
+from sweep.comparisons.ablation.run import BASE, Change, changes_of, plan_of_changes
 from sweep.metrics.bootstrap import Interval
 from sweep.metrics.predictions import Predictions
 from sweep.plan import make_plan
-from sweep.results.ablation import Arm, Attempt, effects, verdict
 from sweep.settings import Settings
 from sweep.space import FIVE, Choice
 from tests.test_sweep import client_of, runs_of, states, sweep, trials_of

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sweep.comparisons.architectures import chart_style, charts, search_charts
+from sweep.comparisons.architectures.analysis import SHOWN, duels
 from sweep.metrics import formatting as wording
 from sweep.metrics.bootstrap import Interval
-from sweep.results import chart_style, charts, search_charts
-from sweep.results.comparison import SHOWN, duels
 from tests.compared import ARCHS, comparison, contender
 
 THREE = ("COVID", "NORMAL", "PNEUMONIA")

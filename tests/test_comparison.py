@@ -7,9 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sweep.comparisons.architectures.analysis import (
+    CHOSEN,
+    called,
+    cost_rows,
+    duels,
+    errors_by_group,
+    flattery,
+    score_rows,
+)
 from sweep.metrics.markdown import NOTE_LENGTH, note
 from sweep.metrics.predictions import Predictions
-from sweep.results.comparison import CHOSEN, called, cost_rows, duels, errors_by_group, flattery, score_rows
 from tests.compared import CLASSES, comparison, contender
 
 

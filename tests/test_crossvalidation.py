@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from data.faults import InputError
-from sweep.crossvalidation import _configurations, command_of, plans_of_folds
-from sweep.crossvalidation import searched as find
+from sweep.comparisons.crossvalidation.analysis import Finalist, Fold, choose, gap, rows, told, written
+from sweep.comparisons.crossvalidation.run import _configurations, command_of, plans_of_folds
+from sweep.comparisons.crossvalidation.run import searched as find
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import paired_gap
-from sweep.results.crossvalidation import Finalist, Fold, choose, gap, rows, told, written
 from sweep.space import Choice, Listed
 from sweep.stores.study import ABOUT, open_study, stored_studies
 from tests.test_sweep import client_of, runs_of, states, sweep, trials_of

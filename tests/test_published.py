@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.published import CONCLUSIONS, FINAL, ROWS, TEST_IMAGES, confusion_of, row_of
+from sweep.comparisons.replication.published import CONCLUSIONS, FINAL, ROWS, TEST_IMAGES, confusion_of, row_of
 
 REPORT = Path(__file__).parents[2] / "shared" / "report.txt"
 

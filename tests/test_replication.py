@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sweep.comparisons.replication.analysis import Attempt, Replica, final_table, flattery, judge, page, side_by_side
+from sweep.comparisons.replication.published import CONCLUSIONS, ROWS, row_of
 from sweep.metrics.predictions import Predictions
-from sweep.published import CONCLUSIONS, ROWS, row_of
-from sweep.results.replication import Attempt, Replica, final_table, flattery, judge, page, side_by_side
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from plotly.offline import get_plotlyjs
 
-from sweep.results import report
-from sweep.results.report import Picture
+from sweep.comparisons.architectures import report
+from sweep.comparisons.architectures.report import Picture
 from sweep.settings import NOT_A_DEVICE
 from tests.compared import ARCHS, comparison
 

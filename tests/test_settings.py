@@ -5,7 +5,7 @@ import pytest
 
 from data.faults import InputError
 from models import ARCHITECTURES
-from sweep.published import ROWS
+from sweep.comparisons.replication.published import ROWS
 from sweep.settings import Settings, check, check_folder
 from sweep.space import LEVERS, SPACES, Choice, Range, decided, largest_batch, layout, study_space
 

@@ -45,7 +45,7 @@ WALLS = [
     (("sweep.stores",), ("ray", "sweep.engines", "sweep.orchestrator.loop", "sweep.cli", "sweep.training")),
     (("sweep.space", "sweep.settings"), ("torch", "optuna", "mlflow", "sweep.stores", "sweep.engines", "rich", "typer")),
     (("sweep.orchestrator.loop", "sweep.orchestrator.mlflow_mirror", "sweep.orchestrator.figure_pool", "sweep.orchestrator.reconcile", "sweep.orchestrator.conclude"), ("optuna", "mlflow", "rich", "typer", "sweep.display")),
-    (("sweep.audit", "sweep.listed", "sweep.contenders", "sweep.ablation", "sweep.crossvalidation", "sweep.replication", "sweep.published"), ("optuna", "mlflow", "rich", "typer", "sweep.display")),
+    (("sweep.comparisons.architectures.audit", "sweep.comparisons.enqueued", "sweep.comparisons.architectures.candidates", "sweep.comparisons.ablation.run", "sweep.comparisons.crossvalidation.run", "sweep.comparisons.replication.run", "sweep.comparisons.replication.published"), ("optuna", "mlflow", "rich", "typer", "sweep.display")),
     (("sweep.stores.serving_model",), ("sweep", "models", "data")),
     (("data.decode",), ("data", "torch", "mlflow")),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sweep.audit import AUDITED, TESTED, runs_of
+from sweep.comparisons.architectures.audit import AUDITED, TESTED, runs_of
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.metrics.scores import all_scores
 from sweep.settings import METRICS

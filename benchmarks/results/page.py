@@ -11,10 +11,10 @@ from benchmarks.results.chance import chance, choosing, folds, thresholds
 from benchmarks.results.found import SHOWN, Found, configuration, spread, table
 from benchmarks.results.kept import Results, Trial
 from benchmarks.results.searching import SHUFFLES, bought, first
+from sweep.comparisons.ablation.analysis import Arm, Attempt, rows, written
+from sweep.comparisons.replication.published import FINAL, ROWS
 from sweep.metrics.assessment import assess
 from sweep.metrics.significance import another_run
-from sweep.published import FINAL, ROWS
-from sweep.results.ablation import Arm, Attempt, rows, written
 from sweep.space import FIVE
 
 SMALL = ("cnn1", "cnn2", "cnn3")

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from sweep.comparisons.replication.published import CONCLUSIONS, CONTRADICTIONS, FINAL, Conclusion, Row
 from sweep.metrics.bootstrap import Interval
 from sweep.metrics.markdown import table
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import all_scores
 from sweep.metrics.significance import another_run, mean_gap
-from sweep.published import CONCLUSIONS, CONTRADICTIONS, FINAL, Conclusion, Row
 
 CHOSEN = {"cnn1": 3, "cnn2": 2, "cnn3": 3}  # the rows that the report calls its final models
 HALVES = 200

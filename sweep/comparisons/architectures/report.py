@@ -19,13 +19,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from sweep.comparisons.architectures import charts, search_charts
+from sweep.comparisons.architectures.analysis import SHOWN, Comparison, Contender, flattery
+from sweep.comparisons.architectures.chart_style import color
+from sweep.comparisons.replication.published import FINAL, TEST_IMAGES
 from sweep.metrics import markdown as writing
 from sweep.metrics.bootstrap import CONFIDENCE, Interval
 from sweep.metrics.formatting import SPACE, human_count, human_seconds, said_of, said_of_chance, said_of_gap
-from sweep.published import FINAL, TEST_IMAGES
-from sweep.results import charts, search_charts
-from sweep.results.chart_style import color
-from sweep.results.comparison import SHOWN, Comparison, Contender, flattery
 from sweep.settings import NOT_A_DEVICE
 
 TEMPLATE = "report.html.jinja"

@@ -16,17 +16,17 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
-from sweep.contenders import Winner, contender, plan_of_seeds, winners
+from sweep.comparisons.architectures.analysis import CHOSEN, Comparison, Contender, called, cost_rows, duels, score_rows
+from sweep.comparisons.architectures.candidates import Winner, contender, plan_of_seeds, winners
+from sweep.comparisons.architectures.report import Picture
+from sweep.comparisons.enqueued import conclude_listed
+from sweep.comparisons.replay import data_of
 from sweep.display import Terminal
 from sweep.lifecycle.promotion import PERSON, TAG
-from sweep.listed import conclude_listed
 from sweep.metrics import figures, markdown
 from sweep.metrics import network_diagram as diagrams
 from sweep.orchestrator.runner import run_plan
 from sweep.orchestrator.workdir import optuna_in, prepare, unless
-from sweep.replay import data_of
-from sweep.results.comparison import CHOSEN, Comparison, Contender, called, cost_rows, duels, score_rows
-from sweep.results.report import Picture
 from sweep.space import layout
 from sweep.stores import registry
 from sweep.stores.databases import file_of

@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
-from sweep.listed import Tried
+from sweep.comparisons.enqueued import Tried
+from sweep.comparisons.replication.analysis import Attempt, Replica, flattery, judge, page, side_by_side
+from sweep.comparisons.replication.published import CONCLUSIONS, ROWS
 from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
-from sweep.published import CONCLUSIONS, ROWS
-from sweep.results.replication import Attempt, Replica, flattery, judge, page, side_by_side
 from sweep.settings import METRICS
 from sweep.space import Listed
 from sweep.stores.tracking import FINISHED, Tracking

@@ -16,13 +16,13 @@ from data.faults import InputError
 from data.sources import Source, read_phantom
 from models import ARCHITECTURES
 from models.outline import cost, sketch
-from sweep.audit import TESTED, audit, runs_of
+from sweep.comparisons.architectures.analysis import SHOWN, Contender, Cost, Search, Tried
+from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
 from sweep.metrics.assessment import CALIBRATED, assess
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import all_scores, scores
 from sweep.orchestrator.run_params import settings_of
 from sweep.plan import Plan, make_plan, seed_of
-from sweep.results.comparison import SHOWN, Contender, Cost, Search, Tried
 from sweep.settings import METRICS, STRESSED
 from sweep.space import Choice, Listed, layout
 from sweep.stores import registry

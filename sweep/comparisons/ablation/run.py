@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from data.faults import InputError
-from sweep.listed import Tried
+from sweep.comparisons.ablation.analysis import Arm, Attempt, rows, written
+from sweep.comparisons.enqueued import Tried
 from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
-from sweep.results.ablation import Arm, Attempt, rows, written
 from sweep.settings import METRICS
 from sweep.space import FIVE, LEVERS, Choice, Listed, Value, decided, study_space
 from sweep.stores.tracking import FINISHED, Tracking

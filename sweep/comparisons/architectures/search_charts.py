@@ -9,13 +9,8 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
-from sweep.metrics.formatting import (
-    LABELS,
-    SPACE,
-    human_seconds,
-    said_of_metric,
-)
-from sweep.results.chart_style import (
+from sweep.comparisons.architectures.analysis import Contender, Tried
+from sweep.comparisons.architectures.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
     STEPS,
@@ -29,7 +24,12 @@ from sweep.results.chart_style import (
     ring_marks,
     tick_values,
 )
-from sweep.results.comparison import Contender, Tried
+from sweep.metrics.formatting import (
+    LABELS,
+    SPACE,
+    human_seconds,
+    said_of_metric,
+)
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 

@@ -10,19 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from sklearn import metrics
 
-from sweep.metrics.bootstrap import Interval
-from sweep.metrics.calibration import reliability
-from sweep.metrics.figures import ORANGE, PALETTE
-from sweep.metrics.formatting import (
-    LABELS,
-    SPACE,
-    human_count,
-    human_seconds,
-    said_of,
-    said_of_chance,
-    said_of_gap,
-)
-from sweep.results.chart_style import (
+from sweep.comparisons.architectures.analysis import Contender, Duel, called, errors_by_group
+from sweep.comparisons.architectures.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
     STEPS,
@@ -39,7 +28,18 @@ from sweep.results.chart_style import (
     symbol,
     tick_values,
 )
-from sweep.results.comparison import Contender, Duel, called, errors_by_group
+from sweep.metrics.bootstrap import Interval
+from sweep.metrics.calibration import reliability
+from sweep.metrics.figures import ORANGE, PALETTE
+from sweep.metrics.formatting import (
+    LABELS,
+    SPACE,
+    human_count,
+    human_seconds,
+    said_of,
+    said_of_chance,
+    said_of_gap,
+)
 
 # Classes are no architectures and share no colour with them; a line around each bar does what contrast does not.
 CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")

@@ -15,12 +15,12 @@ from data.faults import InputError
 from data.sources import read_phantom
 from data.splits import split_source
 from models import ARCHITECTURES
-from sweep.listed import Tried
+from sweep.comparisons.crossvalidation.analysis import Choice, Finalist, Fold, choose, rows, told, written
+from sweep.comparisons.enqueued import Tried
 from sweep.metrics import markdown
 from sweep.metrics.formatting import said_of_metric
 from sweep.orchestrator.run_params import settings_of
 from sweep.plan import Plan, make_plan, seed_of
-from sweep.results.crossvalidation import Choice, Finalist, Fold, choose, rows, told, written
 from sweep.settings import METRICS, Settings
 from sweep.space import Listed
 from sweep.stores.study import ABOUT, Recorded, Study

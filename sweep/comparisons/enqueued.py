@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.cache import Images
-from sweep.audit import audit, runs_of
+from sweep.comparisons.architectures.audit import audit, runs_of
 from sweep.metrics.predictions import Predictions
 from sweep.orchestrator.mlflow_mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy

@@ -1,0 +1,1 @@
+"""Trained configurations side by side."""

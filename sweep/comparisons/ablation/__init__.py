@@ -1,0 +1,1 @@
+"""A configuration and its changes, all with the same seeds."""

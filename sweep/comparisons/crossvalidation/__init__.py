@@ -1,0 +1,1 @@
+"""The best trials of a search on every fold of patients."""
