@@ -5,6 +5,6 @@ if __name__ == "__main__":
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the process without a traceback
-    from sweep.cli import main
+    from sweep.cli.app import main
 
     main()

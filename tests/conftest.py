@@ -16,7 +16,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "OPTUNA_STORAGE"):
     os.environ.pop(name, None)
 
-from sweep import cli  # noqa: E402
+from sweep.cli import app as cli  # noqa: E402
 
 pytest_plugins = ["tests.served", "tests.browser", "tests.servers"]
 XRAYS = Path(__file__).parents[2] / "shared" / "chest_xray"

@@ -160,7 +160,7 @@ def serve() -> None:
 
 def run() -> None:
     """Runs `sweep` with the arguments there are, and ends the process."""
-    from sweep.cli import main
+    from sweep.cli.app import main
 
     prepare()
     sys.argv[0] = "sweep"

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from sweep import cli
+from sweep.cli import app as cli
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_read_only_directory_is_refused(run, monkeypatch, pictures):
     import os
 
     monkeypatch.setattr(os, "getcwd", lambda: "/proc")
-    from sweep import commands
+    from sweep.cli import commands
 
     monkeypatch.setattr(commands.Path, "cwd", classmethod(lambda cls: cls("/proc")))
     code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16")

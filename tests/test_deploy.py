@@ -13,7 +13,7 @@ import typer
 import yaml
 from mlflow.cli import cli as mlflow_cli
 
-from sweep.cli import app
+from sweep.cli.app import app
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and path.name != ".env")

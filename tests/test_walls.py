@@ -42,10 +42,10 @@ WALLS = [
     (("sweep.training",), ("optuna", "mlflow", "ray", "sweep.stores", "sweep.engines", "sweep.results")),
     (("sweep.engines",), ("optuna", "mlflow", "sweep.stores", "sweep.results", "sweep.orchestrator.loop")),
     (("sweep.results",), ("torch", "optuna", "mlflow", "ray", "sweep.stores", "sweep.engines")),
-    (("sweep.stores",), ("ray", "sweep.engines", "sweep.orchestrator.loop", "sweep.cli", "sweep.training")),
+    (("sweep.stores",), ("ray", "sweep.engines", "sweep.orchestrator.loop", "sweep.cli.app", "sweep.training")),
     (("sweep.space", "sweep.settings"), ("torch", "optuna", "mlflow", "sweep.stores", "sweep.engines", "rich", "typer")),
-    (("sweep.orchestrator.loop", "sweep.orchestrator.mlflow_mirror", "sweep.orchestrator.figure_pool", "sweep.orchestrator.reconcile", "sweep.orchestrator.conclude"), ("optuna", "mlflow", "rich", "typer", "sweep.display")),
-    (("sweep.comparisons.architectures.audit", "sweep.comparisons.enqueued", "sweep.comparisons.architectures.candidates", "sweep.comparisons.ablation.run", "sweep.comparisons.crossvalidation.run", "sweep.comparisons.replication.run", "sweep.comparisons.replication.published"), ("optuna", "mlflow", "rich", "typer", "sweep.display")),
+    (("sweep.orchestrator.loop", "sweep.orchestrator.mlflow_mirror", "sweep.orchestrator.figure_pool", "sweep.orchestrator.reconcile", "sweep.orchestrator.conclude"), ("optuna", "mlflow", "rich", "typer", "sweep.cli.terminal")),
+    (("sweep.comparisons.architectures.audit", "sweep.comparisons.enqueued", "sweep.comparisons.architectures.candidates", "sweep.comparisons.ablation.run", "sweep.comparisons.crossvalidation.run", "sweep.comparisons.replication.run", "sweep.comparisons.replication.published"), ("optuna", "mlflow", "rich", "typer", "sweep.cli.terminal")),
     (("sweep.stores.serving_model",), ("sweep", "models", "data")),
     (("data.decode",), ("data", "torch", "mlflow")),
 ]  # fmt: skip
@@ -117,6 +117,6 @@ def test_the_command_line_starts_without_the_heavy_libraries():
     import subprocess
     import sys
 
-    script = "import sys, sweep.cli; print([n for n in ('torch', 'mlflow', 'optuna', 'sklearn', 'matplotlib') if n in sys.modules])"
+    script = "import sys, sweep.cli.app; print([n for n in ('torch', 'mlflow', 'optuna', 'sklearn', 'matplotlib') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sweep import display
+from sweep.cli import terminal as display
 from sweep.engines import Engine
 from sweep.engines.local import LocalEngine
 from sweep.orchestrator.loop import Finish, missing, open_studies, run_study

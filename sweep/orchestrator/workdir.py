@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from data import cache
 from data.faults import InputError
-from sweep import display
+from sweep.cli import terminal as display
 from sweep.plan import Plan, disk_of
 from sweep.settings import check_folder
 from sweep.system.errors import StudyInterruptedError

@@ -16,12 +16,13 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
+from sweep.cli.terminal import Terminal
+from sweep.cli.views import tried_view
 from sweep.comparisons.architectures.analysis import CHOSEN, Comparison, Contender, called, cost_rows, duels, score_rows
 from sweep.comparisons.architectures.candidates import Winner, contender, plan_of_seeds, winners
 from sweep.comparisons.architectures.report import Picture
 from sweep.comparisons.enqueued import conclude_listed
 from sweep.comparisons.replay import data_of
-from sweep.display import Terminal
 from sweep.lifecycle.promotion import PERSON, TAG
 from sweep.metrics import figures, markdown
 from sweep.metrics import network_diagram as diagrams
@@ -34,7 +35,6 @@ from sweep.stores.study import ABOUT, Study, stored_studies
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
 from sweep.system.redaction import shown
-from sweep.tables import tried_view
 
 SHOWN_PICTURES, PICTURE_SIZE = 12, 224
 KIND = "comparison"

@@ -17,7 +17,7 @@ from data import cache
 from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import SPLITS, Source, download, open_source, open_test
-from sweep import display
+from sweep.cli import terminal as display
 from sweep.orchestrator.workdir import alone, mlflow_in, optuna_in, prepare, stoppable, unless
 from sweep.plan import estimate, make_plan
 from sweep.settings import Settings

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sweep.cli.terminal import duration
 from sweep.comparisons.ablation.analysis import VERDICTS, cells
 from sweep.comparisons.architectures.analysis import Comparison
 from sweep.comparisons.crossvalidation import analysis as crossvalidation
@@ -19,7 +20,6 @@ from sweep.comparisons.crossvalidation.run import Logged
 from sweep.comparisons.enqueued import Tried
 from sweep.comparisons.replication.analysis import Replica, flattery, judge, said_of_gap, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS
-from sweep.display import duration
 from sweep.plan import Plan
 
 

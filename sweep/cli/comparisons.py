@@ -11,7 +11,7 @@ from typing import Any
 
 from data.faults import InputError
 from models import ARCHITECTURES
-from sweep import display
+from sweep.cli import terminal as display
 from sweep.comparisons.replication.published import ROWS
 from sweep.orchestrator.workdir import mlflow_in, optuna_in, prepare, stoppable
 from sweep.plan import make_plan
@@ -47,12 +47,12 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
             raise InputError(*faults)
         plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
         prepare(plan, folder, terminal, stopping)
+        from sweep.cli.views import replication_view, tried_view
         from sweep.comparisons.enqueued import (
             conclude_listed,  # seconds of imports, which wrong input need not wait for
         )
         from sweep.comparisons.replication.run import log, plain, plan_of_rows, replicas_of
         from sweep.orchestrator.runner import run_plan
-        from sweep.tables import replication_view, tried_view
 
         plan = plan_of_rows(plan, name, seeds)
         tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
@@ -85,8 +85,8 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         changes = changes_of(settings.archs[0], changed)  # before weights are looked for
         plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
         prepare(plan, folder, terminal, stopping)
+        from sweep.cli.views import ablation_view, tried_view
         from sweep.orchestrator.runner import run_plan
-        from sweep.tables import ablation_view, tried_view
 
         (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
         arms = arms_of(tried, changes)
@@ -122,11 +122,11 @@ def crossvalidate(
         faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
+        from sweep.cli.views import crossvalidation_view, tried_view
         from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
         from sweep.comparisons.enqueued import conclude_listed
         from sweep.orchestrator.runner import run_plan
         from sweep.stores.study import stored_studies
-        from sweep.tables import crossvalidation_view, tried_view
 
         studies = stored_studies(machine["storage"] or optuna_in(folder))
         found = searched(studies, study)
@@ -186,10 +186,10 @@ def compare(
     if seeds < 0:
         raise InputError(f"--seeds {seeds}: give 0 (none) or more")
     with stoppable("stopped; nothing was written") as stopping:
+        from sweep.cli.views import comparison_view
         from sweep.comparisons.architectures import report
         from sweep.comparisons.architectures.run import gather, log, pictures_of, plain
         from sweep.stores.tracking import open_client
-        from sweep.tables import comparison_view
 
         client = open_client(machine["tracking_uri"] or mlflow_in(folder))
         gathered = gather(client, name, against, seeds, location, machine, folder, terminal, stopping, audit=audit)
