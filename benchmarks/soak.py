@@ -21,7 +21,7 @@ from typing import Annotated
 
 import typer
 
-from tests.consistent import consistent
+from tests.helpers.consistent import consistent
 
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

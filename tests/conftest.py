@@ -18,7 +18,7 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "OPTUNA_STORAGE"):
 
 from sweep.cli import app as cli  # noqa: E402
 
-pytest_plugins = ["tests.served", "tests.browser", "tests.servers"]
+pytest_plugins = ["tests.helpers.served", "tests.helpers.browser", "tests.helpers.servers"]
 XRAYS = Path(__file__).parents[2] / "shared" / "chest_xray"
 
 

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import DRAWN, EXAMPLE, REPORT, mlflow_ui, open_report
+from tests.helpers.browser import DRAWN, EXAMPLE, REPORT, mlflow_ui, open_report
 
 pytestmark = pytest.mark.slow
 expect.set_options(timeout=60_000)  # two busy cores draw slowly

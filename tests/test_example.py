@@ -15,7 +15,7 @@ from PIL import Image
 
 from sweep.stores.registry import Version, find_version, load
 from sweep.stores.tracking import Tracking, open_client
-from tests.browser import EXAMPLE
+from tests.helpers.browser import EXAMPLE
 
 LIMIT = 8_000_000
 ABSOLUTE = re.compile(rb"/(?:home|root|tmp|work|Users|mnt|private)/[\w.-]")

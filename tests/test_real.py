@@ -16,9 +16,9 @@ from torchvision.models import resnet50
 
 from data.decode import decode
 from sweep.metrics.predictions import read_predictions
-from tests.browser import open_report
-from tests.served import text
-from tests.test_sweep import client_of, states, sweep, trials_of
+from tests.helpers.browser import open_report
+from tests.helpers.served import text
+from tests.orchestrator.test_sweep import client_of, states, sweep, trials_of
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,7 @@
 """Error bars: what another draw of patients would have given, by the bootstrap.
 
 Whole patients are drawn, since two films of one child are not two opinions. Every score of a draw is computed with
-weights, all draws at once; `tests/test_statistics.py` holds them against scikit-learn's.
+weights, all draws at once; `tests/metrics/test_bootstrap.py` holds them against scikit-learn's.
 """
 
 from __future__ import annotations

@@ -1,1 +1,0 @@
-"""What it was worth: scores, thresholds, figures. Knows neither Optuna nor MLflow nor torch."""

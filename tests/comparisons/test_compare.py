@@ -1,0 +1,210 @@
+"""`sweep compare` and `sweep replicate`, as people type them, on small studies of pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from sweep.metrics.predictions import read_predictions
+from tests.orchestrator.test_sweep import client_of, runs_of, states, sweep, trials_of
+
+TINY = ("--image-size", 24, "--epochs", 2)
+
+
+@pytest.fixture(scope="module")
+def studies(pictures, tmp_path_factory):
+    """A working directory with studies of cnn1 and cnn3."""
+    folder = tmp_path_factory.mktemp("studies")
+    arguments = ("--arch", "cnn1", "--arch", "cnn3", "--trials", 3, "--data", pictures, *TINY)
+    done = sweep(folder, *arguments, "--search", "batch_size=16,32")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(studies):
+    """The same after a comparison with two other seeds: the folder, and the object that --json printed."""
+    done = sweep(studies, "compare", "--seeds", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    return studies, json.loads(done.stdout), done
+
+
+def test_it_says_who_is_best_and_who_is_missing(compared):
+    _, answer, done = compared
+    assert answer["model"] == "blob-pictures"
+    assert answer["champion"] in ("cnn1", "cnn3")
+    assert answer["reference"] == answer["champion"]  # resnet50 was not searched
+    assert answer["missing"] == ["cnn2", "resnet50"]
+    assert any("no resnet50 to compare with" in note for note in answer["notes"])
+    (duel,) = answer["duels"]
+    assert duel["sentence"] in answer["headline"]
+    assert 0 <= duel["accuracy"]["p"] <= duel["accuracy"]["p_corrected"] <= 1
+    assert "Traceback" not in done.stderr
+    assert duel["sentence"] in done.stderr.replace("\n", " ")
+
+
+def test_its_scores_are_those_of_the_chosen_trials(compared):
+    folder, answer, _ = compared
+    client = client_of(folder)
+    for arch in ("cnn1", "cnn3"):
+        version = client.get_model_version_by_alias("blob-pictures", arch)
+        run = client.get_run(version.run_id)
+        shown = {row["score"]: row for row in answer["scores"] if row["arch"] == arch}
+        assert shown["accuracy"]["value"] == pytest.approx(run.data.metrics["test/accuracy"])
+        assert shown["AUROC"]["value"] == pytest.approx(run.data.metrics["test/auroc"])
+        assert shown["AUROC"]["validation"] == pytest.approx(run.data.metrics["objective"])
+        (cost,) = (row for row in answer["costs"] if row["arch"] == arch)
+        assert cost["images_per_second"] > 0
+        assert cost["search_seconds"] >= cost["train_seconds"] > 0
+        assert cost["bytes"] > 4 * cost["parameters"]
+
+
+def test_the_winners_were_trained_with_other_seeds(compared):
+    folder, answer, _ = compared
+    for arch in ("cnn1", "cnn3"):
+        version = client_of(folder).get_model_version_by_alias("blob-pictures", arch)
+        winner = client_of(folder).get_run(version.run_id)
+        trials = trials_of(folder, f"blob-pictures/{winner.info.run_name}-seeds")
+        assert states(trials) == {"COMPLETE": 2}
+        seeds = {trial.user_attrs["seed"] for trial in trials}
+        assert len(seeds) == 2
+        assert int(winner.data.params["seed"]) not in seeds
+        for trial in trials:
+            assert {key: str(value) for key, value in trial.params.items()} == {
+                key: winner.data.params[key] for key in trial.params
+            }
+        (row,) = (row for row in answer["scores"] if (row["arch"], row["score"]) == (arch, "accuracy"))
+        assert row["seeds"] == 2
+        _, children = runs_of(folder)
+        accuracies = [children[f"{winner.info.run_name}-seeds-{n:03d}"].data.metrics["audit/accuracy"] for n in (0, 1)]
+        assert row["seeds_mean"] == pytest.approx(sum(accuracies) / 2)
+    versions = client_of(folder).search_model_versions("name = 'blob-pictures'")
+    assert len(versions) == 2  # nothing was registered by it
+
+
+def test_trials_that_were_not_chosen_are_audited_and_the_choice_stays(compared):
+    folder, _, _ = compared
+    client = client_of(folder)
+    parents, children = runs_of(folder)
+    chosen = client.get_model_version_by_alias("blob-pictures", "cnn1").run_id
+    for number, trial in enumerate(trials_of(folder)):
+        run = children[f"cnn1-{number:03d}"]
+        if run.info.run_id == chosen:
+            assert "audit/auroc" not in run.data.metrics
+            assert "test/auroc" in run.data.metrics
+        elif trial.state.name == "COMPLETE":
+            assert 0 <= run.data.metrics["audit/auroc"] <= 1
+            assert not any(name.startswith("test/") for name in run.data.metrics)
+            path = client.download_artifacts(run.info.run_id, "predictions/audit.csv", str(folder))
+            assert len(read_predictions(Path(path)).labels) == 60
+    assert "after the choice" in parents["cnn1"].data.tags["sweep.audited"]
+
+
+def test_the_comparison_is_a_run_with_its_report(compared):
+    folder, answer, _ = compared
+    client = client_of(folder)
+    run = client.get_run(answer["run_id"])
+    assert run.data.tags["sweep.kind"] == "comparison"
+    assert run.info.status == "FINISHED"
+    for sentence in [answer["headline"].split(". ")[0], answer["duels"][0]["sentence"]]:
+        assert sentence in run.data.tags["mlflow.note.content"]
+    names = {entry.path for entry in client.list_artifacts(answer["run_id"])}
+    assert {"report.html", "comparison.md", "scores.json", "figures"} <= names
+    linked = {model.model_id for model in run.inputs.model_inputs}
+    assert len(linked) == 2
+    written = (folder / "reports" / "blob-pictures-comparison.html").read_text()
+    logged = Path(client.download_artifacts(answer["run_id"], "report.html", str(folder))).read_text()
+    assert written == logged
+    assert "data:image/jpeg" not in written
+
+
+def test_again_it_trains_nothing_and_finds_the_seeds(compared, typed):
+    folder, before, _ = compared
+    code, out, err = typed(folder, "compare", "blob-pictures", "--against", "cnn1", "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    assert answer["scores"] == before["scores"]
+    assert answer["reference"] == "cnn1"
+    assert [duel["arch"] for duel in answer["duels"]] == ["cnn3"]
+
+
+def test_images_are_shown_on_this_disk_alone(compared, tmp_path, typed):
+    folder, _, _ = compared
+    for name in ("mlflow.db", "optuna.db"):
+        shutil.copy(folder / name, tmp_path / name)
+    code, out, err = typed(tmp_path, "compare", "--with-images", "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    logged = Path(client.download_artifacts(answer["run_id"], "report.html", str(tmp_path))).read_text()
+    assert "data:image/jpeg" not in logged
+    wrong = sum(
+        row["value"] < 1 for row in answer["scores"] if row["score"] == "accuracy" and row["arch"] == answer["champion"]
+    )
+    assert ("data:image/jpeg" in Path(answer["report"]).read_text()) == bool(wrong)
+
+
+def test_without_the_images_it_says_so_and_compares(compared, tmp_path, typed):
+    folder, before, _ = compared
+    for name in ("mlflow.db", "optuna.db"):
+        shutil.copy(folder / name, tmp_path / name)
+    code, out, _ = typed(tmp_path, "compare", "--no-audit", "--json")
+    assert code == 0
+    assert json.loads(out)["scores"] == before["scores"]
+    code, _, err = typed(tmp_path, "compare", "--data", tmp_path)
+    assert code == 2
+    assert "train/" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("compare", "--against", "vgg"), "there is no such architecture"),
+        (("compare", "--seeds", -1), "--seeds -1"),
+        (("compare", "other"), "there is no such registered model"),
+        (("replicate", "--arch", "resnet50"), "the report has no table of it"),
+        (("replicate", "--protocol", "none"), "there are ours, report"),
+        (("replicate", "--seeds", 0), "--seeds 0"),
+        (("replicate", "--study", "a/b"), "--study 'a/b'"),
+    ],
+)
+def test_what_is_wrong_is_said_and_changes_nothing(arguments, said, compared, typed):
+    folder, _, _ = compared
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    code, _, err = typed(folder, *arguments)
+    assert code == 2
+    assert said in err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_there_is_nothing_to_compare(tmp_path, typed):
+    code, _, err = typed(tmp_path, "compare")
+    assert code == 2
+    assert "no such file" in err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_rows_of_the_report_are_trained_and_set_beside_it(pictures, tmp_path):
+    arguments = ("replicate", "--arch", "cnn3", "--seeds", 2, "--data", pictures, *TINY, "--workers", 2)
+    done = sweep(tmp_path, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [row["row"] for row in answer["rows"]] == [f"cnn3 row {number}" for number in range(1, 6)]
+    assert all(row["seeds"] == 2 for row in answer["rows"])
+    trials = trials_of(tmp_path, "blob-pictures/cnn3-replicate-ours")
+    assert states(trials) == {"COMPLETE": 10}
+    assert len({trial.user_attrs["seed"] for trial in trials}) == 10
+    parents, children = runs_of(tmp_path)
+    assert children["cnn3-replicate-ours-000"].data.tags["sweep.label"] == "cnn3 row 1"
+    assert parents["replication-ours"].data.tags["sweep.kind"] == "replication"
+    assert "cnn3 row 5" in Path(answer["report"]).read_text()
+    assert not MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_registered_models()
+
+    again = sweep(tmp_path, *arguments, "--json")
+    assert "nothing is left to train" in again.stderr
+    assert json.loads(again.stdout)["rows"] == answer["rows"]

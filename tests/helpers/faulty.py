@@ -1,0 +1,176 @@
+"""`sweep` with one fault in it: python -m tests.helpers.faulty ARGUMENTS, the fault in the environment.
+
+    SWEEP_FAULT=PLACE:NTH:SIGNAL    the process that comes to a place for the nth time sends itself a signal
+    SWEEP_FAULT=PLACE:NTH:full      or finds the disk full there
+    SWEEP_FAULT=memory:LIMIT        training steps run out of memory with more than LIMIT images at once
+    SWEEP_FAULT_MARK=FILE           made when it happens, so that it happens once, whoever starts anew
+
+Workers are spawned and import this module too, so a place may be in the orchestrator or in a worker.
+
+    python -m tests.helpers.faulty --serve
+
+imports everything once and forks a sweep for each line of JSON on stdin; importing is most of what a tiny one takes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ENTRY, EXIT = "entry", "exit"
+# place -> module, attribute, and where in the call
+TRAINING = {
+    "before asking": ("sweep.stores.study", "Study.ask", ENTRY),
+    "after asking": ("sweep.stores.study", "Study.ask", EXIT),
+    "run created": ("sweep.stores.tracking", "Tracking.start", EXIT),
+    "run described": ("sweep.stores.tracking", "Tracking.log_params", EXIT),
+    "trial noted": ("sweep.orchestrator.mlflow_mirror", "Mirror.trial_started", EXIT),
+    "job sent": ("sweep.engines.local", "LocalEngine.submit", EXIT),
+    "epoch received": ("sweep.stores.study", "Study.report", ENTRY),
+    "epoch reported": ("sweep.stores.study", "Study.report", EXIT),
+    "epoch logged": ("sweep.orchestrator.mlflow_mirror", "Mirror.epoch_ended", EXIT),
+    "files on disk": ("sweep.orchestrator.mlflow_mirror", "Mirror.keep_files", EXIT),
+    "before telling": ("sweep.stores.study", "Study.complete", ENTRY),
+    "after telling": ("sweep.stores.study", "Study.complete", EXIT),
+    "figures drawn": ("sweep.orchestrator.mlflow_mirror", "Mirror._figures", EXIT),
+    "files logged": ("sweep.stores.tracking", "Tracking.log_folder", EXIT),
+    "run ended": ("sweep.orchestrator.mlflow_mirror", "Mirror._end_run", EXIT),
+    "trial over": ("sweep.orchestrator.mlflow_mirror", "Mirror.trial_ended", EXIT),
+}
+CONCLUDING = {
+    "best fetched": ("sweep.orchestrator.mlflow_mirror", "Mirror.fetch_checkpoint", EXIT),
+    "test opened": ("sweep.orchestrator.mlflow_mirror", "Mirror.show_test", ENTRY),
+    "model begun": ("sweep.stores.registry", "_logged_model", EXIT),
+    "model filled": ("sweep.stores.registry", "_fill", EXIT),
+    "version made": ("sweep.stores.registry", "register", EXIT),
+    "model tried": ("sweep.stores.registry", "_try_out", EXIT),
+    "before the alias": ("sweep.orchestrator.conclude", "settle", ENTRY),
+    "decision logged": ("sweep.lifecycle.promotion", "_write_down", EXIT),
+    "after the alias": ("sweep.orchestrator.conclude", "settle", EXIT),
+    "concluded": ("sweep.orchestrator.mlflow_mirror", "Mirror.show_conclusion", ENTRY),
+    "all done": ("sweep.orchestrator.mlflow_mirror", "Mirror.show_conclusion", EXIT),
+}
+RECOVERY = {
+    "queued again": ("sweep.stores.study", "Study.retry", EXIT),
+    "failed": ("sweep.stores.study", "Study.fail", EXIT),
+    "runs compared": ("sweep.orchestrator.mlflow_mirror", "Mirror.reconcile", EXIT),
+}
+WORKER = {
+    "worker idle": ("sweep.system.hardware", "prepare_training_process", EXIT),
+    "worker begins": ("sweep.training.loop", "build_network", EXIT),
+    "worker in mid-epoch": ("sweep.training.loop", "_normalise", EXIT),
+    "worker in mid-checkpoint": ("sweep.training.checkpoint", "os.fsync", ENTRY),
+    "worker after a checkpoint": ("sweep.training.loop", "_save_last", EXIT),
+    "worker at its end": ("sweep.training.loop", "_save_best", ENTRY),
+}
+PLACES = {**TRAINING, **CONCLUDING, **RECOVERY, **WORKER}
+
+
+def install(fault: str, mark: Path) -> None:
+    """Puts a fault at its place."""
+    place, nth, what = fault.rsplit(":", 2)
+    if (place in WORKER) != (__name__ == "__mp_main__"):
+        return
+    module, attribute, when = PLACES[place]
+    owner: Any = __import__(module, fromlist=["_"])
+    *path, name = attribute.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    real, calls = getattr(owner, name), 0
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if when == ENTRY and calls == int(nth):
+            happen(what, mark)
+        result = real(*args, **kwargs)
+        if when == EXIT and calls == int(nth):
+            happen(what, mark)
+        return result
+
+    setattr(owner, name, faulty)
+
+
+def happen(what: str, mark: Path) -> None:
+    """The fault, unless it has happened."""
+    try:
+        mark.open("x").close()
+    except FileExistsError:
+        return
+    if what == "full":
+        raise OSError(28, "No space left on device")
+    os.kill(os.getpid(), signal.Signals[what])
+
+
+def short_of_memory(limit: int) -> Callable[..., Any]:
+    """A `_normalise` for which more than `limit` images at once are too many, in training steps."""
+    import torch
+
+    from sweep.training import loop as training
+
+    real = training._normalise
+
+    def normalise(images: Any, mean: float, std: float) -> Any:
+        if len(images) > limit and not torch.is_inference_mode_enabled():
+            raise torch.OutOfMemoryError(f"{len(images)} images are too many")
+        return real(images, mean, std)
+
+    return normalise
+
+
+def prepare() -> None:
+    """Puts the fault of the environment at its place."""
+    fault = os.environ.get("SWEEP_FAULT", "")
+    if fault.startswith("memory:"):
+        import sweep.training.loop
+
+        sweep.training.loop._normalise = short_of_memory(int(fault.partition(":")[2]))
+    elif fault:
+        install(fault, Path(os.environ["SWEEP_FAULT_MARK"]))
+
+
+def serve() -> None:
+    """Runs the sweeps that lines of JSON ask for: `arguments`, `folder`, `environment`; answers with exit codes."""
+    for module in (
+        "sweep.engines.local", "sweep.orchestrator.loop", "sweep.stores.registry", "alembic.runtime.environment",
+        "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "mlflow.pyfunc", "optuna.importance",
+        "optuna.storages._rdb.storage", "optuna.visualization.matplotlib", "sqlalchemy.dialects.sqlite",
+        "torch._dynamo", "torch.export._trace",
+    ):  # fmt: skip
+        importlib.import_module(module)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if (child := os.fork()) == 0:
+            os.setsid()
+            os.chdir(asked["folder"])
+            os.environ.update(asked["environment"])
+            for stream, name in ((0, os.devnull), (1, "out"), (2, "err")):
+                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
+            sys.argv[1:] = asked["arguments"]
+            run()
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def run() -> None:
+    """Runs `sweep` with the arguments there are, and ends the process."""
+    from sweep.cli.app import main
+
+    prepare()
+    sys.argv[0] = "sweep"
+    main()
+    sys.exit(0)
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--serve"]:
+    serve()
+elif __name__ == "__main__":
+    run()
+elif __name__ == "__mp_main__":  # what multiprocessing calls it in a worker
+    prepare()

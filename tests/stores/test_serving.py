@@ -1,0 +1,550 @@
+"""The model that MLflow serves without us: same answers, one sentence for anything bad, no pickle, heatmaps."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import pickle
+import pickletools
+import shutil
+import string
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel, load_model
+from PIL import Image
+from torch import nn
+
+from models import ARCHITECTURES
+from models.layers import NORMALISATIONS
+from sweep.stores.registry import Example, Version, export_network, load, register
+from sweep.stores.tracking import Tracking
+from tests.helpers.served import (
+    NAME,
+    SIZE,
+    TEMPERATURE,
+    example,
+    new_spec,
+    picture,
+    post,
+    probabilities,
+    serving,
+    small_network,
+    text,
+)
+
+# The model -----------------------------------------------------------------------------------------------------------
+
+
+def test_same_probabilities_as_in_training(model: PyFuncModel, network: nn.Module):
+    shapes = [(30, 20, "PNG", "L"), (8, 50, "JPEG", "RGB"), (16, 16, "PNG", "RGBA"), (40, 40, "JPEG", "L")]
+    images = [picture(seed, *shapes[seed % len(shapes)]) for seed in range(37)]  # more than one batch
+
+    answer = model.predict(pd.DataFrame({"image": [text(image) for image in images]}))
+
+    numbers = ["probability", "probability_NORMAL", "probability_PNEUMONIA", "threshold"]
+    assert list(answer) == ["label", *numbers, "model_version"]
+    expected = probabilities(network, images)
+    np.testing.assert_allclose(answer[["probability_NORMAL", "probability_PNEUMONIA"]], expected, rtol=0, atol=1e-5)
+    assert answer["probability"].equals(answer["probability_PNEUMONIA"].rename("probability"))
+    assert list(answer["label"]) == ["PNEUMONIA" if value >= 0.5 else "NORMAL" for value in answer["probability"]]
+    assert set(answer["threshold"]) == {0.5}
+
+
+def test_another_threshold(model: PyFuncModel):
+    rows = pd.DataFrame({"image": [text(picture())]})
+    likely = float(model.predict(rows)["probability"][0])
+
+    for threshold, label in ((0, "PNEUMONIA"), (likely, "PNEUMONIA"), (np.nextafter(likely, 1), "NORMAL")):
+        answer = model.predict(rows, params={"threshold": float(threshold)})
+        assert answer["label"][0] == label
+        assert answer["threshold"][0] == threshold
+    for threshold in (-1.0, 1.5, float("nan")):
+        with pytest.raises(MlflowException, match=f"threshold {threshold} is not from 0 to 1"):
+            model.predict(rows, params={"threshold": threshold})
+
+
+def test_three_classes_answer_the_likeliest(tracking: Tracking, client: MlflowClient):
+    network, classes = small_network(3), ("BACTERIA", "NORMAL", "VIRUS")
+    version = register(
+        client, new_spec(tracking, name="three", classes=classes, threshold=None), network, example(network)
+    )
+    model = load_model(client.get_model_version_download_uri("three", version.version))
+    images = [picture(seed) for seed in range(6)]
+    rows = pd.DataFrame({"image": [text(image) for image in images]})
+
+    answer = model.predict(rows)
+
+    expected = probabilities(network, images)
+    assert list(answer["label"]) == [classes[index] for index in expected.argmax(axis=1)]
+    np.testing.assert_allclose(answer["probability"], expected.max(axis=1), rtol=0, atol=1e-5)
+    assert set(answer["threshold"]) == {None}
+    with pytest.raises(MlflowException, match="more than two classes"):
+        model.predict(rows, params={"threshold": 0.5})
+
+
+@pytest.mark.parametrize("normalisation", list(NORMALISATIONS))
+def test_what_a_network_does_to_each_image_is_served_too(normalisation: str, tracking: Tracking, client: MlflowClient):
+    torch.manual_seed(0)
+    network = ARCHITECTURES["cnn1"].build("relu", 0.2, 2, SIZE, normalisation, "average")
+    for _ in range(20):  # so that batch normalisation knows what it is given, and images differ
+        network.train()((torch.rand(8, 1, SIZE, SIZE) - 0.4) / 0.2)
+    spec = new_spec(tracking, name=f"served-{normalisation}")
+    version = register(client, spec, network, example(network))
+    model = load_model(client.get_model_version_download_uri(spec.name, version.version))
+    images = [picture(seed) for seed in range(9)]
+
+    answer = model.predict(pd.DataFrame({"image": [text(image) for image in images]}), params={"heatmap": True})
+
+    expected = probabilities(network, images)
+    np.testing.assert_allclose(answer[["probability_NORMAL", "probability_PNEUMONIA"]], expected, rtol=0, atol=1e-5)
+    assert np.ptp(expected[:, 1]) > 1e-3
+    assert [Image.open(io.BytesIO(base64.b64decode(map_))).size for map_ in answer["heatmap"]] == [(30, 20)] * 9
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ("", "the file is empty"),
+        ("not base64!", "the image is not base64"),
+        ("ünicode", "the image is not base64"),
+        (text(b"Hello, world"), "not an image of a known format"),
+        (text(picture(kind="JPEG", width=200, height=200)[:-3000]), "truncated"),
+        (text(picture()[:40]), ""),
+        (12, "the image is not a string"),
+        (None, "the image is not a string"),
+    ],
+)
+def test_a_bad_row_is_named(image: Any, reason: str, model: PyFuncModel):
+    rows = pd.DataFrame({"image": [text(picture()), image]}, dtype=object)
+
+    with pytest.raises(MlflowException, match=f"^row 1: .*{reason}") as caught:
+        model.predict(rows)
+
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert "\n" not in caught.value.message
+
+
+def test_a_bomb_is_refused(model: PyFuncModel):
+    content = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(content, "PNG")
+
+    with pytest.raises(MlflowException, match=r"row 0: 9000 x 9000 pixels, more than the 64,000,000 allowed"):
+        model.predict(pd.DataFrame({"image": [text(content.getvalue())]}))
+
+
+def test_a_dictionary_of_lists_is_many_rows(model: PyFuncModel):
+    assert len(model.predict({"image": [text(picture(0)), text(picture(1))]})) == 2
+
+
+def test_no_rows(model: PyFuncModel):
+    with pytest.raises(MlflowException, match="there are no rows"):
+        model.predict(pd.DataFrame({"image": pd.Series([], dtype=str)}))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK", "I;16", "LA"])
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (2000, 7), (300, 400)])
+def test_any_mode_and_size(mode: str, size: tuple[int, int], model: PyFuncModel, network: nn.Module):
+    pixels = np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image = Image.fromarray(pixels.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    content = io.BytesIO()
+    image.save(content, "TIFF" if mode == "CMYK" else "PNG")
+
+    answer = model.predict(pd.DataFrame({"image": [text(content.getvalue())]}))
+
+    expected = probabilities(network, [content.getvalue()])[0, 1]
+    assert answer["probability"][0] == pytest.approx(expected, abs=1e-5)
+    gray = io.BytesIO()
+    Image.fromarray(pixels).save(gray, "PNG")
+    if mode not in ("1", "LA"):  # one loses the gray, the other is the same but for its transparency
+        assert expected == pytest.approx(probabilities(network, [gray.getvalue()])[0, 1], abs=0.02)
+
+
+def test_a_camera_that_was_held_otherwise(model: PyFuncModel):
+    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 20), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it right by 90 degrees to see it upright
+    turned, plain = io.BytesIO(), io.BytesIO()
+    upright.rotate(90, expand=True).save(turned, "PNG", exif=exif)
+    upright.save(plain, "PNG")
+
+    answer = model.predict(pd.DataFrame({"image": [text(turned.getvalue()), text(plain.getvalue())]}))
+
+    assert answer["probability"][0] == answer["probability"][1]
+
+
+def test_a_data_uri_is_an_image_too(model: PyFuncModel):
+    rows = pd.DataFrame({"image": [text(picture()), f"data:image/png;base64,{text(picture())}"]})
+
+    assert len(set(model.predict(rows)["probability"])) == 1
+
+
+# Heatmaps ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_heatmap_is_a_picture_of_the_image(model: PyFuncModel):
+    rows = pd.DataFrame({"image": [text(picture(width=90, height=60)), text(picture(seed=1, width=2000, height=1000))]})
+
+    answer = model.predict(rows, params={"heatmap": True})
+
+    maps = [Image.open(io.BytesIO(base64.b64decode(map_))) for map_ in answer["heatmap"]]
+    assert [image.format for image in maps] == ["PNG", "PNG"]
+    assert [image.size for image in maps] == [(90, 60), (512, 256)]
+    assert answer.drop(columns="heatmap").equals(model.predict(rows))
+
+
+def test_the_heat_is_where_the_evidence_is(tracking: Tracking, client: MlflowClient):
+    """A network that counts bright pixels in its feature maps looks where they are, and only there."""
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+    with torch.no_grad():
+        for parameter, values in zip(
+            network.parameters(), ([[[[1.0]]]], [0.0], [[-1.0], [1.0]], [0.0, 0.0]), strict=True
+        ):
+            parameter.copy_(torch.tensor(values))
+    version = register(client, new_spec(tracking, name="heat", mean=0.0, std=1.0), network, _bare_example(network))
+    classifier = load(client, version)
+    pixels = np.zeros((1, SIZE, SIZE), dtype=np.uint8)
+    pixels[0, :8, :8] = 200
+
+    (overlay,) = classifier.overlays([Image.fromarray(pixels[0])], pixels)
+
+    redness = np.asarray(overlay).astype(int)[..., 0] - pixels[0]
+    assert redness[:6, :6].min() > 15
+    assert np.abs(redness[10:, 10:]).max() <= 3  # a ring of the interpolation is left
+
+
+@pytest.mark.parametrize(
+    ("arch", "normalisation", "pooling"),
+    [
+        *((arch, "fixed", "own") for arch in ARCHITECTURES),
+        ("cnn1", "fixed", "average"),
+        ("cnn2", "image", "average"),
+        ("cnn3", "histogram", "average"),
+    ],
+)
+def test_grad_cam_is_the_gradient_of_the_last_maps(
+    arch: str, normalisation: str, pooling: str, tracking: Tracking, client: MlflowClient
+):
+    """Against the same computed by hooks in the network itself, which the exported program has none of."""
+    options = {"weights": None, "finetune": "all"} if arch == "resnet50" else {}
+    torch.manual_seed(0)
+    network = ARCHITECTURES[arch].build("relu", 0.2, 2, 64, normalisation, pooling, **options).eval()
+    maps: list[torch.Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda _, __, out: maps.append(out))
+        for module in network.modules()
+        if not list(module.children())
+    ]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
+    logits = network(torch.from_numpy(pixels).unsqueeze(1).float() / 255)
+    for hook in hooks:
+        hook.remove()
+    last = [out for out in maps if out.dim() == 4 and out.shape[-1] > 1][-1]
+    gradient = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), last)[0]
+    expected = torch.relu((gradient.mean((2, 3), keepdim=True) * last).sum(1)).detach()
+    expected = (expected / expected.amax((1, 2), keepdim=True).clamp_min(1e-12)).numpy()
+    example_ = _bare_example(network, 64)
+    name = f"cam-{arch}-{normalisation}-{pooling}"
+    spec = new_spec(tracking, name=name, image_size=64, mean=0.0, std=1.0)
+    classifier = load(client, register(client, spec, network, example_))
+
+    heat = classifier.heat(pixels)
+
+    np.testing.assert_allclose(heat, expected, atol=1e-4)
+
+
+def _bare_example(network: nn.Module, size: int = SIZE) -> Example:
+    pixels = np.random.default_rng(1).integers(0, 256, (3, size, size), dtype=np.uint8)
+    with torch.inference_mode():
+        logits = network.eval()(torch.from_numpy(pixels).unsqueeze(1).float() / 255)
+    return Example(pixels, torch.softmax(logits.double() / TEMPERATURE, dim=1).numpy())
+
+
+# Without us ----------------------------------------------------------------------------------------------------------
+
+
+def is_pickle(content: bytes) -> bool:
+    """Whether opcodes of a pickle of any protocol can be read from the first byte to a STOP."""
+    try:
+        return any(opcode.name == "STOP" and position > 0 for opcode, _, position in pickletools.genops(content))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_is_known_when_it_is_seen(protocol: int):
+    for value in ([1, "two"], {"a": 1.5}, Path("x"), np.arange(3)):
+        assert is_pickle(pickle.dumps(value, protocol))
+    content = io.BytesIO()
+    torch.save({"a": torch.zeros(2)}, content)
+    with zipfile.ZipFile(content) as archive:
+        assert any(is_pickle(archive.read(name)) for name in archive.namelist())
+
+
+def test_holds_no_pickle(folder: Path):
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with zipfile.ZipFile(folder / "artifacts" / "network.pt2") as archive:
+        files |= {name: archive.read(name) for name in archive.namelist()}
+
+    assert {"serving_model.py", "artifacts/network.pt2", "artifacts/model.json", "artifacts/decode.py"} <= set(files)
+    assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
+    assert not [name for name, content in files.items() if is_pickle(content) or content[:1] == b"\x80"]
+    # An archive of `torch.save` holds one; the only archive here was opened above.
+    assert [name for name, content in files.items() if content[:2] == b"PK"] == ["artifacts/network.pt2"]
+    names = [line.split("==")[0] for line in files["requirements.txt"].decode().splitlines()]
+    assert names == ["mlflow", "numpy", "pandas", "pillow", "torch"]
+    assert b"+" not in files["requirements.txt"]
+
+
+def test_loads_where_this_project_is_not(folder: Path, tmp_path: Path, network: nn.Module):
+    code = """
+import pathlib, sys
+sys.path = [entry for entry in sys.path if not (pathlib.Path(entry) / "sweep").is_dir()]
+import mlflow, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(model.predict(pandas.DataFrame({"image": [sys.argv[2]]})).to_json(orient="records"))
+assert not {"sweep", "data", "models"} & set(sys.modules)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), text(picture())],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)
+    assert answer["probability"] == pytest.approx(probabilities(network, [picture()])[0, 1], abs=1e-5)
+
+
+def test_a_doctored_network_is_refused_before_it_is_read(tmp_path):
+    from sweep.stores.serving_model import _refuse_pickles
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 2))
+    export_network(network, 16, tmp_path / "network.pt2")
+    _refuse_pickles(tmp_path / "network.pt2")
+    with zipfile.ZipFile(tmp_path / "network.pt2") as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    config = next(name for name in content if name.endswith("weights_config.json"))
+    assert b"use_pickle" in content[config]
+    doctored = {
+        "asks": {**content, config: content[config].replace(b"false", b"true")},
+        "holds": {**content, "network/data/sample_inputs/model.pt": b"anything"},
+    }
+    for name, entries in doctored.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.pt2", "w") as archive:
+            for entry, data in entries.items():
+                archive.writestr(entry, data)
+        with pytest.raises(MlflowException, match=f"{name}.pt2 {name} .*pickle"):
+            _refuse_pickles(tmp_path / f"{name}.pt2")
+
+
+def test_mlflow_serves_it(client: MlflowClient, version: Version, network: nn.Module, tmp_path: Path):
+    client.set_registered_model_alias(NAME, "served", version.version)
+    good = {"dataframe_records": [{"image": text(picture())}]}
+    bad = {"dataframe_split": {"columns": ["image"], "data": [[text(picture())], ["rubbish"]]}}
+
+    with serving(f"models:/{NAME}@served", tmp_path / "log") as url:
+        images = [picture(0), picture(1)]
+        expected = probabilities(network, images)[:, 1]
+        for payload in (
+            {"dataframe_split": {"columns": ["image"], "data": [[text(image)] for image in images]}},
+            {"dataframe_records": [{"image": text(image)} for image in images]},
+            {"inputs": {"image": [text(image) for image in images]}},
+        ):
+            status, body = post(url, payload)
+            assert status == 200, body
+            answers = json.loads(body)["predictions"]
+            assert [answer["probability"] for answer in answers] == pytest.approx(expected, abs=1e-5)
+            assert [answer["threshold"] for answer in answers] == [0.5, 0.5]
+            assert [answer["model_version"] for answer in answers] == [version.version] * 2
+
+        status, body = post(url, {**good, "params": {"threshold": 1}})
+        assert status == 200, body
+        (answer,) = json.loads(body)["predictions"]
+        assert (answer["label"], answer["threshold"]) == ("NORMAL", 1)
+
+        status, body = post(url, bad)
+        assert status == 400
+        assert json.loads(body)["message"] == "row 1: the image is not base64"
+        assert "Traceback" not in body
+        status, body = post(url, {**good, "params": {"threshold": 2}})
+        assert status == 400
+        assert json.loads(body)["message"] == "threshold 2.0 is not from 0 to 1"
+
+        assert post(url, good)[0] == 200
+
+
+def fuzz(good: bytes) -> list[tuple[str, Any, str, set[int]]]:
+    """300 things that somebody may send: name, body, content type, statuses that are right for it."""
+    random = np.random.default_rng(0)
+    encoded, jpeg = text(good), picture(kind="JPEG", width=120, height=90)
+    cases: list[tuple[str, Any, str, set[int]]] = []
+
+    def add(name: str, body: Any, statuses: set[int], kind: str = "application/json") -> None:
+        cases.append((name, body, kind, statuses))
+
+    def one(name: str, image: Any, statuses: set[int]) -> None:
+        add(name, {"dataframe_records": [{"image": image}]}, statuses)
+
+    def png(width: int, height: int, data: bytes = b"") -> bytes:
+        """A file that claims a size, whatever it holds."""
+
+        def chunk(kind: bytes, content: bytes) -> bytes:
+            return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+    letters = np.array(list(string.printable))
+    for index in range(60):  # base64 with letters exchanged
+        spoilt = np.array(list(encoded))
+        places = random.integers(0, len(spoilt), int(random.integers(1, 12)))
+        spoilt[places] = random.choice(letters, len(places))
+        one(f"spoilt base64 {index}", "".join(spoilt), {200, 400})
+    for index in range(40):  # noise that is base64
+        one(f"noise {index}", text(random.bytes(int(random.integers(1, 4000)))), {400})
+    for index in range(40):  # a JPEG that ends early
+        one(f"cut JPEG {index}", text(jpeg[: int(random.integers(1, len(jpeg) - 60))]), {400})
+    for index in range(40):  # a JPEG with bytes exchanged
+        spoilt = bytearray(jpeg)
+        for place in random.integers(0, len(spoilt), 8):
+            spoilt[place] = random.integers(0, 256)
+        one(f"spoilt JPEG {index}", text(bytes(spoilt)), {200, 400})
+    for index in range(30):  # a PNG that ends early
+        one(f"cut PNG {index}", text(good[: int(random.integers(1, len(good) - 13))]), {400})
+    for width, height in ((30_000, 30_000), (2**31 - 1, 1), (1, 2**31 - 1), (65_000, 65_000), (0, 0), (9000, 9000)):
+        one(f"bomb {width} x {height}", text(png(width, height, zlib.compress(bytes(1000)))), {400})
+    one("bomb of text", text(png(8, 8, zlib.compress(bytes(50_000_000)))), {200, 400})
+    for width, height in ((1, 1), (20_000, 1), (1, 20_000), (20_000, 50)):
+        one(f"{width} x {height}", text(picture(width=width, height=height)), {200})
+    for name, image in {
+        "null": None, "number": 5, "true": True, "list": [1, 2], "dictionary": {"b64": encoded}, "empty": "",
+        "spaces": "   ", "words": "hello", "path": "/etc/passwd", "address": "http://127.0.0.1/x.png", "letter": "\ud800",
+        "padding": "====", "nothing in a list": [], "HTML": "<html>", "JSON": "{}", "nested": [[encoded]],
+        "SVG": text(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "PDF": text(b"%PDF-1.4"), "EPS": text(b"%!PS-Adobe-3.0 EPSF"),
+        "pickle": text(b"\x80\x04\x95"), "zip": text(b"PK\x03\x04"), "half a data uri": "data:image/png;base64",
+    }.items():  # fmt: skip
+        one(name, image, {400})
+    one("NaN", float("nan"), {400})
+    one("infinite", float("inf"), {400})
+    add("NaN in inputs", {"inputs": {"image": [float("nan")]}}, {400})
+    for name, body in {
+        "no rows": {"dataframe_records": []}, "no images": {"inputs": {"image": []}}, "nothing": {}, "a number": 5,
+        "a list": [], "a text": "x", "null body": None, "inputs null": {"inputs": None}, "inputs number": {"inputs": 5},
+        "wrong column": {"dataframe_records": [{"picture": encoded}]}, "wrong key": {"images": [encoded]},
+        "a tensor": {"inputs": [[0.1, 0.2], [0.3, 0.4]]}, "split of nothing": {"dataframe_split": {}},
+        "split of a number": {"dataframe_split": 5}, "ragged": {"dataframe_split": {"columns": ["image"], "data": [[1, 2]]}},
+        "two keys": {"inputs": {"image": [encoded]}, "dataframe_records": []},
+        "split without rows": {"dataframe_split": {"columns": ["image"], "data": []}},
+        "threshold of text": {"inputs": {"image": [encoded]}, "params": {"threshold": "high"}},
+        "threshold 2": {"inputs": {"image": [encoded]}, "params": {"threshold": 2}},
+        "threshold NaN": {"inputs": {"image": [encoded]}, "params": {"threshold": float("nan")}},
+        "threshold of a list": {"inputs": {"image": [encoded]}, "params": {"threshold": [0.5]}},
+        "params of a list": {"inputs": {"image": [encoded]}, "params": [1]},
+        "heatmap of text": {"inputs": {"image": [encoded]}, "params": {"heatmap": "please"}},
+        "a chat": {"messages": [{"role": "user", "content": "hello"}]},
+    }.items():  # fmt: skip
+        add(name, body, {400})
+    for name, body in {
+        "half a brace": b"{",
+        "no body": b"",
+        "no text": b"\xff\xfe\x00",
+        "comma": b'{"inputs": ,}',
+    }.items():
+        add(name, body, {400})
+    add("another type", b"hello", {415}, "text/plain")
+    add("an image as it is", good, {415}, "image/png")
+    add("CSV of nothing", b"", {400}, "text/csv")
+    add("CSV of another column", b"a,b\n1,2\n", {400}, "text/csv")
+    add("CSV", f"image\n{encoded}\n".encode(), {200}, "text/csv")
+    add("a column more", {"dataframe_records": [{"image": encoded, "patient": 4}]}, {200})
+    add("a param more", {"inputs": {"image": [encoded]}, "params": {"temperature": 1}}, {200})
+    add("one image, no list", {"inputs": {"image": encoded}}, {200})
+    add("instances", {"instances": [{"image": encoded}]}, {200})
+    add("heatmap", {"inputs": {"image": [encoded]}, "params": {"heatmap": True}}, {200})
+    add("70 rows, the last one bad", {"inputs": {"image": [encoded] * 69 + ["rubbish"]}}, {400})
+    add("50 MB of noise", {"inputs": {"image": [text(random.bytes(37_500_000))]}}, {400})
+    add("50 MB after an image", {"inputs": {"image": [text(good + bytes(37_500_000))]}}, {200})
+    add("90 MB", {"inputs": {"image": [text(good + bytes(67_500_000))]}}, {400})
+    while len(cases) < 300:
+        one(f"noise {len(cases)}", text(random.bytes(int(random.integers(1, 400)))), {400})
+    return cases
+
+
+def test_the_server_lives_through_anything(client: MlflowClient, version: Version, network: nn.Module, tmp_path: Path):
+    client.set_registered_model_alias(NAME, "fuzzed", version.version)
+    good = picture(3, 64, 48)
+    with serving(f"models:/{NAME}@fuzzed", tmp_path / "log") as url:
+        wrong = []
+        for name, body, kind, statuses in fuzz(good):
+            status, answer = post(url, body, kind)
+            message = json.loads(answer)["message"] if status == 400 else ""
+            if status not in statuses or "Traceback" in message or 'File "' in message:
+                wrong.append((name, status, answer[:300]))
+            elif name in SENTENCES:
+                assert message == SENTENCES[name]
+        assert not wrong
+        status, answer = post(url, {"inputs": {"image": [text(good)]}})
+    assert status == 200
+    expected = probabilities(network, [good])[0, 1]
+    assert json.loads(answer)["predictions"][0]["probability"] == pytest.approx(expected, abs=1e-5)
+
+
+SENTENCES = {
+    "null": "row 0: the image is not a string",
+    "empty": "row 0: the file is empty",
+    "words": "row 0: the image is not base64",
+    "PDF": "row 0: not an image of a known format",
+    "bomb 9000 x 9000": "row 0: 9000 x 9000 pixels, more than the 64,000,000 allowed",
+    "70 rows, the last one bad": "row 69: the image is not base64",
+    "wrong column": "there is no column image; send base64 images in a column of that name",
+    "no images": "there are no rows",
+    "threshold 2": "threshold 2.0 is not from 0 to 1",
+    "90 MB": f"row 0: {67_500_000 + len(picture(3, 64, 48)):,} bytes, more than the 67,108,864 allowed",
+}
+
+
+@pytest.mark.slow
+def test_serves_from_an_environment_of_its_requirements_alone(
+    folder: Path, network: nn.Module, client: MlflowClient, version: Version, tracking: Tracking, tmp_path: Path
+):
+    """A virtual environment with what its requirements.txt says and nothing else: it needs a network, or uv's cache."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv, which installs the environment, is not on the path")
+    clean = tmp_path / "clean"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, clean], check=True)
+    python = clean / "bin" / "python"
+    install = [uv, "pip", "install", "--quiet", "--python", python, "-r", folder / "requirements.txt"]
+    subprocess.run(install, check=True, timeout=1200)
+    found = subprocess.run([python, "-c", "import sweep"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "No module named 'sweep'" in found.stderr
+
+    client.set_registered_model_alias(NAME, "clean", version.version)
+    with serving(f"models:/{NAME}@clean", tmp_path / "log", python) as url:
+        status, answer = post(url, {"inputs": {"image": [text(picture())]}, "params": {"heatmap": True}})
+    assert status == 200, answer
+    (said,) = json.loads(answer)["predictions"]
+    assert said["probability"] == pytest.approx(probabilities(network, [picture()])[0, 1], abs=1e-5)
+    assert said["model_version"] == version.version
+    assert said["heatmap"]
