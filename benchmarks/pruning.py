@@ -127,4 +127,4 @@ def run(pruner: str, seed: int, size: Size, data: Path | None, folder: Path) -> 
     (study,) = stored_studies(f"sqlite:///{folder / 'optuna.db'}")
     trials = study.trials()
     epochs = sum(len(trial.history) for trial in trials)
-    return Study(seconds, epochs, study.tally().pruned, said["best"]["value"], said["test"]["test/auroc"])
+    return Study(seconds, epochs, study.counts().pruned, said["best"]["value"], said["test"]["test/auroc"])

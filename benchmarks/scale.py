@@ -428,7 +428,7 @@ class _Watch:
 
     def stopping(self) -> bool:
         """Says that the study is to go on: the loop asks before everything else it does."""
-        trials = self._study.tally().done
+        trials = self._study.counts().done
         if not self.marks or (self._sizes and trials >= self._sizes[0]):
             self._sizes = [size for size in self._sizes if size > trials]
             self._look()
@@ -439,10 +439,10 @@ class _Watch:
         self._look()
 
     def _look(self) -> None:
-        began, tally, folder = time.monotonic(), self._study.tally(), self._folder
+        began, counts, folder = time.monotonic(), self._study.counts(), self._folder
         counted = (time.process_time(), dict(self._meter.seconds), dict(self._meter.calls), memory_of_this("VmRSS"))
         sizes = [_bytes(folder.glob(pattern)) for pattern in ("optuna.db*", "mlflow.db*", "mlruns/**/*")]
-        self.marks.append(Mark(tally.done, tally.pruned, began, time.monotonic(), *counted, *sizes))
+        self.marks.append(Mark(counts.done, counts.pruned, began, time.monotonic(), *counted, *sizes))
         # It takes long, and what was found should outlive an interruption.
         print(json.dumps(asdict(self.marks[-1])), file=sys.stderr, flush=True)
 

@@ -15,7 +15,7 @@ from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES
 from sweep.settings import STRESSED, Settings, check, check_data
-from sweep.space import Choice, Listed, Space, decided, layout
+from sweep.space import Choice, EnqueuedTrial, Space, decided, layout
 from sweep.system.hardware import Machine, this_machine
 
 # A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;
@@ -36,7 +36,7 @@ class PlannedStudy:
         trials: Finished or pruned trials that it is to have in the end.
         image_size: Side of the images, in pixels.
         options: Further arguments of the architecture's `build`.
-        listed: Its trials, where they are given and nothing is searched.
+        enqueued: Its trials, where they are given and nothing is searched.
     """
 
     arch: str
@@ -45,13 +45,13 @@ class PlannedStudy:
     trials: int
     image_size: int
     options: Mapping[str, Any]
-    listed: tuple[Listed, ...] = ()
+    enqueued: tuple[EnqueuedTrial, ...] = ()
 
-    def of(self, name: str, listed: Sequence[Listed]) -> PlannedStudy:
+    def of(self, name: str, enqueued: Sequence[EnqueuedTrial]) -> PlannedStudy:
         """A study of given trials of the same architecture."""
-        values = {key: dict.fromkeys(trial.params[key] for trial in listed) for key in self.space}
+        values = {key: dict.fromkeys(trial.params[key] for trial in enqueued) for key in self.space}
         space = {key: Choice(tuple(found)) for key, found in values.items()}
-        return replace(self, name=name, space=space, trials=len(listed), listed=tuple(listed))
+        return replace(self, name=name, space=space, trials=len(enqueued), enqueued=tuple(enqueued))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ Space = Mapping[str, Choice | Range]
 
 
 @dataclass(frozen=True)
-class Listed:
+class EnqueuedTrial:
     """A trial that is given, not searched.
 
     Attributes:
@@ -60,7 +60,7 @@ class Listed:
 
 
 # What may be changed beside the five, and what it is where nobody asks: what the report did.
-LEVERS: Mapping[str, Value] = {
+EXTRA: Mapping[str, Value] = {
     "augmentation": "own",
     "normalisation": "fixed",
     "pooling": "own",
@@ -99,8 +99,8 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) 
         for text in texts:
             name, _, written = text.partition("=")
             try:
-                if name not in (*space, *LEVERS):
-                    there = ", ".join(dict.fromkeys((*space, *LEVERS)))
+                if name not in (*space, *EXTRA):
+                    there = ", ".join(dict.fromkeys((*space, *EXTRA)))
                     raise ValueError(f"there is no hyperparameter {name!r}; there are {there}")
                 if not written:
                     raise ValueError(f"write {name}=VALUE")
@@ -126,7 +126,7 @@ class Layout(TypedDict):
 
 def layout(params: Mapping[str, object]) -> Layout:
     """Finds it in hyperparameters; texts will do, and what is missing is as usual."""
-    normalisation, pooling = (str(params.get(name, LEVERS[name])) for name in ("normalisation", "pooling"))
+    normalisation, pooling = (str(params.get(name, EXTRA[name])) for name in ("normalisation", "pooling"))
     return {"normalisation": normalisation, "pooling": pooling}
 
 

@@ -78,12 +78,12 @@ def test_all_four_are_compared_within_a_minute_without_training(four, page):
     assert seconds < 60
     assert answer["missing"] == []
     assert answer["images"] == 624
-    assert [duel["arch"] for duel in answer["duels"]] == ["cnn1", "cnn2", "cnn3"]
+    assert [paired_test["arch"] for paired_test in answer["paired_tests"]] == ["cnn1", "cnn2", "cnn3"]
     for row in answer["scores"]:
         if row["score"] == "AUROC":
             assert row["value"] == pytest.approx(outcomes[row["arch"]]["test"]["test/auroc"])
     # Two epochs on 400 images are no match for the others: the tests find what is there to be found.
-    assert all(duel["auroc"]["p_corrected"] < 0.05 for duel in answer["duels"])
+    assert all(paired_test["auroc"]["p_corrected"] < 0.05 for paired_test in answer["paired_tests"])
     assert any("random weights" in note for note in answer["notes"])
     report = Path(answer["report"])
     assert report.stat().st_size < 6_000_000
@@ -113,7 +113,7 @@ def test_the_registered_model_has_the_logits_of_training_on_every_test_image(cnn
 
     assert len(files) == 624
     np.testing.assert_allclose(logits, known.logits, rtol=0, atol=1e-5)
-    expected = known.likely(outcome["temperature"])[:, 1]
+    expected = known.probabilities(outcome["temperature"])[:, 1]
     np.testing.assert_allclose(answers["probability"], expected, rtol=0, atol=1e-5)
 
 

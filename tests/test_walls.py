@@ -41,7 +41,7 @@ WALLS = [
     (("models",), ("sweep", "optuna", "mlflow", "ray")),
     (("sweep.training",), ("optuna", "mlflow", "ray", "sweep.stores", "sweep.engines", "sweep.results")),
     (("sweep.engines",), ("optuna", "mlflow", "sweep.stores", "sweep.results", "sweep.orchestrator.loop")),
-    (("sweep.results",), ("torch", "optuna", "mlflow", "ray", "sweep.stores", "sweep.engines")),
+    (("sweep.metrics",), ("torch", "optuna", "mlflow", "ray", "sweep.stores", "sweep.engines")),
     (("sweep.stores",), ("ray", "sweep.engines", "sweep.orchestrator.loop", "sweep.cli.app", "sweep.training")),
     (("sweep.space", "sweep.settings"), ("torch", "optuna", "mlflow", "sweep.stores", "sweep.engines", "rich", "typer")),
     (("sweep.orchestrator.loop", "sweep.orchestrator.mlflow_mirror", "sweep.orchestrator.figure_pool", "sweep.orchestrator.reconcile", "sweep.orchestrator.conclude"), ("optuna", "mlflow", "rich", "typer", "sweep.cli.terminal")),

@@ -39,7 +39,7 @@ CHANGES = (
     "augmentation=both+normalisation=image+averaging=ema+schedule=cosine",
 )
 # Today's behaviour is a choice of every lever.
-LEVERS = (
+EXTRA = (
     "augmentation=own,both,wide",
     "normalisation=fixed,image",
     "averaging=none,ema",
@@ -84,7 +84,7 @@ def commands(store: Path) -> Iterator[list[str]]:
     base, changes = _each("--fix", BASE), _each("--change", CHANGES)
     yield ["ablate", "--arch", "cnn1", *base, *changes, "--seeds", "5", *SIZE, "--epochs", "8", "--patience", "3"]
     for arch in SMALL:
-        yield ["--arch", arch, "--trials", "30", *CHOOSING, *_each("--search", LEVERS), *SIZE]
+        yield ["--arch", arch, "--trials", "30", *CHOOSING, *_each("--search", EXTRA), *SIZE]
     yield ["compare", "--seeds", str(SEEDS)]
     yield ["--arch", "resnet50", "--weights", "none", *RESNET50, *SIZE]
     winner = winner_of(store, SCALED)
@@ -103,7 +103,7 @@ def commands(store: Path) -> Iterator[list[str]]:
 def second_search() -> list[str]:
     """The same search with another seed, in a directory of its own: what it registers is to be in nobody's way."""
     name = ("--study", f"{SCALED}-again", "--seed", "1")
-    return ["--arch", SCALED, *name, "--trials", "30", *CHOOSING, *_each("--search", LEVERS), *SIZE]
+    return ["--arch", SCALED, *name, "--trials", "30", *CHOOSING, *_each("--search", EXTRA), *SIZE]
 
 
 def run(arguments: list[str], place: Path, data: Path) -> None:

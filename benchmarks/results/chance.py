@@ -85,7 +85,7 @@ def folds(results: Results, small: Sequence[Found]) -> list[str]:
                 [
                     (
                         way.name,
-                        _tally([pick.name for pick in way.picks]),
+                        _counts([pick.name for pick in way.picks]),
                         f"{way.worth('accuracy'):.4f}",
                         f"{way.worth('auroc'):.4f}",
                         *(f"{order:+.2f}" for order in way.orders),
@@ -102,7 +102,7 @@ def folds(results: Results, small: Sequence[Found]) -> list[str]:
     return parts
 
 
-def _tally(names: Sequence[str]) -> str:
+def _counts(names: Sequence[str]) -> str:
     counts = Counter(sorted(names)).most_common()
     return ", ".join(name if len(names) == 1 else f"{name} ({count})" for name, count in counts)
 
@@ -118,14 +118,17 @@ def thresholds(small: Sequence[Found]) -> list[str]:
             assert trial.on_test is not None
             assert trial.on_validation is not None
             temperature = fit_temperature(trial.on_validation.labels, trial.on_validation.logits)
-            choice = choose_threshold(trial.on_validation.labels, trial.on_validation.likely(temperature)[:, 1])
+            choice = choose_threshold(trial.on_validation.labels, trial.on_validation.probabilities(temperature)[:, 1])
             cuts = [(0.5, half), (choice.value, supported), (choice.tuned, tuned)]
             if trial.on_stressed is not None:
-                under = choose_threshold(trial.on_stressed.labels, trial.on_stressed.likely(temperature)[:, 1])
+                under = choose_threshold(trial.on_stressed.labels, trial.on_stressed.probabilities(temperature)[:, 1])
                 cuts.append((under.value, stressed))
             for cut, into in cuts:
-                into.append(all_scores(trial.on_test.labels, trial.on_test.likely(temperature), cut)["accuracy"])
-            for likely, into in ((trial.on_test.likely(), before), (trial.on_test.likely(temperature), after)):
+                into.append(all_scores(trial.on_test.labels, trial.on_test.probabilities(temperature), cut)["accuracy"])
+            for likely, into in (
+                (trial.on_test.probabilities(), before),
+                (trial.on_test.probabilities(temperature), after),
+            ):
                 into.append(all_scores(trial.on_test.labels, likely)["log_loss"])
         columns = (half, tuned, supported, stressed, before, after)
         whole = (f"{np.mean(values):.4f}" if len(values) == len(one.seeds) else "" for values in columns)

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.results.kept import Kept, Trial
 from sweep.metrics.markdown import table as spaced_table
-from sweep.space import LEVERS
+from sweep.space import EXTRA
 
 SHOWN = {
     "accuracy": "accuracy",
@@ -60,7 +60,7 @@ def configuration(params: Mapping[str, object]) -> str:
 
     first = f"{said('activation')}, {said('optimizer')} {said('learning_rate')}"
     five = f"{first}, batch {said('batch_size')}, dropout {said('dropout')}"
-    levers = [f"{name} {said(name)}" for name, usual in LEVERS.items() if name in params and params[name] != usual]
+    levers = [f"{name} {said(name)}" for name, usual in EXTRA.items() if name in params and params[name] != usual]
     return ", ".join([five, *(lever.replace("_", " ") for lever in levers)])
 
 

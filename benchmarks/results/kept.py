@@ -22,7 +22,7 @@ from sweep.comparisons.architectures.audit import AUDITED, TESTED, runs_of
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.metrics.scores import all_scores
 from sweep.settings import METRICS
-from sweep.stores.study import ABOUT, Recorded, Study, stored_studies
+from sweep.stores.study import ABOUT, Study, TrialRecord, stored_studies
 from sweep.stores.tracking import Run, Tracking, open_tracking
 
 PLACE = Path(__file__).parents[2] / "mlruns.example" / "results"
@@ -91,7 +91,7 @@ class Trial:
     def tested(self) -> dict[str, float]:
         """Its test scores at a threshold of 0.5."""
         assert self.on_test is not None
-        return all_scores(self.on_test.labels, self.on_test.likely())
+        return all_scores(self.on_test.labels, self.on_test.probabilities())
 
     @property
     def validated(self) -> dict[str, float]:
@@ -211,7 +211,7 @@ def _images(predictions: Predictions) -> dict[str, list[int]]:
     return {"labels": predictions.labels.tolist(), "patients": patients.tolist()}
 
 
-def _row(study: str, split: str, trial: Recorded, found: Mapping[str, Predictions]) -> dict[str, Any]:
+def _row(study: str, split: str, trial: TrialRecord, found: Mapping[str, Predictions]) -> dict[str, Any]:
     return {
         "study": study,
         "split": split,

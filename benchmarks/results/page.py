@@ -11,7 +11,7 @@ from benchmarks.results.chance import chance, choosing, folds, thresholds
 from benchmarks.results.found import SHOWN, Found, configuration, spread, table
 from benchmarks.results.kept import Results, Trial
 from benchmarks.results.searching import SHUFFLES, bought, first
-from sweep.comparisons.ablation.analysis import Arm, Attempt, rows, written
+from sweep.comparisons.ablation.analysis import Attempt, Variant, rows, written
 from sweep.comparisons.replication.published import FINAL, ROWS
 from sweep.metrics.assessment import assess
 from sweep.metrics.significance import another_run
@@ -160,7 +160,7 @@ def _why(known: Sequence[Found]) -> str:
 
 def _best_accuracy(trial: Trial) -> float:
     assert trial.on_test is not None
-    labels, positive = trial.on_test.labels, trial.on_test.likely()[:, 1]
+    labels, positive = trial.on_test.labels, trial.on_test.probabilities()[:, 1]
     return max(float(((positive >= cut) == labels).mean()) for cut in np.unique(positive))
 
 
@@ -328,16 +328,16 @@ def _levers(results: Results) -> list[str]:
         if "-ablation" not in name:
             continue
         labels = dict.fromkeys(trial.label for trial in study.trials)
-        arms = [
-            Arm(label, tuple(_attempt(trial) for trial in study.tested if trial.label == label)) for label in labels
+        variants = [
+            Variant(label, tuple(_attempt(trial) for trial in study.tested if trial.label == label)) for label in labels
         ]
         metric = study.params["metric"].removeprefix("val/")
         base = next(trial for trial in study.trials if trial.label == next(iter(labels)))
         parts += [
             f"### {study.params['arch']}: {configuration({key: base.params[key] for key in FIVE})}, "
             f"{study.params['image_size']} pixels, up to {study.params['epochs']} epochs, patience "
-            f"{study.params['patience']}, {max(len(arm.attempts) for arm in arms)} seeds",
-            written(rows(arms, metric, study.sign), metric).replace("\u00a0", ""),
+            f"{study.params['patience']}, {max(len(variant.attempts) for variant in variants)} seeds",
+            written(rows(variants, metric, study.sign), metric).replace("\u00a0", ""),
         ]
     return parts
 

@@ -49,13 +49,13 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
         prepare(plan, folder, terminal, stopping)
         from sweep.cli.views import replication_view, tried_view
         from sweep.comparisons.enqueued import (
-            conclude_listed,  # seconds of imports, which wrong input need not wait for
+            conclude_enqueued,  # seconds of imports, which wrong input need not wait for
         )
         from sweep.comparisons.replication.run import log, plain, plan_of_rows, replicas_of
         from sweep.orchestrator.runner import run_plan
 
         plan = plan_of_rows(plan, name, seeds)
-        tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
+        tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
         replicas = replicas_of(tried, settings.metric)
         run_id, written = log(replicas, plan, tracking, protocol)
     path = write_report(folder, f"{plan.source.name}-{name}.md", written)
@@ -79,8 +79,8 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
-        from sweep.comparisons.ablation.run import arms_of, changes_of, log, plan_of_changes
-        from sweep.comparisons.enqueued import conclude_listed
+        from sweep.comparisons.ablation.run import changes_of, log, plan_of_changes, variants_of
+        from sweep.comparisons.enqueued import conclude_enqueued
 
         changes = changes_of(settings.archs[0], changed)  # before weights are looked for
         plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
@@ -88,9 +88,9 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         from sweep.cli.views import ablation_view, tried_view
         from sweep.orchestrator.runner import run_plan
 
-        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
-        arms = arms_of(tried, changes)
-        run_id, lines, written = log(arms, plan, tracking)
+        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
+        variants = variants_of(tried, changes)
+        run_id, lines, written = log(variants, plan, tracking)
     path = write_report(folder, f"{plan.source.name}-{settings.archs[0]}-{name}.md", written)
     terminal.show(ablation_view(lines, settings.metric))
     terminal.say(f"written to {path}, and logged as run {run_id}")
@@ -124,14 +124,14 @@ def crossvalidate(
             raise InputError(*faults)
         from sweep.cli.views import crossvalidation_view, tried_view
         from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
-        from sweep.comparisons.enqueued import conclude_listed
+        from sweep.comparisons.enqueued import conclude_enqueued
         from sweep.orchestrator.runner import run_plan
         from sweep.stores.study import stored_studies
 
         studies = stored_studies(machine["storage"] or optuna_in(folder))
         found = searched(studies, study)
         whole, plans = plans_of_folds(found, studies, location, folds, top, name, machine)
-        finish, tried, trackings = partial(conclude_listed, scored=audit), [], []
+        finish, tried, trackings = partial(conclude_enqueued, scored=audit), [], []
         for plan in plans:
             prepare(plan, folder, terminal, stopping)
             (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, tried_view)

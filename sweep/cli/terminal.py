@@ -126,7 +126,7 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
                 f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
                 f"{estimate.parameters:,} parameters; {plan.workers} at once on {plan.device} in {plan.precision}, "
                 f"{estimate.images_per_second:,.0f} images/s each\n"
-                f"about {duration(estimate.seconds)} if nothing is pruned or stops early, and up to "
+                f"about {format_duration(estimate.seconds)} if nothing is pruned or stops early, and up to "
                 f"{estimate.disk / 1e6:,.0f} MB of disk"
             ),
         ]
@@ -294,7 +294,7 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Writes a time as people say it: `45 s`, `12 min`, `3 h 20 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -303,9 +303,9 @@ def duration(seconds: float) -> str:
 
 
 def _study(progress: Progress) -> Group:
-    left = "" if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
+    left = "" if progress.seconds_left is None else f", about {format_duration(progress.seconds_left)} left"
     if progress.budget_left is not None and not (progress.seconds_left or math.inf) < progress.budget_left:
-        left = f", {duration(progress.budget_left)} of the budget left"
+        left = f", {format_duration(progress.budget_left)} of the budget left"
     failed = f", {progress.failed} failed" if progress.failed else ""
     head = Text(
         f"study {progress.study}: {progress.done}/{progress.wanted} trials ({progress.pruned} pruned{failed}){left}",

@@ -12,13 +12,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sweep.cli.terminal import duration
+from sweep.cli.terminal import format_duration
 from sweep.comparisons.ablation.analysis import VERDICTS, cells
 from sweep.comparisons.architectures.analysis import Comparison
 from sweep.comparisons.crossvalidation import analysis as crossvalidation
 from sweep.comparisons.crossvalidation.run import Logged
 from sweep.comparisons.enqueued import Tried
-from sweep.comparisons.replication.analysis import Replica, flattery, judge, said_of_gap, side_by_side
+from sweep.comparisons.replication.analysis import Replica, format_difference, judge, selection_bias, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS
 from sweep.plan import Plan
 
@@ -46,14 +46,14 @@ def replication_view(replicas: Sequence[Replica]) -> Group:
     said = Table("the report says", "gap in accuracy", "our runs", box=box.SIMPLE_HEAD, pad_edge=False)
     for conclusion in CONCLUSIONS:
         found = judge(conclusion, replicas)
-        said.add_row(conclusion.sentence, said_of_gap(found.accuracy), found.verdict)
+        said.add_row(conclusion.sentence, format_difference(found.accuracy), found.verdict)
     flattered = [
         Text(
             f"{found.arch}: choosing by test accuracy gives {found.by_test:.4f}, by validation "
             f"{found.by_validation:.4f}; test flatters its own choice by at most {100 * found.halves:.1f} points"
         )
         for arch in dict.fromkeys(replica.row.arch for replica in replicas)
-        if (found := flattery(arch, replicas))
+        if (found := selection_bias(arch, replicas))
     ]
     return Group(table, said, *flattered)
 
@@ -101,7 +101,7 @@ def comparison_view(comparison: Comparison) -> Group:
             str(scores["accuracy"]),
             str(scores["auroc"]),
             f"{cost.parameters:,}",
-            duration(cost.train_seconds),
+            format_duration(cost.train_seconds),
             f"{cost.images_per_second:,.0f}",
         )
     lines = [Text(f"{comparison.name}: {comparison.images:,} test images, * chosen by validation", style="bold"), table]
@@ -111,7 +111,7 @@ def comparison_view(comparison: Comparison) -> Group:
             lines.append(
                 Text(f"{one.arch}, {len(seeds)} other seeds: accuracy {_spread(seeds)}, AUROC {_spread(areas)}")
             )
-    lines += [Text(f"{duel.sentence}.") for duel in comparison.duels]
+    lines += [Text(f"{paired_test.sentence}.") for paired_test in comparison.paired_tests]
     lines += [Text(f"missing: {arch}; `sweep --arch {arch}` searches it") for arch in comparison.missing]
     lines += [Text(f"note: {note}") for note in comparison.notes]
     return Group(*lines)

@@ -11,7 +11,7 @@ from sweep.comparisons.architectures.audit import audit, runs_of
 from sweep.metrics.predictions import Predictions
 from sweep.orchestrator.mlflow_mirror import CONCLUSION, Mirror
 from sweep.plan import Plan, PlannedStudy
-from sweep.stores.study import Recorded, Study
+from sweep.stores.study import Study, TrialRecord
 from sweep.system.errors import StudyFailedError
 
 ABOUT_IT = (
@@ -44,11 +44,11 @@ class Tried:
     arch: str
     study: str
     parent_run_id: str
-    trials: tuple[Recorded, ...]
+    trials: tuple[TrialRecord, ...]
     predictions: Mapping[int, Predictions]
     opened: bool = True
 
-    def labelled(self, label: str) -> list[Recorded]:
+    def labelled(self, label: str) -> list[TrialRecord]:
         """The complete trials that were given under a label, in the order in which they were."""
         return [
             trial
@@ -57,13 +57,13 @@ class Tried:
         ]
 
 
-def conclude_listed(
+def conclude_enqueued(
     plan: Plan,
     planned: PlannedStudy,
     study: Study,
     mirror: Mirror,
     images: Mapping[str, Images],
-    train_again: Callable[[Recorded, Path], Path],
+    train_again: Callable[[TrialRecord, Path], Path],
     *,
     scored: bool = True,
 ) -> Tried:

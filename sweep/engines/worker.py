@@ -37,7 +37,7 @@ def prepare(device: str, threads: int) -> None:
     from sweep.system.hardware import prepare_training_process
 
     prepare_training_process(device, threads)
-    # Asked for where it exists; where torch has no deterministic kernel there is nothing a user could do about it.
+    # AskedTrial for where it exists; where torch has no deterministic kernel there is nothing a user could do about it.
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 
 

@@ -17,7 +17,7 @@ FIRST = ("auroc", "accuracy", "balanced_accuracy", "recall", "specificity", "pre
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardData:
     """Everything that a card says, as it was found.
 
     Attributes:
@@ -69,7 +69,7 @@ class Facts:
     provenance: Mapping[str, Any]
 
 
-def card(facts: Facts, figures: Sequence[str] = ()) -> str:
+def card(facts: CardData, figures: Sequence[str] = ()) -> str:
     """Writes the whole card.
 
     Args:
@@ -94,7 +94,7 @@ def card(facts: Facts, figures: Sequence[str] = ()) -> str:
     return _join(parts)
 
 
-def description(facts: Facts) -> str:
+def description(facts: CardData) -> str:
     """Writes the card's heart, short enough for the registry.
 
     Returns:
@@ -110,7 +110,7 @@ def description(facts: Facts) -> str:
     return written if len(written) <= DESCRIPTION_LENGTH else written[: DESCRIPTION_LENGTH - 2] + " …"
 
 
-def _what(facts: Facts) -> str:
+def _what(facts: CardData) -> str:
     named = ", ".join(f"{name} {_number(value)}" for name, value in facts.searched.items())
     return (
         f"# {facts.name}: {facts.arch}\n\n{NOT_A_DEVICE}\n\n"
@@ -121,7 +121,7 @@ def _what(facts: Facts) -> str:
     )
 
 
-def _data(facts: Facts) -> str:
+def _data(facts: CardData) -> str:
     rows = [
         (part, *(f"{counts.get(name, 0):,}" for name in facts.classes), f"{facts.patients[part]:,}")
         for part, counts in facts.counts.items()
@@ -129,13 +129,13 @@ def _data(facts: Facts) -> str:
     return f"{table(('images', *facts.classes, 'patients'), rows)}\n\nValidation: {facts.split}."
 
 
-def _configuration(facts: Facts) -> str:
+def _configuration(facts: CardData) -> str:
     rows = [(name, _number(value), "searched") for name, value in facts.searched.items()]
     rows += [(name, _number(value), "fixed") for name, value in facts.fixed.items() if name not in facts.searched]
     return table(("setting", "value", ""), rows)
 
 
-def _training(facts: Facts) -> str:
+def _training(facts: CardData) -> str:
     columns = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc"]
     lowest = "validation loss"
     if "val/stressed_loss" in facts.history[0]:
@@ -151,7 +151,7 @@ def _training(facts: Facts) -> str:
     return f"{epochs}\n\nThe weights are those of epoch {facts.epoch}, which has the lowest {lowest}."
 
 
-def _scores(facts: Facts, names: Iterable[str]) -> str:
+def _scores(facts: CardData, names: Iterable[str]) -> str:
     test, tuned = facts.test, facts.test.at_threshold
     heads = ["score", "validation", "test", f"all {test.always}"]
     rows = []
@@ -170,12 +170,12 @@ def _scores(facts: Facts, names: Iterable[str]) -> str:
     )
 
 
-def _threshold(facts: Facts) -> str:
+def _threshold(facts: CardData) -> str:
     value = facts.test.threshold
     return "not used: the likeliest class is the answer" if value is None else f"{value:g}: {facts.threshold}"
 
 
-def _calibration(facts: Facts) -> str:
+def _calibration(facts: CardData) -> str:
     rows = []
     for part, found in (("validation", facts.validation), ("test", facts.test)):
         for name in CALIBRATED:
@@ -196,7 +196,7 @@ def _calibration(facts: Facts) -> str:
     return f"Logits are divided by {temperature:.3f}, which fits validation best.\n\n{scores}\n\n{gap} {weighted}"
 
 
-def _limits(facts: Facts) -> str:
+def _limits(facts: CardData) -> str:
     return "\n".join(f"- {sentence}." for sentence in facts.limits)
 
 

@@ -157,7 +157,7 @@ def _difference(ours: Predictions, theirs: Predictions, metric: str) -> Interval
         return None
     plain = metric.replace("stressed_", "")
     score, sign = SCORES.get(plain, (plain.removeprefix("val/"), 1))
-    found = difference(ours.labels, ours.likely(), theirs.likely(), ours.patients, score).interval
+    found = difference(ours.labels, ours.probabilities(), theirs.probabilities(), ours.patients, score).interval
     if np.isnan(found.low):
         return None
     low, high = sorted((sign * found.low, sign * found.high))

@@ -66,7 +66,7 @@ def assess(predictions: Predictions, temperature: float, threshold: float | None
         threshold: The model's own; None for more than two classes.
         seed: Decides the bootstrap's draws.
     """
-    labels, likely, patients = predictions.labels, predictions.likely(temperature), predictions.patients
+    labels, likely, patients = predictions.labels, predictions.probabilities(temperature), predictions.patients
     classes = len(predictions.classes)
     always = 1 if classes == 2 else int(np.bincount(labels).argmax())
     nothing = np.eye(classes)[np.full(len(labels), always)]
@@ -83,7 +83,7 @@ def assess(predictions: Predictions, temperature: float, threshold: float | None
         None if threshold in (None, 0.5) else scored(float(threshold)),
         {name: value for name, value in all_scores(labels, nothing).items() if name not in CALIBRATED},
         predictions.classes[always],
-        {name: value for name, value in all_scores(labels, predictions.likely()).items() if name in CALIBRATED},
+        {name: value for name, value in all_scores(labels, predictions.probabilities()).items() if name in CALIBRATED},
     )
 
 

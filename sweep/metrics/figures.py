@@ -159,8 +159,8 @@ def calibration(predictions: Predictions, temperature: float, title: str) -> Fig
     figure, (axes,) = panels(1, (4.4, 4.2), title)
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
     for name, value, color, marker in (("as trained", 1.0, ORANGE, "o"), ("as served", temperature, BLUE, "D")):
-        found = reliability(predictions.labels, predictions.likely(value))
-        error = expected_calibration_error(predictions.labels, predictions.likely(value))
+        found = reliability(predictions.labels, predictions.probabilities(value))
+        error = expected_calibration_error(predictions.labels, predictions.probabilities(value))
         axes.plot(found.predicted, found.observed, color=color, linewidth=1.4, label=f"{name}: error {error:.3f}")
         size = 12 + 120 * np.sqrt(found.images / found.images.sum())
         axes.scatter(found.predicted, found.observed, size, color=color, marker=marker, alpha=0.75, linewidths=0)
@@ -180,7 +180,7 @@ def score_histogram(predictions: Predictions, temperature: float, threshold: flo
         title: Above the figure.
     """
     figure, (axes,) = panels(1, (5.2, 3.4), title)
-    likely = predictions.likely(temperature)
+    likely = predictions.probabilities(temperature)
     probability, true = claims(predictions.labels, likely)
     two = len(predictions.classes) == 2
     names = predictions.classes if two else ("wrong", "right")
@@ -208,7 +208,7 @@ def predictions(
     Returns:
         PNG and CSV by their path among a run's artifacts.
     """
-    likely, cut = found.likely(temperature), 0.5 if threshold is None else threshold
+    likely, cut = found.probabilities(temperature), 0.5 if threshold is None else threshold
     predicted = (likely[:, 1] >= cut).astype(int) if len(found.classes) == 2 else likely.argmax(axis=1)
     before, named = "" if part == "validation" else f"{part}_", f"{title}, {part}"
     drawn = {
@@ -247,7 +247,7 @@ def of_model(
     cut = 0.5 if threshold is None else threshold
     for part, found in parts.items():
         named = f"{title}, {part}"
-        drawn[f"{part}_roc"] = roc_curve(found.labels, found.likely(temperature), found.classes, named, cut)
+        drawn[f"{part}_roc"] = roc_curve(found.labels, found.probabilities(temperature), found.classes, named, cut)
         drawn[f"{part}_calibration"] = calibration(found, temperature, named)
     return {f"figures/{name}.png": png(figure) for name, figure in drawn.items()}
 

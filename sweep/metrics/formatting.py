@@ -10,14 +10,14 @@ SPACE = "\u00a0"
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss", "stressed_auroc": "stressed AUROC"}
 
 
-def said_of(interval: Interval) -> str:
+def format_interval(interval: Interval) -> str:
     """A score as people write it: `0.912 (0.889-0.935)` with an en dash, or `0.912 (too few to tell)`."""
     if np.isnan(interval.low) or np.isnan(interval.high):
         return f"{interval.value:.3f} (too few to tell)"
     return f"{interval.value:.3f} ({interval.low:.3f}\u2013{interval.high:.3f})"
 
 
-def said_of_gap(interval: Interval) -> str:
+def format_difference(interval: Interval) -> str:
     """A difference of two scores as people write it, in points: `+1.2 (-0.3 to +2.7)` with a minus sign."""
     value, low, high = (
         f"{100 * end:+.1f}".replace("-", "\u2212") for end in (interval.value, interval.low, interval.high)
@@ -25,20 +25,20 @@ def said_of_gap(interval: Interval) -> str:
     return f"{value} (too few to tell)" if np.isnan(interval.low) else f"{value} ({low} to {high})"
 
 
-def said_of_chance(p: float) -> str:
+def format_p_value(p: float) -> str:
     """A p-value as people write it."""
     if np.isnan(p):
         return "not known"
     return "<\u00a00.001" if p < 0.001 else f"{p:.3f}"
 
 
-def said_of_metric(name: str) -> str:
+def format_metric(name: str) -> str:
     """What a study chose by, in words."""
     score = name.removeprefix("val/")
     return f"validation {LABELS.get(score, score.replace('_', ' '))}"
 
 
-def human_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A time in the unit that people would choose."""
     for unit, length, most in (("s", 1, 60), ("min", 60, 60), ("h", 3600, 48)):
         # What rounds to a whole one of the next unit is told as such.
@@ -47,7 +47,7 @@ def human_seconds(seconds: float) -> str:
     return f"{_short(seconds / 86400)}{SPACE}d"
 
 
-def human_count(count: float) -> str:
+def format_count(count: float) -> str:
     """A large number in thousands, millions or billions, to three digits."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= 0.9995 * size:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sweep.metrics.scores import probabilities
+from sweep.metrics.scores import softmax
 
 PROBABILITY, LOGIT = "probability_", "logit_"
 # Where runs have those of the validation images, and of these as another machine might have made them.
@@ -34,9 +34,9 @@ class Predictions:
     logits: np.ndarray
     classes: tuple[str, ...]
 
-    def likely(self, temperature: float = 1.0) -> np.ndarray:
+    def probabilities(self, temperature: float = 1.0) -> np.ndarray:
         """Probabilities, float64 [N, classes], of logits divided by a temperature."""
-        return probabilities(self.logits / temperature)
+        return softmax(self.logits / temperature)
 
     def select(self, images: Sequence[str]) -> Predictions:
         """The predictions of some of the images, in the order asked for."""
@@ -49,7 +49,7 @@ class Predictions:
         """Writes them as CSV: image, patient, class, a probability and a logit for each class."""
         table = pd.DataFrame({"image": list(self.images), "patient": list(self.patients)})
         table["class"] = [self.classes[label] for label in self.labels]
-        table[[f"{PROBABILITY}{name}" for name in self.classes]] = self.likely(temperature).round(6)
+        table[[f"{PROBABILITY}{name}" for name in self.classes]] = self.probabilities(temperature).round(6)
         table[[f"{LOGIT}{name}" for name in self.classes]] = self.logits.astype(np.float32)
         return table.to_csv(index=False)
 

@@ -51,7 +51,7 @@ class Threshold:
         return f"{self.on} does not support {self.tuned:.4g}, its own best, against 0.5 ({gained})"
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray) -> np.ndarray:
     """Turns logits, float [N, classes], into probabilities, float64 [N, classes]."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)

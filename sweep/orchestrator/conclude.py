@@ -14,19 +14,19 @@ import numpy as np
 from data.cache import Images
 from data.sources import known_limits
 from models import ARCHITECTURES
-from sweep.lifecycle.model_card import Facts, card, description
+from sweep.lifecycle.model_card import CardData, card, description
 from sweep.lifecycle.promotion import settle
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
 from sweep.metrics.calibration import fit_temperature
 from sweep.metrics.predictions import Predictions, read_predictions
-from sweep.metrics.scores import Threshold, choose_threshold, probabilities
+from sweep.metrics.scores import Threshold, choose_threshold, softmax
 from sweep.orchestrator.mlflow_mirror import CONCLUSION, TEST, Mirror
 from sweep.orchestrator.run_params import predictions_of
 from sweep.plan import Plan, PlannedStudy
 from sweep.settings import STRESSED
 from sweep.stores import registry
-from sweep.stores.study import Recorded, Study
+from sweep.stores.study import Study, TrialRecord
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError
 from sweep.training.loop import Trained, predict, restore
@@ -56,7 +56,7 @@ class Outcome:
     arch: str
     study: str
     counts: Mapping[str, int]
-    best: Recorded
+    best: TrialRecord
     run_id: str
     parent_run_id: str
     validation: Assessment
@@ -73,7 +73,7 @@ def conclude(
     study: Study,
     mirror: Mirror,
     images: Mapping[str, Images],
-    train_again: Callable[[Recorded, Path], Path],
+    train_again: Callable[[TrialRecord, Path], Path],
 ) -> Outcome:
     """Concludes a study that has its trials; concluding it again changes nothing.
 
@@ -140,7 +140,7 @@ def _threshold(
     plan: Plan,
     study: Study,
     images: Images,
-    best: Recorded,
+    best: TrialRecord,
     trained: Trained,
     chosen: Predictions,
     temperature: float,
@@ -154,7 +154,7 @@ def _threshold(
     judged, on = chosen, "validation"
     if plan.settings.metric in STRESSED:  # on images as they are a network looks surer than another machine leaves it
         judged, on = _said(plan, trained, images, stressed=True), "validation under stress"
-    return choose_threshold(judged.labels, judged.likely(temperature)[:, 1], on=on)
+    return choose_threshold(judged.labels, judged.probabilities(temperature)[:, 1], on=on)
 
 
 def _said(plan: Plan, trained: Trained, images: Images, *, stressed: bool = False) -> Predictions:
@@ -169,7 +169,7 @@ def _open_test(
     study: Study,
     mirror: Mirror,
     images: Images,
-    best: Recorded,
+    best: TrialRecord,
     trained: Trained,
     validation: Assessment,
     threshold: Threshold | None,
@@ -206,7 +206,7 @@ def _example(trained: Trained, images: Mapping[str, Images], temperature: float)
     rows = found.rows[np.unique(np.linspace(0, len(found) - 1, EXAMPLES).astype(int))]
     some = Images(found.path, rows, np.zeros(len(rows), dtype=np.int64), (), ())
     logits = predict(trained.network, trained.config, some)
-    return registry.Example(found.pixels()[rows], probabilities(logits / temperature))
+    return registry.Example(found.pixels()[rows], softmax(logits / temperature))
 
 
 def _facts(
@@ -214,12 +214,12 @@ def _facts(
     planned: PlannedStudy,
     study: Study,
     mirror: Mirror,
-    best: Recorded,
+    best: TrialRecord,
     trained: Trained,
     validation: Assessment,
     test: Assessment,
     threshold: Threshold | None,
-) -> Facts:
+) -> CardData:
     """What the model card says."""
     source, split = plan.source, plan.split
     listings = {
@@ -228,7 +228,7 @@ def _facts(
         "test": source.splits["test"],
     }
     noted = best.attributes["run"]
-    return Facts(
+    return CardData(
         name=source.name,
         arch=planned.arch,
         parameters=sum(parameter.numel() for parameter in trained.network.parameters()),
@@ -274,7 +274,7 @@ def _facts(
     )
 
 
-def _version_tags(plan: Plan, mirror: Mirror, best: Recorded, temperature: float) -> dict[str, str]:
+def _version_tags(plan: Plan, mirror: Mirror, best: TrialRecord, temperature: float) -> dict[str, str]:
     return {
         **mirror.about["tags"],
         "sweep.trial": str(best.number),
@@ -287,7 +287,7 @@ def _version_tags(plan: Plan, mirror: Mirror, best: Recorded, temperature: float
 def _model_spec(
     planned: PlannedStudy,
     mirror: Mirror,
-    facts: Facts,
+    facts: CardData,
     scores: Mapping[str, float],
     tags: Mapping[str, str],
     chosen: Predictions,

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from sweep.settings import METRICS
-from sweep.stores.study import Recorded
+from sweep.stores.study import TrialRecord
 
 
-def leaderboard(trials: Sequence[Recorded], metric: str, name: Callable[[int], str]) -> pd.DataFrame:
+def leaderboard(trials: Sequence[TrialRecord], metric: str, name: Callable[[int], str]) -> pd.DataFrame:
     """Lists complete trials, the best first, then pruned ones with the best that they had reached.
 
     Args:

@@ -33,7 +33,7 @@ from sweep.orchestrator.run_params import about, config_of, fingerprint, fixed_p
 from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.settings import METRICS, STRESSED
 from sweep.space import FIVE, decided
-from sweep.stores.study import ABOUT, Asked, Recorded, Study, Tally, open_study, storage_away
+from sweep.stores.study import ABOUT, AskedTrial, Study, TrialCounts, TrialRecord, open_study, storage_away
 from sweep.stores.tracking import Tracking
 from sweep.system import provenance
 from sweep.system.errors import EngineLostError, StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
@@ -55,7 +55,7 @@ SHORT = {"learning_rate": "rate", "batch_size": "batch"}
 T = TypeVar("T")
 # (plan, its study, the same in Optuna, its runs, its images, what trains a trial into a folder once more) -> a result
 Finish = Callable[
-    [Plan, PlannedStudy, Study, Mirror, Mapping[str, Images], Callable[[Recorded, Path], Path]],
+    [Plan, PlannedStudy, Study, Mirror, Mapping[str, Images], Callable[[TrialRecord, Path], Path]],
     T,
 ]
 
@@ -93,7 +93,7 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
             if known is None or not study.trials():
                 identity = known["tags"]["sweep.study_id"] if known else uuid4().hex
                 study.note(ABOUT, about(plan, planned, study.name, identity))
-            study.enqueue(planned.listed)
+            study.enqueue(planned.enqueued)
     except InputError:
         for study in studies:
             study.release()
@@ -177,10 +177,10 @@ def _outside(error: Exception, study: Study, storage: str | None) -> str | None:
 
 def missing(planned: PlannedStudy, study: Study) -> int:
     """How many trials a study still lacks; none or fewer where nothing is left to train."""
-    tally = study.tally()
-    if planned.listed:  # one that came to nothing is not replaced by another configuration
-        return tally.waiting + tally.running
-    return planned.trials - tally.done
+    counts = study.counts()
+    if planned.enqueued:  # one that came to nothing is not replaced by another configuration
+        return counts.waiting + counts.running
+    return planned.trials - counts.done
 
 
 class _Loop:
@@ -306,18 +306,18 @@ class _Loop:
 
     def progress(self) -> Progress:
         """The study at the moment."""
-        tally = self.study.tally()
+        counts = self.study.counts()
         return Progress(
             self.planned.name,
             self.planned.trials,
-            tally.done,
-            tally.pruned,
-            tally.failed,
+            counts.done,
+            counts.pruned,
+            counts.failed,
             self._training(),
-            tally.best,
+            counts.best,
             self.settings.metric,
             self.settings.epochs,
-            self._seconds_left(tally),
+            self._seconds_left(counts),
             None if math.isinf(self.deadline) else max(0.0, self.deadline - time.monotonic()),
         )
 
@@ -332,7 +332,7 @@ class _Loop:
         for event in events:
             self._handle(event)
 
-    def _submit(self, asked: Asked) -> None:
+    def _submit(self, asked: AskedTrial) -> None:
         config = TrainingConfig(
             arch=self.planned.arch,
             **asked.params,
@@ -480,7 +480,7 @@ class _Loop:
         if again is None:
             shutil.rmtree(running.folder, ignore_errors=True)
 
-    def _train_again(self, best: Recorded, folder: Path) -> Path:
+    def _train_again(self, best: TrialRecord, folder: Path) -> Path:
         """Trains the chosen trial once more where its checkpoint is gone, and sees that it gives the same numbers."""
         name = self.mirror.run_name(best.number)
         self.view.say(f"the checkpoint of {name} is gone; training it again from its seed")
@@ -539,10 +539,10 @@ class _Loop:
             return True
         return time.monotonic() + (float(np.median(self.seconds)) if self.seconds else 0.0) < self.deadline
 
-    def _seconds_left(self, tally: Tally) -> float | None:
-        if not tally.done:
+    def _seconds_left(self, counts: TrialCounts) -> float | None:
+        if not counts.done:
             return None
-        mean, now, training = tally.seconds / tally.done, time.monotonic(), self._training()
+        mean, now, training = counts.seconds / counts.done, time.monotonic(), self._training()
         waiting = max(0, self.missing() - len(training)) * mean
         begun = sum(max(0.0, mean - (now - running.started)) for running in training)
         return (waiting + begun) / self.plan.workers

@@ -21,8 +21,8 @@ from sweep.metrics import network_diagram as diagrams
 from sweep.metrics.predictions import VALIDATION
 from sweep.orchestrator.figure_pool import Drawer, draw
 from sweep.orchestrator.leaderboard import leaderboard
-from sweep.space import LEVERS, layout
-from sweep.stores.study import ABOUT, Asked, Recorded, Study
+from sweep.space import EXTRA, layout
+from sweep.stores.study import ABOUT, AskedTrial, Study, TrialRecord
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.system.errors import TrackingAwayError
 from sweep.training.loop import BEST
@@ -62,7 +62,7 @@ class Mirror:
         self.runs: dict[int, str] = {}
         self._epochs: dict[int, list[dict[str, float]]] = {}  # of trials that have not ended
         self._thinned: set[int] = set()
-        self._ended: list[Recorded] = []  # trials whose runs have not ended yet
+        self._ended: list[TrialRecord] = []  # trials whose runs have not ended yet
         self._tested: dict[str, Any] = {}  # what the study notes of its test scores
         self._away_since: float | None = None
         self._looked = 0.0
@@ -71,7 +71,7 @@ class Mirror:
         """What the run of a trial is called."""
         return f"{self.about['name']}-{number:03d}"
 
-    def folder(self, trial: Recorded | int) -> Path:
+    def folder(self, trial: TrialRecord | int) -> Path:
         """Where the checkpoints of a configuration are, whichever attempt at it trains."""
         return self.checkpoints / f"{trial if isinstance(trial, int) else trial.origin:03d}"
 
@@ -141,7 +141,7 @@ class Mirror:
             self._away_since = self._looked = time.monotonic()
             self.say(f"{error}; nothing is lost, the runs are completed once it is back")
 
-    def trial_started(self, asked: Asked, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+    def trial_started(self, asked: AskedTrial, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
         """Starts the run of a trial, and notes on the trial what its run is to show."""
         run: Run | None = None
 
@@ -304,7 +304,7 @@ class Mirror:
         params, counts = self.about["params"], self.about["counts"]
         size, classes = int(params["image_size"]), len(next(iter(counts.values())))
         # Where a study searches it too, the usual one is shown.
-        searched = {name: params[f"space/{name}"] for name in LEVERS if f"space/{name}" in params}
+        searched = {name: params[f"space/{name}"] for name in EXTRA if f"space/{name}" in params}
         decided = {name: text for name, text in searched.items() if "," not in text}
         layers = outline(sketch(params["arch"], size, classes, **layout(decided)), size)
         drawn = {
@@ -313,7 +313,7 @@ class Mirror:
         }
         return {f"figures/{name}.png": figures.png(figure) for name, figure in drawn.items()}
 
-    def _bring(self, trial: Recorded, run: Run) -> list[str]:
+    def _bring(self, trial: TrialRecord, run: Run) -> list[str]:
         """Brings one run to what the study knows of its trial."""
         mended, name = [], self.run_name(trial.number)
         params = self._params(trial)
@@ -334,7 +334,7 @@ class Mirror:
             mended.append(f"{name}: its run was {run.status}; ended as {trial.state}")
         return mended
 
-    def _write_again(self, trial: Recorded) -> None:
+    def _write_again(self, trial: TrialRecord) -> None:
         """Writes a run from nothing but the study, and the files of the old one where they are still on this disk."""
         noted = trial.attributes.get("run", {})
         tags, retry_of = noted.get("tags", self.about["tags"]), trial.attributes.get("retry_of")
@@ -354,7 +354,7 @@ class Mirror:
         if trial.state in STATUS:
             self._end_trial(trial)
 
-    def _copy_files(self, trial: Recorded, run: Run) -> None:
+    def _copy_files(self, trial: TrialRecord, run: Run) -> None:
         """Copies the files of a trial's first run into another one, where they are still on this disk."""
         noted = trial.attributes.get("run", {}).get("artifacts", "").removeprefix("file://")
         old = Path(noted or "/nowhere")
@@ -381,7 +381,7 @@ class Mirror:
         self._remove_if_empty()
         return mended
 
-    def _ship(self, trial: Recorded) -> None:
+    def _ship(self, trial: TrialRecord) -> None:
         """Logs the files of a trial that wait on disk; then its folder can go."""
         folder = self.folder(trial)
         if trial.state not in ("COMPLETE", "PRUNED"):
@@ -392,11 +392,11 @@ class Mirror:
         shutil.rmtree(folder, ignore_errors=True)
         self._remove_if_empty()
 
-    def _figures(self, trial: Recorded) -> dict[str, bytes | str]:
+    def _figures(self, trial: TrialRecord) -> dict[str, bytes | str]:
         """Draws what a trial came to, unless that has been done aside."""
         return self.drawer.take(trial.number, *self._to_draw(trial))
 
-    def _to_draw(self, trial: Recorded) -> tuple[list[dict[str, float]], int, Path, str]:
+    def _to_draw(self, trial: TrialRecord) -> tuple[list[dict[str, float]], int, Path, str]:
         table = self.folder(trial) / ARTIFACTS / VALIDATION
         return trial.history, trial.best_epoch or 0, table, self.run_name(trial.number)
 
@@ -429,7 +429,7 @@ class Mirror:
         self.tracking.log_data(run_id, **self.about["data"])
         self.tracking.log_params(run_id, params)
 
-    def _end_trial(self, trial: Recorded) -> None:
+    def _end_trial(self, trial: TrialRecord) -> None:
         run_id = self.runs[trial.number]
         best_epoch = trial.best_epoch
         metrics = {"objective": trial.value, "best_epoch": best_epoch} if trial.state == "COMPLETE" else {}
@@ -457,5 +457,5 @@ class Mirror:
         tested = self._tested[str(number)]
         self.tracking.log(run_id, tested["scores"], step=tested["epoch"], tags=tested["tags"])
 
-    def _params(self, trial: Recorded) -> dict[str, Any]:
+    def _params(self, trial: TrialRecord) -> dict[str, Any]:
         return trial.attributes.get("run", {}).get("params", trial.params)

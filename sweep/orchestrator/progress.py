@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sweep.stores.study import Asked, Recorded
+from sweep.stores.study import AskedTrial, TrialRecord
 from sweep.training.loop import TrainingConfig
 
 
@@ -31,7 +31,7 @@ class Running:
         node: The machine that trained its latest epoch; empty where it is this one.
     """
 
-    asked: Asked
+    asked: AskedTrial
     config: TrainingConfig
     folder: Path
     started: float
@@ -69,7 +69,7 @@ class Progress:
     pruned: int
     failed: int
     running: tuple[Running, ...]
-    best: Recorded | None
+    best: TrialRecord | None
     metric: str
     epochs: int
     seconds_left: float | None

@@ -12,10 +12,10 @@ import numpy as np
 from data.cache import Images, images_of
 from data.sources import PATIENT_PATTERN
 from sweep.metrics.predictions import Predictions
-from sweep.metrics.scores import probabilities, scores
+from sweep.metrics.scores import scores, softmax
 from sweep.plan import Plan, PlannedStudy
 from sweep.settings import STRESSED, Settings
-from sweep.space import LEVERS, SPACES
+from sweep.space import EXTRA, SPACES
 from sweep.system import provenance
 from sweep.training.loop import EpochResult, TrainingConfig
 
@@ -119,7 +119,7 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         options["weights"] = params["weights_file"]
     elif options.get("weights") == "none":
         options["weights"] = None
-    levers: dict[str, Any] = {name: type(usual)(params[name]) for name, usual in LEVERS.items() if name in params}
+    levers: dict[str, Any] = {name: type(usual)(params[name]) for name, usual in EXTRA.items() if name in params}
     return TrainingConfig(
         arch=params["arch"],
         activation=params["activation"],
@@ -150,7 +150,7 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
     """
     arch, limit, file = params["arch"], params.get("limit"), params.get("weights_file")
     weights = file if file is not None and Path(file).exists() else params.get("weights", "none")
-    names = dict.fromkeys((*SPACES[arch], *(name for name in LEVERS if name in params)))
+    names = dict.fromkeys((*SPACES[arch], *(name for name in EXTRA if name in params)))
     optional = {name: params[name] for name in ("patient_pattern", "finetune") if name in params}
     return Settings(
         **{
@@ -183,7 +183,7 @@ def metrics_of(result: EpochResult, labels: np.ndarray) -> dict[str, float]:
         result: The epoch.
         labels: Of the validation images, int [N].
     """
-    score = scores(labels, probabilities(result.validation_logits))
+    score = scores(labels, softmax(result.validation_logits))
     found = {
         "train/loss": result.train_loss,
         "train/accuracy": result.train_accuracy,
@@ -191,7 +191,7 @@ def metrics_of(result: EpochResult, labels: np.ndarray) -> dict[str, float]:
         **{f"val/{name}": value for name, value in score.items()},
     }
     if result.stressed_logits is not None and result.stressed_loss is not None:
-        score = scores(labels, probabilities(result.stressed_logits))
+        score = scores(labels, softmax(result.stressed_logits))
         found |= {"val/stressed_loss": result.stressed_loss, "val/stressed_auroc": score["auroc"]}
     return found
 

@@ -469,7 +469,7 @@ def _silence() -> Iterator[None]:
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    # Recorded, not filtered: libraries that set filters of their own while they load would undo ours.
+    # TrialRecord, not filtered: libraries that set filters of their own while they load would undo ours.
     with warnings.catch_warnings(record=True):
         try:
             yield

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from data.faults import InputError
-from sweep.space import Choice, Listed, Range, Space
+from sweep.space import Choice, EnqueuedTrial, Range, Space
 from sweep.stores.databases import check_database, file_of, is_database, open_whole
 from sweep.system.errors import StudyFailedError
 from sweep.system.processes import alive, describe_owner, myself
@@ -40,7 +40,7 @@ PATIENCE = {"connect_timeout": 15, "keepalives_idle": 30, "tcp_user_timeout": 60
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedTrial:
     """A trial that Optuna wants to be trained.
 
     Attributes:
@@ -67,7 +67,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class TrialRecord:
     """A trial as the study remembers it.
 
     Attributes:
@@ -118,7 +118,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Tally:
+class TrialCounts:
     """How far a study is.
 
     Attributes:
@@ -136,7 +136,7 @@ class Tally:
     failed: int = 0
     running: int = 0
     waiting: int = 0
-    best: Recorded | None = None
+    best: TrialRecord | None = None
     seconds: float = 0.0
 
     @property
@@ -157,7 +157,7 @@ class Study:
             search: The same study as sampler and pruner are to see it; None for one that is only looked at or mended.
         """
         self._study, self._search = study, search or study
-        self._tally: Tally | None = None
+        self._counts: TrialCounts | None = None
         self._distributions = {name: _distribution(domain) for name, domain in space.items()}
         self._asked: dict[int, optuna.Trial] = {}
         self._owner: dict[str, Any] = {}
@@ -187,7 +187,7 @@ class Study:
         """
         if shared:
             self._refuse_another()
-        self._tally = None  # others may have written until now
+        self._counts = None  # others may have written until now
         self._forget()
         self._owner = myself()
         self.note(OWNER, self._owner)
@@ -230,24 +230,24 @@ class Study:
         """Returns an attribute of the study, or None."""
         return self._study.user_attrs.get(name)
 
-    def enqueue(self, listed: Iterable[Listed]) -> None:
+    def enqueue(self, enqueued: Iterable[EnqueuedTrial]) -> None:
         """Puts given trials into the queue, those that are not in the study yet."""
         known = {(trial.attributes.get("label"), trial.attributes.get("seed")) for trial in self.trials()}
-        for trial in listed:
+        for trial in enqueued:
             if (trial.label, trial.seed) not in known:
                 patience = {} if trial.patience is None else {"patience": trial.patience}
                 noted = {"label": trial.label, "seed": trial.seed, **patience}
                 self._enqueue(trial.params, noted)
 
-    def ask(self) -> Asked:
+    def ask(self) -> AskedTrial:
         """Asks for the next trial, one waiting in the queue first."""
         trial = self._search.ask(self._distributions)
         self._asked[trial.number] = trial
         noted = trial.user_attrs
-        if self._tally is not None:  # one out of the queue is known to be in it no more by counting again
-            tally = self._tally
-            self._tally = None if tally.waiting else replace(tally, running=tally.running + 1)
-        return Asked(
+        if self._counts is not None:  # one out of the queue is known to be in it no more by counting again
+            counts = self._counts
+            self._counts = None if counts.waiting else replace(counts, running=counts.running + 1)
+        return AskedTrial(
             trial.number,
             trial.params,
             noted.get("origin", trial.number),
@@ -321,30 +321,30 @@ class Study:
         """The numbers of complete trials, of a long study the latest and the best; costs next to nothing."""
         return [trial.number for trial in self._search.get_trials(deepcopy=False, states=DONE[:1])]
 
-    def trials(self) -> list[Recorded]:
+    def trials(self) -> list[TrialRecord]:
         """All trials, by number."""
         return [_recorded(trial) for trial in self._study.get_trials(deepcopy=False)]
 
-    def trial(self, number: int) -> Recorded:
+    def trial(self, number: int) -> TrialRecord:
         """One trial; costs the same however many there are."""
         return _recorded(self._study._storage.get_trial(self._identifier(number)))
 
-    def tally(self) -> Tally:
+    def counts(self) -> TrialCounts:
         """How far the study is, counted on from what this process, its only writer, did; see `claim`."""
-        if self._tally is None:
-            tally = Tally()
+        if self._counts is None:
+            counts = TrialCounts()
             for trial in self.trials():
-                tally = self._counted(tally, trial)
-            self._tally = tally
-        return self._tally
+                counts = self._counted(counts, trial)
+            self._counts = counts
+        return self._counts
 
-    def best(self) -> Recorded | None:
+    def best(self) -> TrialRecord | None:
         """The complete trial with the best value, the first of equals; None before the first one."""
-        return self.tally().best
+        return self.counts().best
 
     def _enqueue(self, params: Mapping[str, Any], noted: Mapping[str, Any]) -> None:
         self._study.enqueue_trial(dict(params), user_attrs=dict(noted))
-        self._tally = None
+        self._counts = None
         if isinstance(self._search, _Search):
             self._search.queued = True
 
@@ -360,21 +360,21 @@ class Study:
     def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
         told = _recorded(self._search.tell(number, value, state))
         self._asked.pop(number, None)
-        if self._tally is not None:
-            self._tally = self._counted(replace(self._tally, running=self._tally.running - 1), told)
+        if self._counts is not None:
+            self._counts = self._counted(replace(self._counts, running=self._counts.running - 1), told)
 
-    def _counted(self, tally: Tally, trial: Recorded) -> Tally:
-        """A tally with one trial more."""
+    def _counted(self, counts: TrialCounts, trial: TrialRecord) -> TrialCounts:
+        """A counts with one trial more."""
         name = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}.get(trial.state)
         name = name or "waiting"
-        counted = replace(tally, **{name: getattr(tally, name) + 1})
+        counted = replace(counts, **{name: getattr(counts, name) + 1})
         if trial.state in ("COMPLETE", "PRUNED"):
-            counted = replace(counted, seconds=tally.seconds + (trial.seconds or 0.0))
-        if trial.state == "COMPLETE" and self._better(trial, tally.best):
+            counted = replace(counted, seconds=counts.seconds + (trial.seconds or 0.0))
+        if trial.state == "COMPLETE" and self._better(trial, counts.best):
             counted = replace(counted, best=trial)
         return counted
 
-    def _better(self, trial: Recorded, best: Recorded | None) -> bool:
+    def _better(self, trial: TrialRecord, best: TrialRecord | None) -> bool:
         if best is None or best.value is None or trial.value is None:
             return True
         maximize = self._study.direction == optuna.study.StudyDirection.MAXIMIZE
@@ -612,8 +612,8 @@ def storage_away(error: BaseException | None) -> bool:
     return False
 
 
-def _recorded(trial: FrozenTrial) -> Recorded:
-    return Recorded(
+def _recorded(trial: FrozenTrial) -> TrialRecord:
+    return TrialRecord(
         trial.number,
         trial.state.name,
         trial.params,

@@ -183,7 +183,7 @@ def train(
         training: Images to learn from.
         validation: Images to stop by.
         folder: Where the checkpoints are.
-        stop: Asked before every step; once it says yes the training ends without a further result.
+        stop: AskedTrial before every step; once it says yes the training ends without a further result.
 
     Yields:
         One result for each epoch, those of the checkpoint first. After the last one `best.safetensors` is there.

@@ -27,7 +27,7 @@ from benchmarks.scale import (
 from benchmarks.tables import Options, Table, median, ratio
 from data.cache import Images
 from sweep.engines import EpochFinished, Job, JobFinished
-from sweep.metrics.scores import probabilities, scores
+from sweep.metrics.scores import scores, softmax
 from sweep.training.loop import BEST, TrainingConfig
 
 TABLE = Table("speed", "Speed", ("", "images/s"), [("cnn1", "3.0")], {"cnn1": [3.0]}, ("One note.",))
@@ -95,7 +95,7 @@ def test_a_store_grows_by_copies_that_optuna_and_mlflow_take_for_trials(tmp_path
 def test_recorded_scores_come_back_as_logits():
     labels = np.array([0, 1] * 100)
     for auroc in (0.5, 0.7257, 0.9309, 0.995):
-        found = scores(labels, probabilities(logits_of(labels, auroc)))
+        found = scores(labels, softmax(logits_of(labels, auroc)))
         assert found["auroc"] == pytest.approx(auroc, abs=1e-3)
     assert found["accuracy"] > 0.9
 

@@ -7,7 +7,7 @@ from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.comparisons.replication.published import ROWS
 from sweep.settings import Settings, check, check_folder
-from sweep.space import LEVERS, SPACES, Choice, Range, decided, largest_batch, layout, study_space
+from sweep.space import EXTRA, SPACES, Choice, Range, decided, largest_batch, layout, study_space
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -45,7 +45,7 @@ def test_levers_are_fixed_and_searched_like_the_five_and_are_in_no_space_unasked
         fix=["pooling=average", "schedule=cosine", "averaging=ema"],
         search=["augmentation=own,both", "normalisation=fixed,image,histogram", "label_smoothing=0..0.2"],
     )
-    assert {name: space[name] for name in LEVERS} == {
+    assert {name: space[name] for name in EXTRA} == {
         "augmentation": Choice(("own", "both")),
         "normalisation": Choice(("fixed", "image", "histogram")),
         "pooling": Choice(("average",)),
@@ -54,8 +54,8 @@ def test_levers_are_fixed_and_searched_like_the_five_and_are_in_no_space_unasked
         "schedule": Choice(("cosine",)),
     }
     assert decided(space) == {"pooling": "average", "schedule": "cosine", "averaging": "ema"}
-    assert not any(SPACES[arch].keys() & LEVERS.keys() for arch in ARCHITECTURES)
-    for name, usual in LEVERS.items():  # what nobody asks for can be asked for
+    assert not any(SPACES[arch].keys() & EXTRA.keys() for arch in ARCHITECTURES)
+    for name, usual in EXTRA.items():  # what nobody asks for can be asked for
         assert study_space("cnn1", fix=[f"{name}={usual}"])[name] == Choice((usual,))
 
 

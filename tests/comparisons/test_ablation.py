@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.faults import InputError
-from sweep.comparisons.ablation.analysis import Arm, Attempt, effects, verdict
+from sweep.comparisons.ablation.analysis import Attempt, Variant, effects, verdict
 from sweep.comparisons.ablation.run import BASE, Change, changes_of, plan_of_changes
 from sweep.metrics.bootstrap import Interval
 from sweep.metrics.predictions import Predictions
@@ -63,21 +63,23 @@ def test_a_change_that_is_none_or_has_too_large_batches_is_refused(pictures):
 # What comes of it ----------------------------------------------------------------------------------------------------
 
 
-def arm(label, losses, gaps):
-    """An arm with a seed for each validation loss, whose logits of four test images differ by `gaps`."""
+def variant(label, losses, gaps):
+    """An variant with a seed for each validation loss, whose logits of four test images differ by `gaps`."""
     logits = np.stack([np.zeros(4), np.array(gaps, dtype=float)], axis=1)
     said = Predictions(list("abcd"), list("abcd"), np.array([0, 0, 1, 1]), logits, ("NORMAL", "PNEUMONIA"))
-    return Arm(label, tuple(Attempt(seed, 3, {"loss": loss}, said) for seed, loss in enumerate(losses)))
+    return Variant(label, tuple(Attempt(seed, 3, {"loss": loss}, said) for seed, loss in enumerate(losses)))
 
 
 RIGHT, WRONG = (-1, -1, 1, 1), (1, 1, -1, -1)
 
 
 def test_a_change_pays_if_validation_says_so_beyond_chance_and_test_does_not_object():
-    base = arm(BASE, [0.50, 0.60, 0.55], RIGHT)
+    base = variant(BASE, [0.50, 0.60, 0.55], RIGHT)
     better, worse = [0.40, 0.49, 0.46], [0.60, 0.71, 0.66]
     found = effects(
-        [base, arm("good", better, RIGHT), arm("bad", worse, RIGHT), arm("noise", [0.9, 0.1, 0.6], RIGHT)], "loss", -1
+        [base, variant("good", better, RIGHT), variant("bad", worse, RIGHT), variant("noise", [0.9, 0.1, 0.6], RIGHT)],
+        "loss",
+        -1,
     )
     assert [effect.verdict for effect in found] == ["pays", "harms", "undecided"]
     good = found[0]
@@ -85,8 +87,8 @@ def test_a_change_pays_if_validation_says_so_beyond_chance_and_test_does_not_obj
     assert good.loss.value == pytest.approx(-0.1)
     assert 0 < good.chosen.low < 0.1 < good.chosen.high
     # Seeds are paired, not pooled: the same losses in another order say nothing.
-    assert effects([base, arm("shuffled", better[::-1], RIGHT)], "loss", -1)[0].verdict == "undecided"
-    assert effects([base, arm("nobody", [], RIGHT)], "loss", -1) == []
+    assert effects([base, variant("shuffled", better[::-1], RIGHT)], "loss", -1)[0].verdict == "undecided"
+    assert effects([base, variant("nobody", [], RIGHT)], "loss", -1) == []
 
 
 def test_test_can_only_object():
@@ -107,21 +109,21 @@ def planned(pictures, *fix, seeds=3, changes=(CHANGE, "schedule=cosine"), **sett
 
 def test_every_change_is_trained_with_the_same_seeds_each_once_before_any_twice(pictures):
     study = planned(pictures, *CONFIGURATION)
-    labels, seeds = [BASE, CHANGE, "schedule=cosine"], [trial.seed for trial in study.listed[::3]]
+    labels, seeds = [BASE, CHANGE, "schedule=cosine"], [trial.seed for trial in study.enqueued[::3]]
     assert len(set(seeds)) == 3
-    assert [(trial.label, trial.seed) for trial in study.listed] == [
+    assert [(trial.label, trial.seed) for trial in study.enqueued] == [
         (label, seed) for seed in seeds for label in labels
     ]
     assert study.trials == 9
     assert study.name == "cnn3-ablation"
     # More seeds go on from there, and another --seed has others.
-    assert planned(pictures, *CONFIGURATION, seeds=4).listed[:9] == study.listed
-    assert not {trial.seed for trial in planned(pictures, *CONFIGURATION, seed=1).listed} & set(seeds)
+    assert planned(pictures, *CONFIGURATION, seeds=4).enqueued[:9] == study.enqueued
+    assert not {trial.seed for trial in planned(pictures, *CONFIGURATION, seed=1).enqueued} & set(seeds)
 
 
 def test_a_trial_says_every_value_that_differs_anywhere_and_what_was_fixed(pictures):
     study = planned(pictures, *CONFIGURATION, "normalisation=image")
-    base, both, cosine = (trial.params for trial in study.listed[:3])
+    base, both, cosine = (trial.params for trial in study.enqueued[:3])
     assert base == {
         "activation": "relu",
         "optimizer": "adam",
@@ -145,7 +147,7 @@ def test_a_trial_says_every_value_that_differs_anywhere_and_what_was_fixed(pictu
 
 def test_a_hyperparameter_of_a_search_can_be_changed_too(pictures):
     study = planned(pictures, *CONFIGURATION, changes=["dropout=0.5"])
-    assert [trial.params["dropout"] for trial in study.listed] == [0.2, 0.5] * 3
+    assert [trial.params["dropout"] for trial in study.enqueued] == [0.2, 0.5] * 3
     assert study.space.keys() == set(FIVE)
 
 

@@ -11,10 +11,10 @@ from sweep.comparisons.architectures.analysis import (
     CHOSEN,
     called,
     cost_rows,
-    duels,
     errors_by_group,
-    flattery,
+    paired_tests,
     score_rows,
+    selection_bias,
 )
 from sweep.metrics.markdown import NOTE_LENGTH, note
 from sweep.metrics.predictions import Predictions
@@ -31,16 +31,16 @@ def spoiled(one, share, arch):
 
 def test_equal_ones_cannot_be_told_apart():
     one = contender("resnet50", 0)
-    (duel,) = duels([replace(one, arch="cnn1"), one], "resnet50")
-    assert duel.corrected == {"accuracy": 1.0, "auroc": 1.0}
-    assert duel.sentence.startswith("cnn1 and resnet50 cannot be told apart on 200 images (accuracy +0.0 points")
+    (paired_test,) = paired_tests([replace(one, arch="cnn1"), one], "resnet50")
+    assert paired_test.corrected == {"accuracy": 1.0, "auroc": 1.0}
+    assert paired_test.sentence.startswith("cnn1 and resnet50 cannot be told apart on 200 images (accuracy +0.0 points")
 
 
 def test_a_far_worse_one_is_called_worse_and_a_far_better_one_better():
     one = contender("resnet50", 0)
-    (worse,) = duels([spoiled(one, 0.5, "cnn1"), one], "resnet50")
+    (worse,) = paired_tests([spoiled(one, 0.5, "cnn1"), one], "resnet50")
     assert worse.sentence.startswith("cnn1 is worse in accuracy and AUROC than resnet50 (accuracy -")
-    (better,) = duels([one, spoiled(one, 0.5, "cnn1")], "cnn1")
+    (better,) = paired_tests([one, spoiled(one, 0.5, "cnn1")], "cnn1")
     assert better.sentence.startswith("resnet50 is better in accuracy and AUROC than cnn1 (accuracy +")
     assert better.accuracy.interval.value == pytest.approx(-worse.accuracy.interval.value)
     assert better.accuracy.p == pytest.approx(worse.accuracy.p)
@@ -52,15 +52,15 @@ def test_what_differs_in_one_score_alone_is_said_so():
     shifted = replace(
         one, arch="cnn1", predictions=replace(one.predictions, logits=one.predictions.logits + np.array([[0.0, 2.0]]))
     )
-    (duel,) = duels([shifted, one], "resnet50")
-    assert duel.sentence.startswith("cnn1 is worse in accuracy than resnet50, and cannot be told apart in AUROC")
+    (paired_test,) = paired_tests([shifted, one], "resnet50")
+    assert paired_test.sentence.startswith("cnn1 is worse in accuracy than resnet50, and cannot be told apart in AUROC")
 
 
 def test_more_tests_are_corrected_more():
     one = contender("resnet50", 0)
     other = spoiled(one, 0.06, "cnn1")
-    (alone,) = duels([other, one], "resnet50")
-    many = duels([other, replace(one, arch="cnn2"), replace(one, arch="cnn3"), one], "resnet50")
+    (alone,) = paired_tests([other, one], "resnet50")
+    many = paired_tests([other, replace(one, arch="cnn2"), replace(one, arch="cnn3"), one], "resnet50")
     assert many[0].accuracy.p == alone.accuracy.p
     assert many[0].corrected["accuracy"] >= alone.corrected["accuracy"] >= alone.accuracy.p
 
@@ -68,7 +68,7 @@ def test_more_tests_are_corrected_more():
 def test_the_headline_names_the_champion_and_every_duel():
     found = comparison(3)
     assert "Of 3 architectures validation chooses cnn3: accuracy " in found.headline
-    assert all(duel.sentence in found.headline for duel in found.duels)
+    assert all(paired_test.sentence in found.headline for paired_test in found.paired_tests)
     assert "a person chose cnn3" in replace(found, chosen=CHOSEN["person"]).headline
     assert "There is cnn1 alone" in comparison(1).headline
 
@@ -101,16 +101,16 @@ def test_rows_are_plain_and_complete():
 
 def test_flattery_is_the_fall_from_validation_to_test():
     one = contender("cnn1", 0)
-    chosen, mean = flattery(one)
+    chosen, mean = selection_bias(one)
     auroc = one.search.trials[0].test["auroc"]
     assert chosen == pytest.approx(0.98 - auroc)
     assert mean == pytest.approx(np.mean([0.99, 0.98, 0.95]) - auroc)
-    assert flattery(replace(one, search=None)) is None
+    assert selection_bias(replace(one, search=None)) is None
 
 
 def test_more_than_two_classes_are_compared_too():
     found = comparison(2, classes=("a", "b", "c"))
-    assert len(found.duels) == 1
+    assert len(found.paired_tests) == 1
     assert {row["score"] for row in score_rows(found)} & {"specificity"} == set()
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sweep.comparisons.architectures import chart_style, charts, search_charts
-from sweep.comparisons.architectures.analysis import SHOWN, duels
+from sweep.comparisons.architectures.analysis import SHOWN, paired_tests
 from sweep.metrics import formatting as wording
 from sweep.metrics.bootstrap import Interval
 from tests.helpers.compared import ARCHS, comparison, contender
@@ -21,7 +21,7 @@ def drawn(found):
         "calibration": charts.calibration(some),
         "errors": charts.errors(some),
         "classes": charts.class_distribution(found.counts),
-        **{f"forest {score}": charts.forest(found.duels, score) for score in ("accuracy", "auroc")},
+        **{f"forest {score}": charts.forest(found.paired_tests, score) for score in ("accuracy", "auroc")},
         **{f"selection {score}": search_charts.selection(some, score) for score in ("accuracy", "auroc")},
         **{f"seeds {score}": charts.seeds(some, score) for score in ("accuracy", "auroc")},
         **{f"cost {over}": charts.cost(some, over) for over in ("train_seconds", "flops", "parameters")},
@@ -111,7 +111,7 @@ def auroc_of_three(found):
 def test_intervals_that_are_not_known_are_not_drawn():
     some = [contender(arch, seed, patients=5) for seed, arch in enumerate(ARCHS[:2])]
     assert np.isnan(some[0].assessment.scores["accuracy"].low)
-    costs, gaps = charts.cost(some, "flops"), charts.forest(duels(some, "cnn1"), "auroc")
+    costs, gaps = charts.cost(some, "flops"), charts.forest(paired_tests(some, "cnn1"), "auroc")
     assert [trace.error_y.visible for trace in costs.data] == [False, False]
     assert [trace.error_x.visible for trace in gaps.data] == [False]
     assert "too few to tell" in costs.data[0].hovertemplate
@@ -204,19 +204,19 @@ def test_names_of_classes_are_text_under_the_cursor_too():
     ],
 )
 def test_times_are_in_the_unit_that_people_would_choose(seconds, said):
-    assert wording.human_seconds(seconds).replace(wording.SPACE, " ") == said
+    assert wording.format_seconds(seconds).replace(wording.SPACE, " ") == said
 
 
 @pytest.mark.parametrize(
     ("count", "said"), [(7, "7"), (73_694, "73.7 k"), (999_900, "1 M"), (12_345_678, "12.3 M"), (8.2e9, "8.2 G")]
 )
 def test_counts_have_three_digits(count, said):
-    assert wording.human_count(count).replace(wording.SPACE, " ") == said
+    assert wording.format_count(count).replace(wording.SPACE, " ") == said
 
 
 def test_numbers_are_written_as_in_print():
-    assert wording.said_of(Interval(0.9124, 0.8891, 0.935)) == "0.912 (0.889\u20130.935)"
-    assert wording.said_of_gap(Interval(-0.0121, -0.03, 0.004)) == "\u22121.2 (\u22123.0 to +0.4)"
-    assert wording.said_of_chance(0.00099) == "<\u00a00.001"
-    assert wording.said_of_chance(0.0312) == "0.031"
+    assert wording.format_interval(Interval(0.9124, 0.8891, 0.935)) == "0.912 (0.889\u20130.935)"
+    assert wording.format_difference(Interval(-0.0121, -0.03, 0.004)) == "\u22121.2 (\u22123.0 to +0.4)"
+    assert wording.format_p_value(0.00099) == "<\u00a00.001"
+    assert wording.format_p_value(0.0312) == "0.031"
     assert set(wording.LABELS) - {"loss", "stressed_auroc"} < set(SHOWN)

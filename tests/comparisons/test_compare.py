@@ -40,11 +40,11 @@ def test_it_says_who_is_best_and_who_is_missing(compared):
     assert answer["reference"] == answer["champion"]  # resnet50 was not searched
     assert answer["missing"] == ["cnn2", "resnet50"]
     assert any("no resnet50 to compare with" in note for note in answer["notes"])
-    (duel,) = answer["duels"]
-    assert duel["sentence"] in answer["headline"]
-    assert 0 <= duel["accuracy"]["p"] <= duel["accuracy"]["p_corrected"] <= 1
+    (paired_test,) = answer["paired_tests"]
+    assert paired_test["sentence"] in answer["headline"]
+    assert 0 <= paired_test["accuracy"]["p"] <= paired_test["accuracy"]["p_corrected"] <= 1
     assert "Traceback" not in done.stderr
-    assert duel["sentence"] in done.stderr.replace("\n", " ")
+    assert paired_test["sentence"] in done.stderr.replace("\n", " ")
 
 
 def test_its_scores_are_those_of_the_chosen_trials(compared):
@@ -110,7 +110,7 @@ def test_the_comparison_is_a_run_with_its_report(compared):
     run = client.get_run(answer["run_id"])
     assert run.data.tags["sweep.kind"] == "comparison"
     assert run.info.status == "FINISHED"
-    for sentence in [answer["headline"].split(". ")[0], answer["duels"][0]["sentence"]]:
+    for sentence in [answer["headline"].split(". ")[0], answer["paired_tests"][0]["sentence"]]:
         assert sentence in run.data.tags["mlflow.note.content"]
     names = {entry.path for entry in client.list_artifacts(answer["run_id"])}
     assert {"report.html", "comparison.md", "scores.json", "figures"} <= names
@@ -129,7 +129,7 @@ def test_again_it_trains_nothing_and_finds_the_seeds(compared, typed):
     answer = json.loads(out)
     assert answer["scores"] == before["scores"]
     assert answer["reference"] == "cnn1"
-    assert [duel["arch"] for duel in answer["duels"]] == ["cnn3"]
+    assert [paired_test["arch"] for paired_test in answer["paired_tests"]] == ["cnn3"]
 
 
 def test_images_are_shown_on_this_disk_alone(compared, tmp_path, typed):

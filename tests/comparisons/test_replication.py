@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sweep.comparisons.replication.analysis import Attempt, Replica, final_table, flattery, judge, page, side_by_side
+from sweep.comparisons.replication.analysis import (
+    Attempt,
+    Replica,
+    final_table,
+    judge,
+    page,
+    selection_bias,
+    side_by_side,
+)
 from sweep.comparisons.replication.published import CONCLUSIONS, ROWS, row_of
 from sweep.metrics.predictions import Predictions
 
@@ -63,7 +71,7 @@ def test_rows_that_are_missing_decide_nothing():
     assert judge(CONCLUSIONS[0], only).accuracy is None
     none = [Replica(row_of("cnn1", 3), ())]
     assert side_by_side(none)["seeds"].tolist() == [0]
-    assert flattery("cnn1", none) is None
+    assert selection_bias("cnn1", none) is None
     assert "none ended" in page(none, {"data": "x"}, "ours")
 
 
@@ -71,17 +79,17 @@ def test_choosing_by_test_flatters_where_rows_are_equally_good():
     equal = [
         Replica(row, tuple(attempt(0.8, 10 * index + seed) for seed in range(3))) for index, row in enumerate(ROWS)
     ]
-    found = flattery("cnn1", equal)
+    found = selection_bias("cnn1", equal)
     assert found.halves > 0.01  # the half that chose looks better than the half that did not
     best = [
         replace(one, attempts=(attempt(0.99, 1), attempt(0.99, 2))) if one.row.number == 1 else one for one in equal
     ]
-    assert abs(flattery("cnn1", best).halves) < 0.005  # one row is far better: nobody is flattered
+    assert abs(selection_bias("cnn1", best).halves) < 0.005  # one row is far better: nobody is flattered
 
 
 def test_validation_chooses_its_own_row():
     rows = [row_of("cnn2", number) for number in (1, 2)]
-    found = flattery(
+    found = selection_bias(
         "cnn2", [Replica(rows[0], (attempt(0.9, validation=0.5),)), Replica(rows[1], (attempt(0.7, validation=0.6),))]
     )
     assert (found.by_test, found.by_validation) == (pytest.approx(0.9), pytest.approx(0.7))

@@ -186,8 +186,8 @@ def test_the_twin_tells_the_same(count):
     for one in found.contenders:
         assert f"| {one.arch}" in written
         assert str(one.assessment.scores["auroc"]) in written
-    for duel in found.duels:
-        assert f"- {duel.sentence}." in written
+    for paired_test in found.paired_tests:
+        assert f"- {paired_test.sentence}." in written
     for arch in found.missing:
         assert f"missing: {arch} - run `python -m sweep --arch {arch}`" in written
     for heading in ("Scores on test", "What is to be known", "Costs", "Other seeds", "Provenance"):

@@ -93,7 +93,7 @@ def test_a_study_chooses_by_it_says_so_and_can_be_replayed(pictures, tmp_path):
     path = client_of(tmp_path).download_artifacts(run.info.run_id, "predictions/validation-stressed.csv", str(tmp_path))
     logged = read_predictions(Path(path))
     kept = trials[chosen].user_attrs["result"]["history"][trials[chosen].user_attrs["result"]["best_epoch"] - 1]
-    assert scores(logged.labels, logged.likely())["auroc"] == pytest.approx(kept["val/stressed_auroc"], abs=1e-6)
+    assert scores(logged.labels, logged.probabilities())["auroc"] == pytest.approx(kept["val/stressed_auroc"], abs=1e-6)
     replayed = sweep(tmp_path, "replay", run.info.run_id, "--json")
     assert replayed.returncode == 0, replayed.stderr
     assert json.loads(replayed.stdout)["exit_code"] == 0

@@ -4,7 +4,15 @@ from functools import cache
 
 import numpy as np
 
-from sweep.comparisons.architectures.analysis import CHOSEN, Comparison, Contender, Cost, Search, Tried, duels
+from sweep.comparisons.architectures.analysis import (
+    CHOSEN,
+    ComparedModel,
+    Comparison,
+    Cost,
+    Search,
+    Tried,
+    paired_tests,
+)
 from sweep.metrics.assessment import assess
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import scores
@@ -27,7 +35,7 @@ def predictions(seed: int, classes=CLASSES, patients: int = 120, images: int = 2
 
 def trials(arch: str, found: Predictions) -> tuple[Tried, ...]:
     states = ("COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE")
-    known = scores(found.labels, found.likely())
+    known = scores(found.labels, found.probabilities())
     return tuple(
         Tried(
             name=f"{arch}-{number:03d}",
@@ -44,7 +52,7 @@ def trials(arch: str, found: Predictions) -> tuple[Tried, ...]:
 
 
 @cache
-def contender(arch: str, seed: int, *, classes=CLASSES, search=True, seeds=True, patients: int = 120) -> Contender:
+def contender(arch: str, seed: int, *, classes=CLASSES, search=True, seeds=True, patients: int = 120) -> ComparedModel:
     found = predictions(seed, classes, patients)
     epochs = [
         {
@@ -58,7 +66,7 @@ def contender(arch: str, seed: int, *, classes=CLASSES, search=True, seeds=True,
         for epoch in range(1, 5)
     ]
     tried = trials(arch, found)
-    return Contender(
+    return ComparedModel(
         arch=arch,
         version=str(seed + 1),
         run=f"{arch}-001",
@@ -88,7 +96,7 @@ def comparison(count: int = 3, **options) -> Comparison:
         champion=ARCHS[count - 1],
         chosen=CHOSEN["gate"],
         reference=ARCHS[0],
-        duels=duels(contenders, ARCHS[0]),
+        paired_tests=paired_tests(contenders, ARCHS[0]),
         missing=ARCHS[count:],
         notes=("one seed is one draw (`sweep compare --seeds 5`)", "cnn1 began with random weights"),
         counts={"train": images, "validation": images, "test": images},

@@ -12,14 +12,14 @@ from sweep.metrics.calibration import (
     fit_temperature,
     reliability,
 )
-from sweep.metrics.scores import probabilities
+from sweep.metrics.scores import softmax
 
 
 def honest(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Logits whose probabilities come true, and labels drawn from them."""
     random = np.random.default_rng(seed)
     logits = random.normal(scale=2, size=(count, classes))
-    likely = probabilities(logits)
+    likely = softmax(logits)
     labels = (likely.cumsum(axis=1) > random.random((count, 1))).argmax(axis=1)
     return labels, logits
 
@@ -39,7 +39,7 @@ def test_it_lowers_the_error_and_changes_no_answer(classes):
 
     temperature = fit_temperature(labels, sure)
 
-    before, after = probabilities(sure), probabilities(sure / temperature)
+    before, after = softmax(sure), softmax(sure / temperature)
     assert expected_calibration_error(labels, after) < 0.5 * expected_calibration_error(labels, before)
     assert (before.argmax(axis=1) == after.argmax(axis=1)).all()
 
@@ -51,7 +51,7 @@ def test_a_validation_without_an_error_does_not_make_it_certain():
     temperature = fit_temperature(labels, logits)
 
     assert temperature > COLDEST * 2
-    assert probabilities(logits / temperature).max() < 0.99  # of 30 right in 30: (30 + 1) / (30 + 2)
+    assert softmax(logits / temperature).max() < 0.99  # of 30 right in 30: (30 + 1) / (30 + 2)
     assert fit_temperature(labels, -logits) == pytest.approx(HOTTEST, rel=0.01)  # always wrong: knows nothing
 
 

@@ -114,13 +114,13 @@ def test_calibration_is_drawn_before_and_after(classes):
     figure = figures.calibration(found, RIGHT, "x")
     (axes,) = figure.axes
     said = {
-        text: expected_calibration_error(found.labels, found.likely(t))
+        text: expected_calibration_error(found.labels, found.probabilities(t))
         for text, t in (("as trained", 1), ("as served", RIGHT))
     }
     assert {f"{name}: error {error:.3f}" for name, error in said.items()} <= set(texts(figure))
     assert said["as served"] < 0.8 * said["as trained"]
     *_, after = axes.lines
-    known = reliability(found.labels, found.likely(RIGHT))
+    known = reliability(found.labels, found.probabilities(RIGHT))
     assert after.get_xdata() == pytest.approx(known.predicted)
     assert after.get_ydata() == pytest.approx(known.observed)
 

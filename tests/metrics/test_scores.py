@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from sweep.metrics.scores import choose_threshold, probabilities, scores
+from sweep.metrics.scores import choose_threshold, scores, softmax
 
 
 def two(positive):
@@ -42,7 +42,7 @@ def test_calling_everything_positive_scores_without_a_warning(recwarn):
 def test_scores_are_scikit_learns(classes):
     random = np.random.default_rng(classes)
     labels = random.integers(0, classes, 300)
-    likely = probabilities(random.normal(size=(300, classes)) + 2 * np.eye(classes)[labels])
+    likely = softmax(random.normal(size=(300, classes)) + 2 * np.eye(classes)[labels])
     got = scores(labels, likely)
     predicted = likely.argmax(1)
     average = "binary" if classes == 2 else "macro"
@@ -84,7 +84,7 @@ def test_no_threshold_is_chosen_from_nonsense(labels, positive, says):
 
 
 def test_probabilities_of_large_logits_are_finite():
-    got = probabilities(np.array([[1000.0, 0.0], [-1000.0, -1001.0]], dtype=np.float32))
+    got = softmax(np.array([[1000.0, 0.0], [-1000.0, -1001.0]], dtype=np.float32))
     assert got.sum(axis=1) == pytest.approx([1, 1])
     assert got[0, 0] == 1
 

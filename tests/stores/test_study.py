@@ -12,9 +12,9 @@ import pytest
 from optuna.trial import TrialState
 
 from data.faults import InputError
-from sweep.space import SPACES, Listed, study_space
+from sweep.space import SPACES, EnqueuedTrial, study_space
 from sweep.stores.databases import open_whole
-from sweep.stores.study import OWNER, Tally, open_study
+from sweep.stores.study import OWNER, TrialCounts, open_study
 from sweep.system.errors import StudyFailedError
 from sweep.system.processes import born, myself
 
@@ -106,9 +106,9 @@ def test_given_trials_are_asked_once_each_and_keep_what_they_were_given(open_it)
         "dropout": 0.0,
     }
     listed = [
-        Listed("row 1", params, 7),
-        Listed("row 2", {**params, "batch_size": 64}, 8, patience=0),
-        Listed("row 1", params, 9),
+        EnqueuedTrial("row 1", params, 7),
+        EnqueuedTrial("row 2", {**params, "batch_size": 64}, 8, patience=0),
+        EnqueuedTrial("row 1", params, 9),
     ]
     study = open_it()
     for _ in range(2):  # the same command typed again
@@ -284,7 +284,7 @@ def test_a_new_database_is_there_whole_or_not_at_all(tmp_path):
 
 def test_the_tally_is_counted_on_as_it_would_be_counted_again(open_it):
     study = open_it(direction="minimize")
-    assert study.tally() == Tally()
+    assert study.counts() == TrialCounts()
     for value in (0.5, 0.2, 0.2, 0.9):
         study.complete(study.ask().number, value)
     study.prune(report(study, 0.7))
@@ -293,23 +293,23 @@ def test_the_tally_is_counted_on_as_it_would_be_counted_again(open_it):
     study.fail(failed)
     again, running = study.ask(), study.ask()
 
-    tally = study.tally()
+    counts = study.counts()
 
     assert again.retry_of == failed
     assert running.retry_of is None
-    assert (tally.complete, tally.pruned, tally.failed, tally.running, tally.waiting) == (4, 1, 1, 2, 0)
-    assert tally.best is not None
-    assert (tally.best.number, tally.best.value) == (1, 0.2)  # the first of equals
-    counted_again = open_it(direction="minimize").tally()
-    assert counted_again == replace(tally, seconds=pytest.approx(tally.seconds))
+    assert (counts.complete, counts.pruned, counts.failed, counts.running, counts.waiting) == (4, 1, 1, 2, 0)
+    assert counts.best is not None
+    assert (counts.best.number, counts.best.value) == (1, 0.2)  # the first of equals
+    counted_again = open_it(direction="minimize").counts()
+    assert counted_again == replace(counts, seconds=pytest.approx(counts.seconds))
 
 
 def test_a_claim_counts_again_since_others_may_have_written(open_it):
     study, other = open_it(), open_it()
-    assert study.tally().complete == 0
+    assert study.counts().complete == 0
     other.complete(other.ask().number, 0.5)
     study.claim(shared=False)
-    assert study.tally().complete == 1
+    assert study.counts().complete == 1
 
 
 def test_sampler_and_pruner_of_a_long_study_look_at_the_latest_and_the_best(open_it, monkeypatch):

@@ -112,7 +112,7 @@ def goes_on_as(whole, config, images, folder):
             assert torch.equal(tensor, ours[key]), key
 
 
-LEVERS = {
+EXTRA = {
     "augmentation": "both",
     "normalisation": "image",
     "pooling": "average",
@@ -125,7 +125,7 @@ LEVERS = {
 @pytest.mark.parametrize("how", ["died", "stopped"])
 @pytest.mark.parametrize(
     ("arch", "changes"),
-    [("cnn1", {"averaging": "ema"}), ("cnn2", LEVERS), ("cnn3", {**LEVERS, "normalisation": "histogram"})],
+    [("cnn1", {"averaging": "ema"}), ("cnn2", EXTRA), ("cnn3", {**EXTRA, "normalisation": "histogram"})],
     ids=["averaged", "all", "equalised"],
 )
 def test_with_levers_too_it_goes_on_bit_for_bit_and_keeps_what_it_validated(how, arch, changes, images, tmp_path):
@@ -270,11 +270,11 @@ def test_classes_weigh_as_in_section_2_3_of_the_report():
 
 
 def test_a_training_of_which_nobody_asks_more_is_the_reports():
-    assert replace(CONFIG, **space.LEVERS) == CONFIG
+    assert replace(CONFIG, **space.EXTRA) == CONFIG
 
 
 @pytest.mark.parametrize(
-    ("lever", "value"), [*LEVERS.items(), ("normalisation", "histogram"), ("augmentation", "none")], ids=str
+    ("lever", "value"), [*EXTRA.items(), ("normalisation", "histogram"), ("augmentation", "none")], ids=str
 )
 def test_no_lever_is_without_effect(lever, value, images, tmp_path):
     usual, changed = (
@@ -344,12 +344,12 @@ def test_smoothed_labels_are_for_training_alone(images, tmp_path):
 LEFT_OUT = ("options", "micro_batch", "stress")  # which a run says in a way of its own
 
 
-@pytest.mark.parametrize("changes", [{}, LEVERS], ids=["usual", "levers"])
+@pytest.mark.parametrize("changes", [{}, EXTRA], ids=["usual", "levers"])
 def test_what_a_run_says_of_itself_is_its_training_again(changes):
     config = replace(CONFIG, **changes)
     params = {name: str(value) for name, value in asdict(config).items() if name not in LEFT_OUT}
     assert config_of(params, 2) == config
-    older = {name: text for name, text in params.items() if name not in space.LEVERS}  # of before there were any
+    older = {name: text for name, text in params.items() if name not in space.EXTRA}  # of before there were any
     assert config_of(older, 2) == CONFIG
 
 

@@ -41,7 +41,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """What was tried, with every seed that came to an end."""
 
     label: str
@@ -53,7 +53,7 @@ class Arm:
 
     def test(self, name: str) -> dict[int, float]:
         """A test score of each seed, at a threshold of 0.5."""
-        return {one.seed: all_scores(one.test.labels, one.test.likely())[name] for one in self.attempts}
+        return {one.seed: all_scores(one.test.labels, one.test.probabilities())[name] for one in self.attempts}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Effect:
     """What a change does: means over seeds of the difference to the same seed of the base, with 95 % intervals.
 
     Attributes:
-        arm: The change.
+        variant: The change.
         chosen: Of the metric that a study chooses by, positive where better.
         loss: Of the validation loss; negative is better.
         accuracy: Of test accuracy at a threshold of 0.5.
@@ -69,7 +69,7 @@ class Effect:
         verdict: A key of VERDICTS.
     """
 
-    arm: Arm
+    variant: Variant
     chosen: Interval
     loss: Interval
     accuracy: Interval
@@ -77,23 +77,23 @@ class Effect:
     verdict: Verdict
 
 
-def effects(arms: Sequence[Arm], metric: str, sign: int) -> list[Effect]:
-    """Compares every arm with the first one.
+def effects(variants: Sequence[Variant], metric: str, sign: int) -> list[Effect]:
+    """Compares every variant with the first one.
 
     Args:
-        arms: The base first; those without a seed in common with it are left out.
+        variants: The base first; those without a seed in common with it are left out.
         metric: The validation score that a study chooses by.
         sign: 1 where more of it is better, else -1.
     """
-    base, *others = arms
+    base, *others = variants
     found = []
-    for arm in others:
-        if not set(arm.validation(metric)) & set(base.validation(metric)):
+    for variant in others:
+        if not set(variant.validation(metric)) & set(base.validation(metric)):
             continue
-        chosen = _gap(arm.validation(metric), base.validation(metric), sign)
-        loss = _gap(arm.validation("loss"), base.validation("loss"))
-        accuracy, auroc = (_gap(arm.test(name), base.test(name)) for name in ("accuracy", "auroc"))
-        found.append(Effect(arm, chosen, loss, accuracy, auroc, verdict(chosen, (accuracy, auroc))))
+        chosen = _gap(variant.validation(metric), base.validation(metric), sign)
+        loss = _gap(variant.validation("loss"), base.validation("loss"))
+        accuracy, auroc = (_gap(variant.test(name), base.test(name)) for name in ("accuracy", "auroc"))
+        found.append(Effect(variant, chosen, loss, accuracy, auroc, verdict(chosen, (accuracy, auroc))))
     return found
 
 
@@ -104,12 +104,12 @@ def verdict(chosen: Interval, tested: Sequence[Interval]) -> Verdict:
     return "harms" if chosen.high < 0 else "undecided"
 
 
-def rows(arms: Sequence[Arm], metric: str, sign: int) -> list[dict[str, Any]]:
-    """A row an arm: means over seeds, gaps to the base and the verdict, as plain data."""
-    known = {effect.arm.label: effect for effect in effects(arms, metric, sign)}
+def rows(variants: Sequence[Variant], metric: str, sign: int) -> list[dict[str, Any]]:
+    """A row an variant: means over seeds, gaps to the base and the verdict, as plain data."""
+    known = {effect.variant.label: effect for effect in effects(variants, metric, sign)}
     lines = []
-    for arm in arms:
-        effect = known.get(arm.label)
+    for variant in variants:
+        effect = known.get(variant.label)
         gaps = {
             name: {"value": gap.value, "low": gap.low, "high": gap.high}
             for name in ("chosen", "loss", "accuracy", "auroc")
@@ -118,12 +118,12 @@ def rows(arms: Sequence[Arm], metric: str, sign: int) -> list[dict[str, Any]]:
         }
         lines.append(
             {
-                "change": arm.label,
-                "seeds": len(arm.attempts),
-                "validation": _mean(arm.validation(metric)),
-                "validation_loss": _mean(arm.validation("loss")),
-                "test_accuracy": _mean(arm.test("accuracy")),
-                "test_auroc": _mean(arm.test("auroc")),
+                "change": variant.label,
+                "seeds": len(variant.attempts),
+                "validation": _mean(variant.validation(metric)),
+                "validation_loss": _mean(variant.validation("loss")),
+                "test_accuracy": _mean(variant.test("accuracy")),
+                "test_auroc": _mean(variant.test("auroc")),
                 "gaps": gaps,
                 "verdict": effect.verdict if effect else "",
             }

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from data.faults import InputError
-from sweep.comparisons.ablation.analysis import Arm, Attempt, rows, written
+from sweep.comparisons.ablation.analysis import Attempt, Variant, rows, written
 from sweep.comparisons.enqueued import Tried
 from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
 from sweep.settings import METRICS
-from sweep.space import FIVE, LEVERS, Choice, Listed, Value, decided, study_space
+from sweep.space import EXTRA, FIVE, Choice, EnqueuedTrial, Value, decided, study_space
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
 
@@ -70,7 +70,7 @@ def plan_of_changes(plan: Plan, changes: Sequence[Change], seeds: int, name: str
         InputError: The base is not fully given, a change is none, or a batch is larger than the training set.
     """
     (planned,) = plan.studies
-    base = {**LEVERS, **decided(planned.space)}
+    base = {**EXTRA, **decided(planned.space)}
     missing = [name for name in FIVE if name not in base]
     if missing:
         raise InputError(
@@ -89,40 +89,40 @@ def plan_of_changes(plan: Plan, changes: Sequence[Change], seeds: int, name: str
     if faults:
         raise InputError(*faults)
     everything = (Change(BASE, {}), *changes)
-    names = [*FIVE, *(name for name in LEVERS if any(name in change.params for change in everything))]
+    names = [*FIVE, *(name for name in EXTRA if any(name in change.params for change in everything))]
     names += [name for name in planned.space if name not in names]
-    listed = [
-        Listed(change.label, {name: {**base, **change.params}[name] for name in names}, seed)
+    enqueued = [
+        EnqueuedTrial(change.label, {name: {**base, **change.params}[name] for name in names}, seed)
         for index in range(seeds)  # all of them once before any a second time
         for seed in (seed_of(plan.settings.seed, "ablation", index),)
         for change in everything
     ]
     wide = replace(planned, space={name: planned.space.get(name, Choice((base[name],))) for name in names})
-    return replace(plan, studies=(wide.of(f"{planned.arch}-{name}", listed),))
+    return replace(plan, studies=(wide.of(f"{planned.arch}-{name}", enqueued),))
 
 
-def arms_of(tried: Tried, changes: Sequence[Change]) -> list[Arm]:
+def variants_of(tried: Tried, changes: Sequence[Change]) -> list[Variant]:
     """The base and its changes with what became of them, in the order in which they were given."""
-    arms = []
+    variants = []
     for label in (BASE, *(change.label for change in changes)):
         attempts = []
         for trial in tried.labelled(label):
             seed, test = trial.attributes["seed"], tried.predictions[trial.number]
             attempts.append(Attempt(seed, len(trial.history), trial.validation, test))
-        arms.append(Arm(label, tuple(attempts)))
-    return arms
+        variants.append(Variant(label, tuple(attempts)))
+    return variants
 
 
-def log(arms: Sequence[Arm], plan: Plan, tracking: Tracking) -> tuple[str, list[dict[str, Any]], str]:
+def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[str, list[dict[str, Any]], str]:
     """Logs an ablation as a run of its own.
 
     Returns:
-        The run's id, a row an arm as plain data, and the page in Markdown.
+        The run's id, a row an variant as plain data, and the page in Markdown.
     """
     settings, (planned,) = plan.settings, plan.studies
     metric, sign = settings.metric.removeprefix("val/"), 1 if METRICS[settings.metric] == "maximize" else -1
-    lines = rows(arms, metric, sign)
-    fixed = dict(planned.listed[0].params)
+    lines = rows(variants, metric, sign)
+    fixed = dict(planned.enqueued[0].params)
     page = "\n\n".join(
         (
             f"# Changes of one configuration: {plan.full_name(planned)}",

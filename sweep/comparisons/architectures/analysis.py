@@ -99,7 +99,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparedModel:
     """The best of an architecture.
 
     Attributes:
@@ -151,7 +151,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Duel:
+class PairedTest:
     """Two contenders on the same images.
 
     Attributes:
@@ -181,7 +181,7 @@ class Comparison:
         champion: The architecture that stands first.
         chosen: Who chose it, as `validation chooses`; see CHOSEN.
         reference: The one that all others are compared with.
-        duels: One for each of the others.
+        paired_tests: One for each of the others.
         missing: Architectures that have none.
         notes: What one should know, a sentence each.
         counts: Images by split and class.
@@ -189,11 +189,11 @@ class Comparison:
     """
 
     name: str
-    contenders: tuple[Contender, ...]
+    contenders: tuple[ComparedModel, ...]
     champion: str
     chosen: str
     reference: str
-    duels: tuple[Duel, ...]
+    paired_tests: tuple[PairedTest, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
     counts: Mapping[str, Mapping[str, int]]
@@ -217,14 +217,14 @@ class Comparison:
         count = len(self.contenders)
         who = f"Of {count} architectures {self.chosen} {best.arch}" if count > 1 else f"There is {best.arch} alone"
         told = f"{who}: accuracy {scores['accuracy']} and AUROC {scores['auroc']} on {self.images:,} test images."
-        return " ".join([told, *(f"{duel.sentence}." for duel in self.duels)])
+        return " ".join([told, *(f"{paired_test.sentence}." for paired_test in self.paired_tests)])
 
-    def of(self, arch: str) -> Contender:
+    def of(self, arch: str) -> ComparedModel:
         """The contender of an architecture."""
         return next(contender for contender in self.contenders if contender.arch == arch)
 
 
-def duels(contenders: Sequence[Contender], reference: str) -> tuple[Duel, ...]:
+def paired_tests(contenders: Sequence[ComparedModel], reference: str) -> tuple[PairedTest, ...]:
     """Tests every contender against the reference, in accuracy and AUROC, corrected for the number of all these tests.
 
     Args:
@@ -240,11 +240,11 @@ def duels(contenders: Sequence[Contender], reference: str) -> tuple[Duel, ...]:
         chances = {"accuracy": corrected[2 * index], "auroc": corrected[2 * index + 1]}
         images = len(other.predictions.labels)
         sentence = _sentence(other.arch, reference, {"accuracy": accuracy, "auroc": auroc}, chances, images)
-        found.append(Duel(other.arch, reference, accuracy, auroc, chances, sentence))
+        found.append(PairedTest(other.arch, reference, accuracy, auroc, chances, sentence))
     return tuple(found)
 
 
-def errors_by_group(contenders: Sequence[Contender]) -> pd.DataFrame:
+def errors_by_group(contenders: Sequence[ComparedModel]) -> pd.DataFrame:
     """Counts errors by class, and by what file names tell of its kind (bacterial and viral pneumonia).
 
     Returns:
@@ -265,7 +265,7 @@ def errors_by_group(contenders: Sequence[Contender]) -> pd.DataFrame:
 
 def called(predictions: Predictions) -> np.ndarray:
     """The class that each image is given at a threshold of 0.5, int [N]."""
-    likely = predictions.likely()
+    likely = predictions.probabilities()
     return (likely[:, 1] >= 0.5).astype(int) if len(predictions.classes) == 2 else likely.argmax(axis=1)
 
 
@@ -303,7 +303,7 @@ def cost_rows(comparison: Comparison) -> list[dict[str, Any]]:
     ]
 
 
-def flattery(contender: Contender) -> tuple[float, float] | None:
+def selection_bias(contender: ComparedModel) -> tuple[float, float] | None:
     """How far the chosen trial falls from validation to test, and the mean of all trials, in AUROC; None if unknown."""
     if contender.search is None:
         return None
@@ -317,7 +317,8 @@ def flattery(contender: Contender) -> tuple[float, float] | None:
 def _differences(ours: Predictions, theirs: Predictions) -> tuple[Difference, Difference]:
     labels, patients = ours.labels, ours.patients
     accuracy, auroc = (
-        difference(labels, ours.likely(), theirs.likely(), patients, score) for score in ("accuracy", "auroc")
+        difference(labels, ours.probabilities(), theirs.probabilities(), patients, score)
+        for score in ("accuracy", "auroc")
     )
     exact = mcnemar(called(ours) == labels, called(theirs) == labels, patients)
     return Difference(accuracy.interval, exact), auroc

@@ -13,7 +13,7 @@ from data.cache import Images
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import scores
 from sweep.orchestrator.mlflow_mirror import CHECKPOINT
-from sweep.stores.study import Recorded
+from sweep.stores.study import TrialRecord
 from sweep.stores.tracking import Run, Tracking
 from sweep.training.loop import predict, restore
 
@@ -22,7 +22,7 @@ DIGEST = "sweep.audited"  # of the data that a run was scored on
 
 
 def audit(
-    trials: Sequence[Recorded],
+    trials: Sequence[TrialRecord],
     runs: Mapping[int, Run],
     tracking: Tracking,
     images: Images | None,
@@ -77,7 +77,7 @@ def _known(run: Run, tracking: Tracking, digest: str) -> Predictions | None:
 
 
 def _score(
-    run: Run, trial: Recorded, tracking: Tracking, images: Images, digest: str, classes: tuple[str, ...]
+    run: Run, trial: TrialRecord, tracking: Tracking, images: Images, digest: str, classes: tuple[str, ...]
 ) -> Predictions | None:
     with tempfile.TemporaryDirectory() as folder:
         path = tracking.fetch(run.run_id, CHECKPOINT, Path(folder))
@@ -86,7 +86,7 @@ def _score(
         trained = restore(path)
     logits = predict(trained.network, trained.config, images)
     found = Predictions(images.names, images.patients, images.labels, logits, classes)
-    named = {f"audit/{name}": value for name, value in scores(found.labels, found.likely()).items()}
+    named = {f"audit/{name}": value for name, value in scores(found.labels, found.probabilities()).items()}
     tracking.log_files(run.run_id, {AUDITED: found.to_csv()})
     tracking.log(run.run_id, named, step=trial.best_epoch or 0, tags={DIGEST: digest})
     return found

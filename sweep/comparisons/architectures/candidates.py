@@ -16,7 +16,7 @@ from data.faults import InputError
 from data.sources import Source, read_phantom
 from models import ARCHITECTURES
 from models.outline import cost, sketch
-from sweep.comparisons.architectures.analysis import SHOWN, Contender, Cost, Search, Tried
+from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, Search, Tried
 from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
 from sweep.metrics.assessment import CALIBRATED, assess
 from sweep.metrics.predictions import Predictions, read_predictions
@@ -24,17 +24,17 @@ from sweep.metrics.scores import all_scores, scores
 from sweep.orchestrator.run_params import settings_of
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.settings import METRICS, STRESSED
-from sweep.space import Choice, Listed, layout
+from sweep.space import Choice, EnqueuedTrial, layout
 from sweep.stores import registry
 from sweep.stores.registry import Version
-from sweep.stores.study import ABOUT, Recorded, Study
+from sweep.stores.study import ABOUT, Study, TrialRecord
 from sweep.stores.tracking import PastRun, Tracking, read_run, tracking_of
 
 BATCH, LEAST_SECONDS, LEAST_BATCHES = 32, 0.5, 3
 
 
 @dataclass(frozen=True)
-class Winner:
+class BestVersion:
     """The version that holds an architecture's alias, and where it came from.
 
     Attributes:
@@ -52,7 +52,7 @@ class Winner:
     study: Study | None
 
 
-def winners(client: registry.MlflowClient, name: str, studies: Sequence[Study]) -> dict[str, Winner]:
+def winners(client: registry.MlflowClient, name: str, studies: Sequence[Study]) -> dict[str, BestVersion]:
     """Finds who holds each architecture's alias.
 
     Args:
@@ -70,11 +70,11 @@ def winners(client: registry.MlflowClient, name: str, studies: Sequence[Study]) 
         if version is not None:
             tracking = tracking_of(client, version.run_id)
             past = read_run(tracking.uri, version.run_id)
-            found[arch] = Winner(arch, version, tracking, past, known.get(version.tags.get("sweep.study_id", "")))
+            found[arch] = BestVersion(arch, version, tracking, past, known.get(version.tags.get("sweep.study_id", "")))
     return found
 
 
-def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[str, Any]) -> Plan:
+def plan_of_seeds(winner: BestVersion, location: Path, seeds: int, settings: Mapping[str, Any]) -> Plan:
     """Plans to train a winner's configuration anew with other seeds; its own was chosen, and would flatter.
 
     Args:
@@ -105,18 +105,18 @@ def plan_of_seeds(winner: Winner, location: Path, seeds: int, settings: Mapping[
     # Every hyperparameter is fixed, so its space holds the one value.
     chosen = {name: domain.values[0] for name, domain in plan.studies[0].space.items() if isinstance(domain, Choice)}
     label = winner.past.name
-    listed = [Listed(label, chosen, seed_of("seeds", label, index)) for index in range(seeds)]
-    planned = plan.studies[0].of(_seeds_name(winner), listed)
+    enqueued = [EnqueuedTrial(label, chosen, seed_of("seeds", label, index)) for index in range(seeds)]
+    planned = plan.studies[0].of(_seeds_name(winner), enqueued)
     return Plan(**{**vars(plan), "studies": (planned,)})
 
 
 def contender(
     client: registry.MlflowClient,
-    winner: Winner,
+    winner: BestVersion,
     source: Source | None,
     studies: Sequence[Study],
     progress: Callable[[int], None],
-) -> Contender:
+) -> ComparedModel:
     """Reads and measures all that a comparison shows of a winner.
 
     Args:
@@ -137,7 +137,7 @@ def contender(
     outlined = cost(sketch(winner.arch, size, len(classes), **layout(params)), size)
     epoch = int(classifier.about["provenance"]["epoch"])
     shown = next((row for row in past.epochs if row["epoch"] == epoch), {})
-    return Contender(
+    return ComparedModel(
         arch=winner.arch,
         version=version.version,
         run=past.name,
@@ -161,7 +161,7 @@ def contender(
     )
 
 
-def _tested(winner: Winner) -> Predictions:
+def _tested(winner: BestVersion) -> Predictions:
     with tempfile.TemporaryDirectory() as folder:
         path = winner.tracking.fetch(winner.version.run_id, TESTED, Path(folder))
         if path is None:
@@ -172,7 +172,7 @@ def _tested(winner: Winner) -> Predictions:
 
 
 def _search(
-    winner: Winner, source: Source | None, size: int, classes: tuple[str, ...], progress: Callable[[int], None]
+    winner: BestVersion, source: Source | None, size: int, classes: tuple[str, ...], progress: Callable[[int], None]
 ) -> Search:
     study, tracking = winner.study, winner.tracking
     assert study is not None  # noqa: S101
@@ -200,7 +200,7 @@ def _search(
     )
 
 
-def _tried(trial: Recorded, name: str, found: Mapping[int, Predictions]) -> Tried:
+def _tried(trial: TrialRecord, name: str, found: Mapping[int, Predictions]) -> Tried:
     history, test = trial.history, found.get(trial.number)
     best = history[(trial.best_epoch or len(history)) - 1] if history else {}
     return Tried(
@@ -209,13 +209,13 @@ def _tried(trial: Recorded, name: str, found: Mapping[int, Predictions]) -> Trie
         trial.state,
         trial.value,
         {key.removeprefix("val/"): value for key, value in best.items() if key.startswith("val/")},
-        None if test is None else scores(test.labels, test.likely()),
+        None if test is None else scores(test.labels, test.probabilities()),
         _seconds(history),
         trial.params,
     )
 
 
-def _seeds(winner: Winner, studies: Sequence[Study]) -> dict[str, list[float]]:
+def _seeds(winner: BestVersion, studies: Sequence[Study]) -> dict[str, list[float]]:
     """Test scores of the trainings with other seeds, where there were any."""
     name = f"{winner.tracking.experiment}/{_seeds_name(winner)}"
     study = next((study for study in studies if study.name == name), None)
@@ -226,13 +226,13 @@ def _seeds(winner: Winner, studies: Sequence[Study]) -> dict[str, list[float]]:
     runs = runs_of(winner.tracking, parents[0].run_id) if parents else {}
     digest = winner.past.tags["sweep.data_digest"]
     found = audit(study.trials(), runs, winner.tracking, None, digest, ()).values()
-    every = [all_scores(tested.labels, tested.likely()) for tested in found]
+    every = [all_scores(tested.labels, tested.probabilities()) for tested in found]
     # Those of a calibration depend on the temperature, which only the winner has.
     names = [name for name in SHOWN if name not in CALIBRATED and every and name in every[0]]
     return {name: [one[name] for one in every] for name in names}
 
 
-def _seeds_name(winner: Winner) -> str:
+def _seeds_name(winner: BestVersion) -> str:
     return f"{winner.past.name}-seeds"
 
 

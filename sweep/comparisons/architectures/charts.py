@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from sklearn import metrics
 
-from sweep.comparisons.architectures.analysis import Contender, Duel, called, errors_by_group
+from sweep.comparisons.architectures.analysis import ComparedModel, PairedTest, called, errors_by_group
 from sweep.comparisons.architectures.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
@@ -34,18 +34,18 @@ from sweep.metrics.figures import ORANGE, PALETTE
 from sweep.metrics.formatting import (
     LABELS,
     SPACE,
-    human_count,
-    human_seconds,
-    said_of,
-    said_of_chance,
-    said_of_gap,
+    format_count,
+    format_difference,
+    format_interval,
+    format_p_value,
+    format_seconds,
 )
 
 # Classes are no architectures and share no colour with them; a line around each bar does what contrast does not.
 CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")
 
 
-def roc(contenders: Sequence[Contender]) -> go.Figure:
+def roc(contenders: Sequence[ComparedModel]) -> go.Figure:
     """Draws the ROC curve of each contender; with more than two classes the mean of one class against the rest.
 
     Args:
@@ -95,7 +95,7 @@ def roc(contenders: Sequence[Contender]) -> go.Figure:
     return figure
 
 
-def calibration(contenders: Sequence[Contender]) -> go.Figure:
+def calibration(contenders: Sequence[ComparedModel]) -> go.Figure:
     """Draws how often probabilities came true, as each model is served; larger markers stand for more images."""
     predictions = contenders[0].predictions
     two = len(predictions.classes) == 2
@@ -107,7 +107,7 @@ def calibration(contenders: Sequence[Contender]) -> go.Figure:
     make_square(figure)
     figure.add_trace(diagonal_line(0, 1))
     for one in contenders:
-        found = reliability(one.predictions.labels, one.predictions.likely(one.assessment.temperature))
+        found = reliability(one.predictions.labels, one.predictions.probabilities(one.assessment.temperature))
         figure.add_trace(
             go.Scatter(
                 x=rounded_all(found.predicted),
@@ -129,7 +129,7 @@ def calibration(contenders: Sequence[Contender]) -> go.Figure:
     return figure
 
 
-def confusion(contender: Contender) -> go.Figure:
+def confusion(contender: ComparedModel) -> go.Figure:
     """Draws counts, and percentages of each true class, at a threshold of 0.5."""
     found = contender.predictions
     classes = [escape(name) for name in found.classes]
@@ -178,7 +178,7 @@ def confusion(contender: Contender) -> go.Figure:
     return figure
 
 
-def cost(contenders: Sequence[Contender], over: Literal["train_seconds", "flops", "parameters"]) -> go.Figure:
+def cost(contenders: Sequence[ComparedModel], over: Literal["train_seconds", "flops", "parameters"]) -> go.Figure:
     """Draws test accuracy, with its interval, against what a network takes.
 
     Args:
@@ -186,9 +186,9 @@ def cost(contenders: Sequence[Contender], over: Literal["train_seconds", "flops"
         over: What it takes, on a logarithmic axis.
     """
     label, said, steps = {
-        "train_seconds": ("training time", human_seconds, TIMES),
-        "flops": ("floating point operations an image", human_count, STEPS),
-        "parameters": ("parameters", human_count, STEPS),
+        "train_seconds": ("training time", format_seconds, TIMES),
+        "flops": ("floating point operations an image", format_count, STEPS),
+        "parameters": ("parameters", format_count, STEPS),
     }[over]
     amounts = [max(float(getattr(one.cost, over)), 1e-3) for one in contenders]
     ends = [min(amounts) / 2, max(amounts) * 2]
@@ -214,13 +214,14 @@ def cost(contenders: Sequence[Contender], over: Literal["train_seconds", "flops"
                 marker=arch_marker(one.arch, 11),
                 error_y=error_bars(accuracy),
                 name=one.arch,
-                hovertemplate=f"accuracy {said_of(accuracy)}<br>{said(amount)} ({label})<extra>{one.arch}</extra>",
+                hovertemplate=f"accuracy {format_interval(accuracy)}<br>{said(amount)} ({label})"
+                f"<extra>{one.arch}</extra>",
             )
         )
     return figure
 
 
-def errors(contenders: Sequence[Contender]) -> go.Figure:
+def errors(contenders: Sequence[ComparedModel]) -> go.Figure:
     """Draws how many images of each group each contender has wrong, at a threshold of 0.5."""
     table = errors_by_group(contenders)
     groups = [escape(str(name)) for name in table["group"]]
@@ -297,31 +298,31 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> go.Figure | N
     return figure
 
 
-def forest(duels: Sequence[Duel], score: Literal["accuracy", "auroc"]) -> go.Figure | None:
+def forest(paired_tests: Sequence[PairedTest], score: Literal["accuracy", "auroc"]) -> go.Figure | None:
     """Draws by how much each contender is better than the reference, with intervals; None where there is one alone."""
-    if not duels:
+    if not paired_tests:
         return None
     figure = new_figure(
-        height=110 + 48 * len(duels),
+        height=110 + 48 * len(paired_tests),
         showlegend=False,
         xaxis={"title": {"text": f"difference in {LABELS[score]}, points"}},
         yaxis={**NAMED_AXIS, "autorange": "reversed", "type": "category"},
     )
     ends = [0.0]
-    for duel in duels:
-        interval = (duel.accuracy if score == "accuracy" else duel.auroc).interval
+    for paired_test in paired_tests:
+        interval = (paired_test.accuracy if score == "accuracy" else paired_test.auroc).interval
         points = Interval(100 * interval.value, 100 * interval.low, 100 * interval.high)
         ends += [end for end in (points.value, points.low, points.high) if not np.isnan(end)]
         figure.add_trace(
             go.Scatter(
                 x=[points.value],
-                y=[duel.arch],
+                y=[paired_test.arch],
                 mode="markers",
-                marker=arch_marker(duel.arch, 11),
+                marker=arch_marker(paired_test.arch, 11),
                 error_x=error_bars(points),
-                name=duel.arch,
-                hovertemplate=f"{duel.arch} against {duel.against}: {said_of_gap(interval)}"
-                f"<br>corrected p {said_of_chance(duel.corrected[score])}<extra></extra>",
+                name=paired_test.arch,
+                hovertemplate=f"{paired_test.arch} against {paired_test.against}: {format_difference(interval)}"
+                f"<br>corrected p {format_p_value(paired_test.corrected[score])}<extra></extra>",
             )
         )
     figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1.5, "dash": "dot"})
@@ -330,7 +331,7 @@ def forest(duels: Sequence[Duel], score: Literal["accuracy", "auroc"]) -> go.Fig
     return figure
 
 
-def seeds(contenders: Sequence[Contender], score: str) -> go.Figure | None:
+def seeds(contenders: Sequence[ComparedModel], score: str) -> go.Figure | None:
     """Draws a test score of every seed with the mean of each architecture; None where nobody has seeds."""
     some = [one for one in contenders if one.seeds.get(score)]
     if not some:
@@ -366,8 +367,8 @@ def seeds(contenders: Sequence[Contender], score: str) -> go.Figure | None:
     return figure
 
 
-def _roc_of(one: Contender) -> tuple[np.ndarray, np.ndarray]:
-    labels, likely = one.predictions.labels, one.predictions.likely()
+def _roc_of(one: ComparedModel) -> tuple[np.ndarray, np.ndarray]:
+    labels, likely = one.predictions.labels, one.predictions.probabilities()
     if likely.shape[1] == 2:
         false, true, _ = metrics.roc_curve(labels == 1, likely[:, 1])
         return false, true

@@ -20,12 +20,19 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from sweep.comparisons.architectures import charts, search_charts
-from sweep.comparisons.architectures.analysis import SHOWN, Comparison, Contender, flattery
+from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Comparison, selection_bias
 from sweep.comparisons.architectures.chart_style import color
 from sweep.comparisons.replication.published import FINAL, TEST_IMAGES
 from sweep.metrics import markdown as writing
 from sweep.metrics.bootstrap import CONFIDENCE, Interval
-from sweep.metrics.formatting import SPACE, human_count, human_seconds, said_of, said_of_chance, said_of_gap
+from sweep.metrics.formatting import (
+    SPACE,
+    format_count,
+    format_difference,
+    format_interval,
+    format_p_value,
+    format_seconds,
+)
 from sweep.settings import NOT_A_DEVICE
 
 TEMPLATE = "report.html.jinja"
@@ -86,7 +93,7 @@ def html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Sequence
         columns=[SHOWN[name] for name in _columns(comparison)],
         scores=_scores(comparison),
         baseline=_baseline(comparison),
-        duels=_duels(comparison),
+        paired_tests=_duels(comparison),
         costs=_costs(comparison),
         flattered=_flattered(comparison),
         configurations=_configurations(comparison),
@@ -118,7 +125,11 @@ def markdown(comparison: Comparison) -> str:
     parts = [
         f"# {_title(comparison)}",
         f"**{_lead(comparison)}**",
-        *(["\n".join(f"- {duel.sentence}." for duel in comparison.duels)] if comparison.duels else []),
+        *(
+            ["\n".join(f"- {paired_test.sentence}." for paired_test in comparison.paired_tests)]
+            if comparison.paired_tests
+            else []
+        ),
         "## Scores on test",
         writing.table(
             ("architecture", *(SHOWN[name] for name in names)),
@@ -136,7 +147,7 @@ def markdown(comparison: Comparison) -> str:
         "## What is to be known",
         "\n".join(f"- {note}" for note in (NOT_A_DEVICE, *_notes(comparison))),
     ]
-    if comparison.duels:
+    if comparison.paired_tests:
         heads = ("", "accuracy, points", "p", "corrected p", "AUROC, points", "p", "corrected p")
         parts += [
             f"## Against {comparison.reference}, on the same images",
@@ -174,8 +185,8 @@ def _charts(comparison: Comparison) -> dict[str, go.Figure]:
     found = {
         "roc": charts.roc(contenders),
         "calibration": charts.calibration(contenders),
-        "forest-accuracy": charts.forest(comparison.duels, "accuracy"),
-        "forest-auroc": charts.forest(comparison.duels, "auroc"),
+        "forest-accuracy": charts.forest(comparison.paired_tests, "accuracy"),
+        "forest-auroc": charts.forest(comparison.paired_tests, "auroc"),
         "errors": charts.errors(contenders),
         "cost-train_seconds": charts.cost(contenders, "train_seconds"),
         "cost-flops": charts.cost(contenders, "flops"),
@@ -207,8 +218,8 @@ def _title(comparison: Comparison) -> str:
 
 
 def _lead(comparison: Comparison) -> str:
-    """The headline without what the duels say, which follows it."""
-    rest = " ".join(f"{duel.sentence}." for duel in comparison.duels)
+    """The headline without what the paired_tests say, which follows it."""
+    rest = " ".join(f"{paired_test.sentence}." for paired_test in comparison.paired_tests)
     return comparison.headline.removesuffix(rest).strip()
 
 
@@ -258,18 +269,18 @@ def _baseline(comparison: Comparison) -> list[str]:
 def _duels(comparison: Comparison) -> list[dict[str, Any]]:
     return [
         {
-            "arch": duel.arch,
-            "sentence": duel.sentence,
+            "arch": paired_test.arch,
+            "sentence": paired_test.sentence,
             **{
                 name: {
-                    "gap": said_of_gap(found.interval),
-                    "p": said_of_chance(found.p),
-                    "corrected": said_of_chance(duel.corrected[name]),
+                    "gap": format_difference(found.interval),
+                    "p": format_p_value(found.p),
+                    "corrected": format_p_value(paired_test.corrected[name]),
                 }
-                for name, found in (("accuracy", duel.accuracy), ("auroc", duel.auroc))
+                for name, found in (("accuracy", paired_test.accuracy), ("auroc", paired_test.auroc))
             },
         }
-        for duel in comparison.duels
+        for paired_test in comparison.paired_tests
     ]
 
 
@@ -278,13 +289,13 @@ def _costs(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "arch": one.arch,
             "cells": {
-                "parameters": human_count(one.cost.parameters),
+                "parameters": format_count(one.cost.parameters),
                 "MFLOPs an image": _amount(one.cost.flops / 1e6),
                 "file, MB": _amount(one.cost.bytes / 1e6),
-                "training": human_seconds(one.cost.train_seconds),
-                "search": NONE if one.cost.search_seconds is None else human_seconds(one.cost.search_seconds),
+                "training": format_seconds(one.cost.train_seconds),
+                "search": NONE if one.cost.search_seconds is None else format_seconds(one.cost.search_seconds),
                 "images/s here": f"{one.cost.images_per_second:,.0f}",
-                "search for a point": NONE if one.seconds_per_point is None else human_seconds(one.seconds_per_point),
+                "search for a point": NONE if one.seconds_per_point is None else format_seconds(one.seconds_per_point),
             },
         }
         for one in comparison.contenders
@@ -299,7 +310,7 @@ def _flattered(comparison: Comparison) -> list[str]:
     """How far scores fall from validation to test, a sentence an architecture."""
     found = []
     for one in comparison.contenders:
-        falls = flattery(one)
+        falls = selection_bias(one)
         if falls is not None and one.search is not None:
             tested = sum(trial.test is not None for trial in one.search.trials)
             found.append(
@@ -339,7 +350,7 @@ def _configurations(comparison: Comparison) -> list[tuple[str, list[tuple[str, l
     ]
 
 
-def _setting(one: Contender, name: str) -> str:
+def _setting(one: ComparedModel, name: str) -> str:
     value = one.params.get(name)
     if value is None:
         return NONE
@@ -354,7 +365,7 @@ def _published(comparison: Comparison) -> list[dict[str, str]]:
             "arch": one.arch,
             "score": SHOWN[name],
             "theirs": f"{value:.4f}",
-            "ours": said_of(one.assessment.scores[name]),
+            "ours": format_interval(one.assessment.scores[name]),
             "difference": f"{100 * (one.assessment.scores[name].value - value):+.1f}".replace("-", "\u2212"),
         }
         for one in comparison.contenders

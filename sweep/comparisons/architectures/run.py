@@ -18,10 +18,18 @@ from models import ARCHITECTURES
 from models.outline import outline, sketch
 from sweep.cli.terminal import Terminal
 from sweep.cli.views import tried_view
-from sweep.comparisons.architectures.analysis import CHOSEN, Comparison, Contender, called, cost_rows, duels, score_rows
-from sweep.comparisons.architectures.candidates import Winner, contender, plan_of_seeds, winners
+from sweep.comparisons.architectures.analysis import (
+    CHOSEN,
+    ComparedModel,
+    Comparison,
+    called,
+    cost_rows,
+    paired_tests,
+    score_rows,
+)
+from sweep.comparisons.architectures.candidates import BestVersion, contender, plan_of_seeds, winners
 from sweep.comparisons.architectures.report import Picture
-from sweep.comparisons.enqueued import conclude_listed
+from sweep.comparisons.enqueued import conclude_enqueued
 from sweep.comparisons.replay import data_of
 from sweep.lifecycle.promotion import PERSON, TAG
 from sweep.metrics import figures, markdown
@@ -56,7 +64,7 @@ class Gathered:
     drawings: Mapping[str, str]
     source: Source | None
     tracking: Tracking
-    winners: Mapping[str, Winner]
+    winners: Mapping[str, BestVersion]
 
 
 def gather(
@@ -106,7 +114,7 @@ def gather(
         for winner in found.values():
             plan = plan_of_seeds(winner, location or Path(winner.past.data_location), seeds, machine)
             prepare(plan, folder, terminal, stopping)
-            run_plan(plan, folder, terminal, stopping, conclude_listed, tried_view)
+            run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
         studies = _studies(storage)
     source = None
     if audit:
@@ -132,7 +140,7 @@ def gather(
         champion=champion,
         chosen=CHOSEN[by],
         reference=reference,
-        duels=duels(contenders, reference),
+        paired_tests=paired_tests(contenders, reference),
         missing=tuple(arch for arch in ARCHITECTURES if arch not in found),
         notes=(*notes, *left_out, *_notes(contenders, found, champion, against, reference)),
         counts=_counts(found[champion]),
@@ -180,11 +188,11 @@ def log(gathered: Gathered, page: str, twin: str) -> str:
         for one in comparison.contenders
         for name, interval in one.assessment.scores.items()
     }
-    for duel in comparison.duels:
-        for name, found in (("accuracy", duel.accuracy), ("auroc", duel.auroc)):
-            metrics[f"{duel.arch}_against_{duel.against}/{name}"] = found.interval.value
-            if np.isfinite(duel.corrected[name]):
-                metrics[f"{duel.arch}_against_{duel.against}/{name}_p"] = duel.corrected[name]
+    for paired_test in comparison.paired_tests:
+        for name, found in (("accuracy", paired_test.accuracy), ("auroc", paired_test.auroc)):
+            metrics[f"{paired_test.arch}_against_{paired_test.against}/{name}"] = found.interval.value
+            if np.isfinite(paired_test.corrected[name]):
+                metrics[f"{paired_test.arch}_against_{paired_test.against}/{name}_p"] = paired_test.corrected[name]
     tracking.log(run.run_id, metrics)
     tracking.log_files(run.run_id, {"report.html": page, "comparison.md": twin, **pictures})
     tracking.log_table(run.run_id, pd.DataFrame(score_rows(comparison)), "scores.json")
@@ -203,7 +211,7 @@ def pictures_of(gathered: Gathered) -> list[Picture]:
     if source is None:
         raise InputError("--with-images: the images are not here; say where with --data, and leave --no-audit away")
     found = comparison.of(comparison.champion).predictions
-    predicted, likely = called(found), found.likely(comparison.of(comparison.champion).assessment.temperature)
+    predicted, likely = called(found), found.probabilities(comparison.of(comparison.champion).assessment.temperature)
     wrong = np.flatnonzero(predicted != found.labels)
     worst = wrong[np.argsort(-likely[wrong, predicted[wrong]], kind="stable")][:SHOWN_PICTURES]
     rows = {name: row for row, name in enumerate(source.splits["test"].names)}
@@ -230,17 +238,17 @@ def plain(comparison: Comparison) -> dict[str, Any]:
         "headline": comparison.headline,
         "scores": score_rows(comparison),
         "costs": cost_rows(comparison),
-        "duels": [
+        "paired_tests": [
             {
-                "arch": duel.arch,
-                "against": duel.against,
-                "sentence": duel.sentence,
+                "arch": paired_test.arch,
+                "against": paired_test.against,
+                "sentence": paired_test.sentence,
                 **{
-                    name: {**vars(found.interval), "p": found.p, "p_corrected": duel.corrected[name]}
-                    for name, found in (("accuracy", duel.accuracy), ("auroc", duel.auroc))
+                    name: {**vars(found.interval), "p": found.p, "p_corrected": paired_test.corrected[name]}
+                    for name, found in (("accuracy", paired_test.accuracy), ("auroc", paired_test.auroc))
                 },
             }
-            for duel in comparison.duels
+            for paired_test in comparison.paired_tests
         ],
     }
 
@@ -266,7 +274,7 @@ def _studies(storage: str) -> list[Study]:
     return [] if path is not None and not path.exists() else stored_studies(storage)
 
 
-def _same_data(found: dict[str, Winner], champion: str) -> tuple[dict[str, Winner], list[str]]:
+def _same_data(found: dict[str, BestVersion], champion: str) -> tuple[dict[str, BestVersion], list[str]]:
     """Leaves out those that learned from other data than the champion."""
     digest = found[champion].past.tags["sweep.data_digest"]
     other = [arch for arch, winner in found.items() if winner.past.tags["sweep.data_digest"] != digest]
@@ -274,7 +282,7 @@ def _same_data(found: dict[str, Winner], champion: str) -> tuple[dict[str, Winne
     return kept, [f"{arch} learned from other data than {champion} and is left out" for arch in other]
 
 
-def _same_images(contenders: list[Contender], champion: str) -> tuple[list[Contender], list[str]]:
+def _same_images(contenders: list[ComparedModel], champion: str) -> tuple[list[ComparedModel], list[str]]:
     """Puts predictions into the champion's order, and leaves out those of other test images."""
     order = next(one for one in contenders if one.arch == champion).predictions.images
     kept, notes = [], []
@@ -287,7 +295,7 @@ def _same_images(contenders: list[Contender], champion: str) -> tuple[list[Conte
 
 
 def _notes(
-    contenders: Sequence[Contender], found: Mapping[str, Winner], champion: str, against: str, reference: str
+    contenders: Sequence[ComparedModel], found: Mapping[str, BestVersion], champion: str, against: str, reference: str
 ) -> list[str]:
     """What one should know to read the comparison."""
     notes = []
@@ -316,11 +324,11 @@ def _notes(
     return notes
 
 
-def _counts(winner: Winner) -> Mapping[str, Mapping[str, int]]:
+def _counts(winner: BestVersion) -> Mapping[str, Mapping[str, int]]:
     return winner.study.noted(ABOUT)["counts"] if winner.study else {}
 
 
-def _diagram(one: Contender) -> figures.Figure:
+def _diagram(one: ComparedModel) -> figures.Figure:
     size, classes = int(one.params["image_size"]), len(one.predictions.classes)
     activation, dropout = one.params["activation"], float(one.params["dropout"])
     network = sketch(one.arch, size, classes, activation, dropout, **layout(one.params))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
-from sweep.comparisons.architectures.analysis import Contender, Tried
+from sweep.comparisons.architectures.analysis import ComparedModel, Tried
 from sweep.comparisons.architectures.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
@@ -27,14 +27,14 @@ from sweep.comparisons.architectures.chart_style import (
 from sweep.metrics.formatting import (
     LABELS,
     SPACE,
-    human_seconds,
-    said_of_metric,
+    format_metric,
+    format_seconds,
 )
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 
 
-def learning_curves(contender: Contender, part: Literal["loss", "scores"]) -> go.Figure:
+def learning_curves(contender: ComparedModel, part: Literal["loss", "scores"]) -> go.Figure:
     """Draws the loss, or accuracy and AUROC, across epochs (report figures 5, 7, 9, 10 and 12).
 
     Args:
@@ -95,12 +95,12 @@ def learning_curves(contender: Contender, part: Literal["loss", "scores"]) -> go
     return figure
 
 
-def search_history(contender: Contender) -> go.Figure | None:
+def search_history(contender: ComparedModel) -> go.Figure | None:
     """Draws what each trial of the search was worth, and the best so far; None where the search is not known."""
     search = contender.search
     if search is None or not search.trials:
         return None
-    metric = said_of_metric(search.metric)
+    metric = format_metric(search.metric)
     # Whole numbers, however few trials there are.
     step = max(1, len(search.trials) // 6)
     figure = new_figure(
@@ -157,7 +157,7 @@ def search_history(contender: Contender) -> go.Figure | None:
     return figure
 
 
-def importance(contender: Contender) -> go.Figure | None:
+def importance(contender: ComparedModel) -> go.Figure | None:
     """Draws how much of the search's variance each hyperparameter explains; None where nobody can tell."""
     if contender.search is None or not contender.search.importances:
         return None
@@ -188,7 +188,7 @@ def importance(contender: Contender) -> go.Figure | None:
     return figure
 
 
-def selection(contenders: Sequence[Contender], score: str) -> go.Figure:
+def selection(contenders: Sequence[ComparedModel], score: str) -> go.Figure:
     """Draws each trial's score on test against that on validation, which chose.
 
     Args:
@@ -227,7 +227,7 @@ def selection(contenders: Sequence[Contender], score: str) -> go.Figure:
     return figure
 
 
-def _tested(one: Contender, score: str) -> list[Tried]:
+def _tested(one: ComparedModel, score: str) -> list[Tried]:
     """Trials whose score is known on validation and on test."""
     trials = one.search.trials if one.search else ()
     return [trial for trial in trials if trial.test and score in trial.test and score in trial.validation]
@@ -243,4 +243,4 @@ def _told(trial: Tried, metric: str) -> str:
     ]
     lines = [", ".join(params[place : place + 2]) for place in range(0, len(params), 2)]
     state = STATES.get(trial.state, trial.state.lower())
-    return "<br>".join([f"<b>{escape(trial.name)}</b>, {state} after {human_seconds(trial.seconds)}", worth, *lines])
+    return "<br>".join([f"<b>{escape(trial.name)}</b>, {state} after {format_seconds(trial.seconds)}", worth, *lines])

@@ -50,7 +50,7 @@ class Finalist:
     def test(self, score: str) -> list[float]:
         """A test score of each fold at a threshold of 0.5, where the test set was opened."""
         found = [fold.test for fold in self.folds.values() if fold.test is not None]
-        return [all_scores(test.labels, test.likely())[score] for test in found]
+        return [all_scores(test.labels, test.probabilities())[score] for test in found]
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from models import ARCHITECTURES
 from sweep.comparisons.crossvalidation.analysis import Choice, Finalist, Fold, choose, rows, told, written
 from sweep.comparisons.enqueued import Tried
 from sweep.metrics import markdown
-from sweep.metrics.formatting import said_of_metric
+from sweep.metrics.formatting import format_metric
 from sweep.orchestrator.run_params import settings_of
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.settings import METRICS, Settings
-from sweep.space import Listed
-from sweep.stores.study import ABOUT, Recorded, Study
+from sweep.space import EnqueuedTrial
+from sweep.stores.study import ABOUT, Study, TrialRecord
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
 
@@ -42,7 +42,7 @@ class Searched:
 
     study: Study
     about: Mapping[str, Any]
-    complete: tuple[Recorded, ...]
+    complete: tuple[TrialRecord, ...]
 
     @property
     def metric(self) -> str:
@@ -54,7 +54,7 @@ class Searched:
         """1 where more of it is better, else -1."""
         return 1 if METRICS[self.metric] == "maximize" else -1
 
-    def run_name(self, trial: Recorded) -> str:
+    def run_name(self, trial: TrialRecord) -> str:
         """What the run of a trial is called."""
         return f"{self.about['name']}-{trial.number:03d}"
 
@@ -85,11 +85,11 @@ def searched(studies: Sequence[Study], name: str | None) -> Searched:
     return Searched(study, study.noted(ABOUT), complete)
 
 
-def _configurations(study: Study) -> tuple[Recorded, ...]:
+def _configurations(study: Study) -> tuple[TrialRecord, ...]:
     """A study's complete trials, the best first; of those with the same hyperparameters the best alone."""
     sign = 1 if METRICS[study.noted(ABOUT)["metric"]] == "maximize" else -1
     complete = [trial for trial in study.trials() if trial.state == "COMPLETE" and trial.value is not None]
-    best: dict[tuple[tuple[str, Any], ...], Recorded] = {}
+    best: dict[tuple[tuple[str, Any], ...], TrialRecord] = {}
     for trial in sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number)):
         best.setdefault(tuple(sorted(trial.params.items())), trial)
     return tuple(best.values())
@@ -152,10 +152,12 @@ def _plan_of_fold(found: Searched, known: Mapping[str, set[Any]], plan: Plan, fo
         faults = (fault.removeprefix(f"--validation {settings.validation}: ") for fault in error.faults)
         raise InputError(*(f"--folds {folds}: {fault}" for fault in faults)) from error
     seed = seed_of("fold", fold, folds)
-    listed = tuple(Listed(found.run_name(trial), trial.params, seed) for trial in found.complete[: settings.trials])
+    enqueued = tuple(
+        EnqueuedTrial(found.run_name(trial), trial.params, seed) for trial in found.complete[: settings.trials]
+    )
     faults = [
         f"--folds {folds}: {one.label} has batches of {one.params['batch_size']}, and {len(split.train):,} images train"
-        for one in listed
+        for one in enqueued
         if int(one.params["batch_size"]) > len(split.train)
     ]
     if faults:
@@ -166,8 +168,8 @@ def _plan_of_fold(found: Searched, known: Mapping[str, set[Any]], plan: Plan, fo
         plan.studies[0],
         name=name,
         space=found.study.space(),  # so that more of its trials may follow in the same study
-        trials=len(begun | {one.label for one in listed}),
-        listed=listed,
+        trials=len(begun | {one.label for one in enqueued}),
+        enqueued=enqueued,
     )
     return replace(plan, settings=settings, split=split, studies=(study,))
 
@@ -262,7 +264,7 @@ def log(
     metric = found.metric.removeprefix("val/")
     choice = choose(finalists, metric, found.sign, folds)
     lines = rows(finalists, metric, found.sign, folds)
-    sentences = told(choice, finalists[0].name, said_of_metric(found.metric), folds)
+    sentences = told(choice, finalists[0].name, format_metric(found.metric), folds)
     command = "" if choice is None or choice.own else command_of(found, plan, choice.finalist.name)
     (planned,) = plan.studies
     images = len(plan.split.train) + (len(plan.split.validation) if plan.split.validation_from == "train" else 0)
@@ -272,7 +274,7 @@ def log(
         f"{planned.arch} on {plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to "
         f"{plan.settings.epochs} epochs, patience {plan.settings.patience}, split seed {plan.settings.split_seed}. "
         f"All {images:,} training images validate once, whole patients at a time{others}, and in a fold all "
-        f"finalists have one seed. By {said_of_metric(found.metric)}; intervals are Student's t over folds, widened "
+        f"finalists have one seed. By {format_metric(found.metric)}; intervals are Student's t over folds, widened "
         "because folds share what they train on (Nadeau and Bengio 2003), and in the sentence because the best of "
         "several was picked (Bonferroni). "
         + (

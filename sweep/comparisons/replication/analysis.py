@@ -53,7 +53,7 @@ class Replica:
 
     def scores(self, name: str) -> list[float]:
         """A test score of each seed, at a threshold of 0.5."""
-        return [all_scores(found.test.labels, found.test.likely())[name] for found in self.attempts]
+        return [all_scores(found.test.labels, found.test.probabilities())[name] for found in self.attempts]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def judge(conclusion: Conclusion, replicas: Sequence[Replica]) -> Verdict:
     return Verdict(conclusion, accuracy, auroc, verdict)
 
 
-def flattery(arch: str, replicas: Sequence[Replica], seed: int = 0) -> Flattery | None:
+def selection_bias(arch: str, replicas: Sequence[Replica], seed: int = 0) -> Flattery | None:
     """Measures what choosing by test accuracy flatters; None where there is nothing to choose from."""
     rows = [replica for replica in replicas if replica.row.arch == arch and replica.attempts]
     if len(rows) < 2:
@@ -155,7 +155,7 @@ def flattery(arch: str, replicas: Sequence[Replica], seed: int = 0) -> Flattery 
     random, chosen = np.random.default_rng(seed), []
     for index in range(min(len(replica.attempts) for replica in rows)):
         attempts = [replica.attempts[index] for replica in rows]
-        right = np.stack([found.test.likely().argmax(axis=1) == found.test.labels for found in attempts])
+        right = np.stack([found.test.probabilities().argmax(axis=1) == found.test.labels for found in attempts])
         accuracy = right.mean(axis=1)
         by_validation = accuracy[int(np.argmax([found.validation for found in attempts]))]
         _, patient = np.unique(np.asarray(attempts[0].test.patients), return_inverse=True)
@@ -181,7 +181,7 @@ def final_table(replicas: Sequence[Replica]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def said_of_gap(interval: Interval | None) -> str:
+def format_difference(interval: Interval | None) -> str:
     """A gap as people write it."""
     if interval is None:
         return "rows are missing"
@@ -225,7 +225,7 @@ def page(replicas: Sequence[Replica], about: Mapping[str, Any], protocol: str) -
         for line in found.to_dict("records")
     ]
     verdicts = [judge(conclusion, replicas) for conclusion in CONCLUSIONS]
-    flattered = [one for arch in CHOSEN if (one := flattery(arch, replicas)) is not None]
+    flattered = [one for arch in CHOSEN if (one := selection_bias(arch, replicas)) is not None]
     seeds = max((len(replica.attempts) for replica in replicas), default=0)
     parts = [
         "# The report's tables, trained again",
@@ -241,8 +241,8 @@ def page(replicas: Sequence[Replica], about: Mapping[str, Any], protocol: str) -
                 (
                     verdict.conclusion.sentence,
                     verdict.conclusion.sections,
-                    said_of_gap(verdict.accuracy),
-                    said_of_gap(verdict.auroc),
+                    format_difference(verdict.accuracy),
+                    format_difference(verdict.auroc),
                     f"**{verdict.verdict}**",
                 )
                 for verdict in verdicts

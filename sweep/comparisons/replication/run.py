@@ -8,12 +8,12 @@ from dataclasses import asdict, replace
 import pandas as pd
 
 from sweep.comparisons.enqueued import Tried
-from sweep.comparisons.replication.analysis import Attempt, Replica, flattery, judge, page, side_by_side
+from sweep.comparisons.replication.analysis import Attempt, Replica, judge, page, selection_bias, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS, ROWS
 from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
 from sweep.settings import METRICS
-from sweep.space import Listed
+from sweep.space import EnqueuedTrial
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
 
@@ -28,8 +28,8 @@ def plan_of_rows(plan: Plan, name: str, seeds: int) -> Plan:
     """
     studies = []
     for planned in plan.studies:
-        listed = [
-            Listed(
+        enqueued = [
+            EnqueuedTrial(
                 row.name,
                 row.params,
                 seed_of(plan.settings.seed, row.name, index),
@@ -39,7 +39,7 @@ def plan_of_rows(plan: Plan, name: str, seeds: int) -> Plan:
             for row in ROWS
             if row.arch == planned.arch
         ]
-        studies.append(planned.of(f"{planned.arch}-{name}", listed))
+        studies.append(planned.of(f"{planned.arch}-{name}", enqueued))
     return replace(plan, studies=tuple(studies))
 
 
@@ -125,5 +125,5 @@ def plain(replicas: Sequence[Replica]) -> dict[str, object]:
         }
         verdicts.append({"conclusion": conclusion.sentence, "verdict": found.verdict, **gaps})
     archs = dict.fromkeys(replica.row.arch for replica in replicas)
-    flattered = [asdict(found) for arch in archs if (found := flattery(arch, replicas))]
-    return {"rows": side_by_side(replicas).to_dict("records"), "conclusions": verdicts, "flattery": flattered}
+    flattered = [asdict(found) for arch in archs if (found := selection_bias(arch, replicas))]
+    return {"rows": side_by_side(replicas).to_dict("records"), "conclusions": verdicts, "selection_bias": flattered}
