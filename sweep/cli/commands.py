@@ -21,6 +21,7 @@ from sweep.cli import terminal as display
 from sweep.orchestrator.workdir import alone, mlflow_in, optuna_in, prepare, stoppable, unless
 from sweep.plan import estimate, make_plan
 from sweep.settings import Settings
+from sweep.stores import tags as tag
 from sweep.system.errors import TrackingAwayError
 from sweep.system.hardware import choose_device
 from sweep.system.redaction import shown
@@ -235,7 +236,7 @@ def promote(model: str, alias: str, reason: str, tracking_uri: str | None, *, fo
     terminal = display.Terminal(to_stderr=as_json)
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
-    arch = version.tags.get("sweep.arch")
+    arch = version.tags.get(tag.ARCH)
     if alias in ARCHITECTURES and alias != arch:
         raise InputError(f"--as {alias}: that seat is for networks of {alias}, and {model} is a {arch}")
     decision = decide(tracking_of(client, version.run_id), version, alias, force=force, reason=reason)

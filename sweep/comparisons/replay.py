@@ -15,6 +15,7 @@ from data.sources import PATIENT_PATTERN, Source, open_source, read_phantom
 from data.splits import Split, split_source
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
 from sweep.orchestrator.run_params import config_of, metrics_of
+from sweep.stores import tags as tag
 from sweep.stores.tracking import PastRun
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError
@@ -81,8 +82,8 @@ def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
     faults = [
         f"{source.location}: its {what} digest is {ours}, and the run was trained on {theirs}"
         for what, ours, theirs in (
-            ("data", source.digest, past.tags["sweep.data_digest"]),
-            ("split", split.digest, past.tags["sweep.split_digest"]),
+            ("data", source.digest, past.tags[tag.DATA_DIGEST]),
+            ("split", split.digest, past.tags[tag.SPLIT_DIGEST]),
         )
         if ours != theirs
     ]
@@ -167,7 +168,7 @@ def _verdict(found: list[Difference], count: int) -> str:
 
 
 def _ending(past: PastRun, event: JobFailed) -> str:
-    cause = past.tags.get("sweep.cause", "")
+    cause = past.tags.get(tag.CAUSE, "")
     if event.cause == cause:
         return ""  # it failed as it had failed
     if event.cause == "non-finite loss":

@@ -16,6 +16,7 @@ from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess
 from sweep.metrics.markdown import table
 from sweep.metrics.predictions import Predictions
+from sweep.stores import tags as tag
 from sweep.stores.registry import Version
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
@@ -121,14 +122,14 @@ def _log(
     run = tracking.start(
         f"evaluate-{about['architecture']}-v{version.version}",
         {
-            "sweep.kind": "evaluation",
-            "sweep.state": "RUNNING",
-            "sweep.model": version.name,
-            "sweep.model_version": version.version,
-            "sweep.arch": about["architecture"],
+            tag.KIND: "evaluation",
+            tag.STATE: "RUNNING",
+            tag.MODEL: version.name,
+            tag.MODEL_VERSION: version.version,
+            tag.ARCH: about["architecture"],
             "mlflow.note.content": _note(version, assessment, source),
-            "sweep.data": source.name,
-            "sweep.data_digest": source.digest,
+            tag.DATA: source.name,
+            tag.DATA_DIGEST: source.digest,
             **provenance.tags(),
         },
     )
@@ -155,6 +156,6 @@ def _log(
     tracking.log(run.run_id, {**scores, **ends, **base}, model_id=version.model_id, dataset=data)
     tracking.log_files(run.run_id, files)
     tracking.log_table(run.run_id, pd.DataFrame(rows_of(assessment)), "scores.json")
-    tracking.log(run.run_id, {}, tags={"sweep.state": "COMPLETE"})
+    tracking.log(run.run_id, {}, tags={tag.STATE: "COMPLETE"})
     tracking.finish(run.run_id, FINISHED)
     return run.run_id

@@ -18,12 +18,13 @@ import numpy as np
 from data.splits import SMALLEST_VALIDATION
 from sweep.metrics.bootstrap import CONFIDENCE, Interval, difference
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
+from sweep.stores import tags as tag
 from sweep.stores.registry import Version, alias_holder, set_alias, tag_version
 from sweep.stores.tracking import Tracking
 
 LOG = "promotions.jsonl"
 PERSON = "by decision of a person"
-TAG = "sweep.promotion"
+TAG = tag.PROMOTION
 # What a study chooses by, as the bootstrap computes it; a loss is better the lower it is.
 SCORES = {"val/loss": ("balanced_log_loss", -1)}
 
@@ -114,13 +115,13 @@ def judge(tracking: Tracking, version: Version, holder: Version | None, alias: s
     number = version.version
     if holder is None:
         return Decision(alias, number, None, True, f"version {number} takes it: nobody held it")
-    metric = version.tags.get("sweep.metric", "")
+    metric = version.tags.get(tag.METRIC, "")
     keeps = f"version {holder.version} keeps it"
     stays = Decision(alias, number, holder.version, False, "", metric)
     otherwise = f"; a person may decide otherwise: sweep promote {version.name}/{number} --as {alias} --force"
     if not metric:
         return replace(stays, reason=f"{keeps}: it was not registered by a study{otherwise}")
-    if version.tags.get("sweep.data_digest") != holder.tags.get("sweep.data_digest"):
+    if version.tags.get(tag.DATA_DIGEST) != holder.tags.get(tag.DATA_DIGEST):
         return replace(stays, reason=f"{keeps}: it learned from other data{otherwise}")
     ours, theirs, metric = _both(tracking, version, holder, metric)
     stays = replace(stays, metric=metric)
@@ -172,8 +173,8 @@ def _both(
     A study that chose by stressed images is compared on these, where the holder's did so too, on the same split: each
     image is stressed alike then. Otherwise both are compared on the images as they are.
     """
-    plain, split = metric.replace("stressed_", ""), version.tags.get("sweep.split_digest")
-    if metric != plain and split is not None and split == holder.tags.get("sweep.split_digest"):
+    plain, split = metric.replace("stressed_", ""), version.tags.get(tag.SPLIT_DIGEST)
+    if metric != plain and split is not None and split == holder.tags.get(tag.SPLIT_DIGEST):
         ours, theirs = (_validation(tracking, one, STRESSED_VALIDATION) for one in (version, holder))
         if ours is not None and theirs is not None:
             return ours, theirs, metric

@@ -26,6 +26,7 @@ from sweep.orchestrator.run_params import predictions_of
 from sweep.plan import Plan, PlannedStudy
 from sweep.settings import STRESSED
 from sweep.stores import registry
+from sweep.stores import tags as tag
 from sweep.stores.study import Study, TrialRecord
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError
@@ -181,11 +182,11 @@ def _open_test(
         found = _said(plan, trained, images)
         test = assess(found, validation.temperature, validation.threshold)
         tags: dict[str, Any] = {
-            "sweep.test_opened": f"for {len(opened.keys() | {key})} of this study's trials so far",
-            "sweep.temperature": f"{validation.temperature:.4f}",
+            tag.TEST_OPENED: f"for {len(opened.keys() | {key})} of this study's trials so far",
+            tag.TEMPERATURE: f"{validation.temperature:.4f}",
         }
         if threshold is not None:
-            tags |= {"sweep.threshold": threshold.value, "sweep.threshold_reason": threshold.reason}
+            tags |= {tag.THRESHOLD: threshold.value, tag.THRESHOLD_REASON: threshold.reason}
         opened[key] = {
             "scores": test.values("test"),
             "assessment": test.plain(),
@@ -277,10 +278,10 @@ def _facts(
 def _version_tags(plan: Plan, mirror: Mirror, best: TrialRecord, temperature: float) -> dict[str, str]:
     return {
         **mirror.about["tags"],
-        "sweep.trial": str(best.number),
-        "sweep.metric": plan.settings.metric,
-        "sweep.train_images": str(len(plan.split.train)),
-        "sweep.temperature": f"{temperature:.4f}",
+        tag.TRIAL: str(best.number),
+        tag.METRIC: plan.settings.metric,
+        tag.TRAIN_IMAGES: str(len(plan.split.train)),
+        tag.TEMPERATURE: f"{temperature:.4f}",
     }
 
 

@@ -33,6 +33,7 @@ from sweep.orchestrator.run_params import about, config_of, fingerprint, fixed_p
 from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.settings import METRICS, STRESSED
 from sweep.space import FIVE, decided
+from sweep.stores import tags as tag
 from sweep.stores.study import ABOUT, AskedTrial, Study, TrialCounts, TrialRecord, open_study, storage_away
 from sweep.stores.tracking import Tracking
 from sweep.system import provenance
@@ -91,7 +92,7 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
             study.claim(shared=settings.storage is not None)
             known = study.noted(ABOUT)
             if known is None or not study.trials():
-                identity = known["tags"]["sweep.study_id"] if known else uuid4().hex
+                identity = known["tags"][tag.STUDY_ID] if known else uuid4().hex
                 study.note(ABOUT, about(plan, planned, study.name, identity))
             study.enqueue(planned.enqueued)
     except InputError:
@@ -350,7 +351,7 @@ class _Loop:
         parts = {} if asked.micro_batch is None else {"micro_batch": asked.micro_batch}
         params = {**asked.params, "seed": config.seed, **fixed_params(self.plan, self.planned), **parts}
         params["patience"] = config.patience
-        label = {} if asked.label is None else {"sweep.label": asked.label}
+        label = {} if asked.label is None else {tag.LABEL: asked.label}
         folder = self.mirror.folder(asked.origin)
         self.running[asked.number] = Running(asked, config, folder, time.monotonic())
         self._send(asked.number, config, folder)  # first, so that it trains while its run is begun

@@ -22,6 +22,7 @@ from sweep.metrics.predictions import VALIDATION
 from sweep.orchestrator.figure_pool import Drawer, draw
 from sweep.orchestrator.leaderboard import leaderboard
 from sweep.space import EXTRA, layout
+from sweep.stores import tags as tag
 from sweep.stores.study import ABOUT, AskedTrial, Study, TrialRecord
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.system.errors import TrackingAwayError
@@ -96,7 +97,7 @@ class Mirror:
         if run is None:
             if any(trial.state != "WAITING" for trial in self.study.trials()):
                 mended.append(f"study {self.study.name}: its run was missing; started again")
-            tags = {**self.about["tags"], "sweep.kind": "study", "sweep.state": "RUNNING"}
+            tags = {**self.about["tags"], tag.KIND: "study", tag.STATE: "RUNNING"}
             run = self.tracking.start(self.about["name"], tags)
             self.parent = run.run_id
         elif reopen:
@@ -118,7 +119,7 @@ class Mirror:
         trials = {trial.number: trial for trial in self.study.trials() if trial.state != "WAITING"}
         mended, self.runs, self._tested = [], {}, self.study.noted(TEST) or {}
         for run in self.tracking.children(self.parent):
-            number = int(run.tags.get("sweep.trial", -1))
+            number = int(run.tags.get(tag.TRIAL, -1))
             if number in trials and number not in self.runs:
                 self.runs[number] = run.run_id
                 mended += self._bring(trials[number], run)
@@ -274,13 +275,13 @@ class Mirror:
         plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}
         self.tracking.log_files(self.parent, plots)
         self.tracking.log_table(self.parent, table, "leaderboard.json")
-        tags = {"mlflow.note.content": note, "sweep.best": best, "sweep.state": "COMPLETE"}
+        tags = {"mlflow.note.content": note, tag.BEST: best, tag.STATE: "COMPLETE"}
         self.tracking.log(self.parent, noted["scores"], tags=tags)
         self.tracking.finish(self.parent, FINISHED)
 
     def close(self, reason: str, *, failed: bool) -> None:
         """Ends the study's run before its time; the next start opens it again."""
-        tags = {"sweep.state": "FAIL" if failed else "STOPPED", "sweep.reason": reason[:1000]}
+        tags = {tag.STATE: "FAIL" if failed else "STOPPED", tag.REASON: reason[:1000]}
 
         def end() -> None:
             self.tracking.log(self.parent, {}, tags=tags)
@@ -328,7 +329,7 @@ class Mirror:
         if tested and not tested["scores"].keys() <= run.metrics.keys():
             self._log_test(trial.number, run.run_id)
             mended.append(f"{name}: test scores were missing; logged")
-        if trial.state in STATUS and (run.status, run.tags.get("sweep.state")) != (STATUS[trial.state], trial.state):
+        if trial.state in STATUS and (run.status, run.tags.get(tag.STATE)) != (STATUS[trial.state], trial.state):
             self._copy_files(trial, run)
             self._end_trial(trial)
             mended.append(f"{name}: its run was {run.status}; ended as {trial.state}")
@@ -413,10 +414,10 @@ class Mirror:
         retry_of: int | None,
         started: float | None = None,
     ) -> Run:
-        retry = {} if retry_of is None else {"sweep.retry_of": self.run_name(retry_of)}
+        retry = {} if retry_of is None else {tag.RETRY_OF: self.run_name(retry_of)}
         run = self.tracking.start(
             self.run_name(number),
-            {**tags, "sweep.trial": number, "sweep.state": "RUNNING", **retry},
+            {**tags, tag.TRIAL: number, tag.STATE: "RUNNING", **retry},
             parent=self.parent,
             started=started,
         )
@@ -450,7 +451,7 @@ class Mirror:
         step: int = 0,
     ) -> None:
         named = {f"sweep.{key}": str(value)[:1000] for key, value in tags.items()}
-        self.tracking.log(run_id, metrics or {}, step, tags={"sweep.state": state, **named})
+        self.tracking.log(run_id, metrics or {}, step, tags={tag.STATE: state, **named})
         self.tracking.finish(run_id, STATUS[state], ended)
 
     def _log_test(self, number: int, run_id: str) -> None:

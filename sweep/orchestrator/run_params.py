@@ -16,6 +16,7 @@ from sweep.metrics.scores import scores, softmax
 from sweep.plan import Plan, PlannedStudy
 from sweep.settings import STRESSED, Settings
 from sweep.space import EXTRA, SPACES
+from sweep.stores import tags as tag
 from sweep.system import provenance
 from sweep.training.loop import EpochResult, TrainingConfig
 
@@ -36,12 +37,12 @@ def about(plan: Plan, planned: PlannedStudy, name: str, identity: str) -> dict[s
         "experiment": plan.experiment,
         "metric": settings.metric,
         "tags": {
-            "sweep.study": name,
-            "sweep.study_id": identity,
-            "sweep.arch": planned.arch,
-            "sweep.data": source.name,
-            "sweep.data_digest": source.digest,
-            "sweep.split_digest": split.digest,
+            tag.STUDY: name,
+            tag.STUDY_ID: identity,
+            tag.ARCH: planned.arch,
+            tag.DATA: source.name,
+            tag.DATA_DIGEST: source.digest,
+            tag.SPLIT_DIGEST: split.digest,
             **provenance.tags(),
         },
         "params": {

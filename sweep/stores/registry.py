@@ -42,6 +42,7 @@ from PIL import Image
 
 from data import decode
 from data.faults import InputError
+from sweep.stores import tags as tag
 from sweep.stores.tracking import write_files
 from sweep.system.redaction import first_line
 
@@ -51,7 +52,7 @@ CHAMPION = "champion"
 DIGEST = "sweep.model_sha256"
 ARTIFACTS = {"network": "network.pt2", "decode": "decode.py", "about": "model.json"}
 SERVING = "serving_model.py"
-OURS = {"sweep.kind": "model"}  # a tag of the logged models that are made here
+OURS = {tag.KIND: "model"}  # a tag of the logged models that are made here
 
 
 class ModelDiffersError(RuntimeError):
@@ -179,7 +180,7 @@ def registered(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, 
         tags: `sweep.study_id` and `sweep.trial` know it too, where its runs were written again after it was registered.
     """
     for found in client.search_model_versions(f"name = '{name}'"):
-        same_trial = all(found.tags.get(key, "") == tags.get(key) for key in ("sweep.study_id", "sweep.trial"))
+        same_trial = all(found.tags.get(key, "") == tags.get(key) for key in (tag.STUDY_ID, tag.TRIAL))
         if found.run_id == run_id or same_trial:
             return _version(found)
     return None

@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from data.faults import InputError
+from sweep.stores import tags as tag
 from sweep.stores.databases import check_database, file_of, is_database, open_whole
 from sweep.system.errors import TrackingAwayError
 from sweep.system.redaction import address, first_line, shown
@@ -277,7 +278,7 @@ class Tracking:
     def reopen(self, run_id: str) -> None:
         """Lets an ended run run again."""
         self.client.update_run(run_id, status="RUNNING")
-        self.client.set_tag(run_id, "sweep.state", "RUNNING")
+        self.client.set_tag(run_id, tag.STATE, "RUNNING")
 
     @_reaching
     def children(self, parent: str) -> list[Run]:
@@ -387,7 +388,7 @@ def read_run(uri: str, run_id: str) -> PastRun:
     except Exception as error:  # SQLAlchemy's and each driver's own
         raise _cannot_be_opened(uri, error) from error
     tags, inputs = entity.data.tags, entity.inputs.dataset_inputs if entity.inputs else []
-    if "sweep.trial" not in tags or "seed" not in entity.data.params or not inputs:
+    if tag.TRIAL not in tags or "seed" not in entity.data.params or not inputs:
         raise InputError(
             f"run {run_id} ({entity.info.run_name}) is not a trial's; give one such as {entity.info.run_name}-000"
         )

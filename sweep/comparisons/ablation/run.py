@@ -16,6 +16,7 @@ from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
 from sweep.settings import METRICS
 from sweep.space import EXTRA, FIVE, Choice, EnqueuedTrial, Value, decided, study_space
+from sweep.stores import tags as tag
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
 
@@ -138,12 +139,12 @@ def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[st
     run = tracking.start(
         f"ablation-{planned.name}",
         {
-            "sweep.kind": "ablation",
-            "sweep.state": "RUNNING",
-            "sweep.arch": planned.arch,
-            "sweep.data": plan.source.name,
-            "sweep.data_digest": plan.source.digest,
-            "sweep.split_digest": plan.split.digest,
+            tag.KIND: "ablation",
+            tag.STATE: "RUNNING",
+            tag.ARCH: planned.arch,
+            tag.DATA: plan.source.name,
+            tag.DATA_DIGEST: plan.source.digest,
+            tag.SPLIT_DIGEST: plan.split.digest,
             "mlflow.note.content": markdown.note(page, "ablation.md"),
             **provenance.tags(),
         },
@@ -156,7 +157,7 @@ def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[st
         if line["seeds"]
         for name in ("validation", "test_accuracy", "test_auroc")
     }
-    tracking.log(run.run_id, scores, tags={"sweep.state": "COMPLETE"})
+    tracking.log(run.run_id, scores, tags={tag.STATE: "COMPLETE"})
     tracking.log_files(run.run_id, {"ablation.md": page + "\n"})
     tracking.log_table(
         run.run_id, pd.DataFrame([{**line, "gaps": str(line["gaps"])} for line in lines]), "changes.json"

@@ -13,12 +13,13 @@ from data.cache import Images
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import scores
 from sweep.orchestrator.mlflow_mirror import CHECKPOINT
+from sweep.stores import tags as tag
 from sweep.stores.study import TrialRecord
 from sweep.stores.tracking import Run, Tracking
 from sweep.training.loop import predict, restore
 
 TESTED, AUDITED = "predictions/test.csv", "predictions/audit.csv"
-DIGEST = "sweep.audited"  # of the data that a run was scored on
+DIGEST = tag.AUDITED  # of the data that a run was scored on
 
 
 def audit(
@@ -61,8 +62,8 @@ def runs_of(tracking: Tracking, parent: str) -> dict[int, Run]:
     """The runs of a study's trials, by number."""
     found: dict[int, Run] = {}
     for run in tracking.children(parent):
-        if "sweep.trial" in run.tags:
-            found.setdefault(int(run.tags["sweep.trial"]), run)
+        if tag.TRIAL in run.tags:
+            found.setdefault(int(run.tags[tag.TRIAL]), run)
     return found
 
 

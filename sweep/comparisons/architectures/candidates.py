@@ -26,6 +26,7 @@ from sweep.plan import Plan, make_plan, seed_of
 from sweep.settings import METRICS, STRESSED
 from sweep.space import Choice, EnqueuedTrial, layout
 from sweep.stores import registry
+from sweep.stores import tags as tag
 from sweep.stores.registry import Version
 from sweep.stores.study import ABOUT, Study, TrialRecord
 from sweep.stores.tracking import PastRun, Tracking, read_run, tracking_of
@@ -63,14 +64,14 @@ def winners(client: registry.MlflowClient, name: str, studies: Sequence[Study]) 
     Returns:
         By architecture, in their usual order, without those that nobody holds.
     """
-    known = {study.noted(ABOUT)["tags"]["sweep.study_id"]: study for study in studies}
+    known = {study.noted(ABOUT)["tags"][tag.STUDY_ID]: study for study in studies}
     found = {}
     for arch in ARCHITECTURES:
         version = registry.alias_holder(client, name, arch)
         if version is not None:
             tracking = tracking_of(client, version.run_id)
             past = read_run(tracking.uri, version.run_id)
-            found[arch] = BestVersion(arch, version, tracking, past, known.get(version.tags.get("sweep.study_id", "")))
+            found[arch] = BestVersion(arch, version, tracking, past, known.get(version.tags.get(tag.STUDY_ID, "")))
     return found
 
 
@@ -86,7 +87,7 @@ def plan_of_seeds(winner: BestVersion, location: Path, seeds: int, settings: Map
     Raises:
         InputError: The images or the split are not those that it learned from.
     """
-    metric = winner.version.tags.get("sweep.metric", "")
+    metric = winner.version.tags.get(tag.METRIC, "")
     plan = make_plan(
         settings_of(
             winner.past.params,
@@ -184,9 +185,9 @@ def _search(
     if source is not None:
         cache.build(source, size)
         images = cache.test_images(source, size)
-    found = audit(trials, runs, tracking, images, winner.past.tags["sweep.data_digest"], classes, progress)
+    found = audit(trials, runs, tracking, images, winner.past.tags[tag.DATA_DIGEST], classes, progress)
     if images is not None:
-        tracking.log(parent, {}, tags={"sweep.audited": f"{len(found)} trials, after the choice"})
+        tracking.log(parent, {}, tags={tag.AUDITED: f"{len(found)} trials, after the choice"})
     return Search(
         study.name,
         about["metric"],
@@ -221,10 +222,10 @@ def _seeds(winner: BestVersion, studies: Sequence[Study]) -> dict[str, list[floa
     study = next((study for study in studies if study.name == name), None)
     if study is None:
         return {}
-    identity = study.noted(ABOUT)["tags"]["sweep.study_id"]
+    identity = study.noted(ABOUT)["tags"][tag.STUDY_ID]
     parents = winner.tracking.search(f"tags.`sweep.study_id` = '{identity}' and tags.`sweep.kind` = 'study'")
     runs = runs_of(winner.tracking, parents[0].run_id) if parents else {}
-    digest = winner.past.tags["sweep.data_digest"]
+    digest = winner.past.tags[tag.DATA_DIGEST]
     found = audit(study.trials(), runs, winner.tracking, None, digest, ()).values()
     every = [all_scores(tested.labels, tested.probabilities()) for tested in found]
     # Those of a calibration depend on the temperature, which only the winner has.

@@ -38,6 +38,7 @@ from sweep.orchestrator.runner import run_plan
 from sweep.orchestrator.workdir import optuna_in, prepare, unless
 from sweep.space import layout
 from sweep.stores import registry
+from sweep.stores import tags as tag
 from sweep.stores.databases import file_of
 from sweep.stores.study import ABOUT, Study, stored_studies
 from sweep.stores.tracking import FINISHED, Tracking
@@ -104,7 +105,7 @@ def gather(
     studies = _studies(storage)
     found = winners(client, model, studies)
     holder = registry.alias_holder(client, model, registry.CHAMPION)
-    champion, by = holder.tags.get("sweep.arch", "") if holder else "", "gate"
+    champion, by = holder.tags.get(tag.ARCH, "") if holder else "", "gate"
     if holder is not None and PERSON in holder.tags.get(f"{TAG}.{registry.CHAMPION}", ""):
         by = "person"
     if champion not in found:
@@ -146,8 +147,8 @@ def gather(
         counts=_counts(found[champion]),
         provenance={
             "data": found[champion].past.data_name,
-            "data digest": found[champion].past.tags["sweep.data_digest"],
-            **{f"split digest, {arch}": winner.past.tags["sweep.split_digest"] for arch, winner in found.items()},
+            "data digest": found[champion].past.tags[tag.DATA_DIGEST],
+            **{f"split digest, {arch}": winner.past.tags[tag.SPLIT_DIGEST] for arch, winner in found.items()},
             **{f"run, {one.arch}": f"{one.run} ({one.run_id}), version {one.version}" for one in contenders},
             **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
         },
@@ -164,10 +165,10 @@ def log(gathered: Gathered, page: str, twin: str) -> str:
     run = tracking.start(
         f"comparison-{comparison.name}",
         {
-            "sweep.kind": KIND,
-            "sweep.state": "RUNNING",
-            "sweep.model": comparison.name,
-            "sweep.champion": comparison.champion,
+            tag.KIND: KIND,
+            tag.STATE: "RUNNING",
+            tag.MODEL: comparison.name,
+            tag.CHAMPION: comparison.champion,
             "mlflow.note.content": markdown.note(twin, "comparison.md"),
             **provenance.tags(),
         },
@@ -196,7 +197,7 @@ def log(gathered: Gathered, page: str, twin: str) -> str:
     tracking.log(run.run_id, metrics)
     tracking.log_files(run.run_id, {"report.html": page, "comparison.md": twin, **pictures})
     tracking.log_table(run.run_id, pd.DataFrame(score_rows(comparison)), "scores.json")
-    tracking.log(run.run_id, {}, tags={"sweep.state": "COMPLETE"})
+    tracking.log(run.run_id, {}, tags={tag.STATE: "COMPLETE"})
     tracking.finish(run.run_id, FINISHED)
     return run.run_id
 
@@ -276,8 +277,8 @@ def _studies(storage: str) -> list[Study]:
 
 def _same_data(found: dict[str, BestVersion], champion: str) -> tuple[dict[str, BestVersion], list[str]]:
     """Leaves out those that learned from other data than the champion."""
-    digest = found[champion].past.tags["sweep.data_digest"]
-    other = [arch for arch, winner in found.items() if winner.past.tags["sweep.data_digest"] != digest]
+    digest = found[champion].past.tags[tag.DATA_DIGEST]
+    other = [arch for arch, winner in found.items() if winner.past.tags[tag.DATA_DIGEST] != digest]
     kept = {arch: winner for arch, winner in found.items() if arch not in other}
     return kept, [f"{arch} learned from other data than {champion} and is left out" for arch in other]
 
@@ -313,7 +314,7 @@ def _notes(
         notes.append(
             f"one seed is one draw: {', '.join(single)} may come out otherwise with another (`sweep compare --seeds 5`)"
         )
-    if len({winner.past.tags["sweep.split_digest"] for winner in found.values()}) > 1:
+    if len({winner.past.tags[tag.SPLIT_DIGEST] for winner in found.values()}) > 1:
         notes.append("not all learned from the same split; their test images are the same")
     sizes = {one.params["image_size"] for one in contenders}
     if len(sizes) > 1:

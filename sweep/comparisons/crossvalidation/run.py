@@ -23,6 +23,7 @@ from sweep.orchestrator.run_params import settings_of
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.settings import METRICS, Settings
 from sweep.space import EnqueuedTrial
+from sweep.stores import tags as tag
 from sweep.stores.study import ABOUT, Study, TrialRecord
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
@@ -290,12 +291,12 @@ def log(
     run = tracking.start(
         f"{KIND}-{found.about['name']}",
         {
-            "sweep.kind": KIND,
-            "sweep.state": "RUNNING",
-            "sweep.arch": planned.arch,
-            "sweep.study": found.study.name,
-            "sweep.data": plan.source.name,
-            "sweep.data_digest": plan.source.digest,
+            tag.KIND: KIND,
+            tag.STATE: "RUNNING",
+            tag.ARCH: planned.arch,
+            tag.STUDY: found.study.name,
+            tag.DATA: plan.source.name,
+            tag.DATA_DIGEST: plan.source.digest,
             "mlflow.note.content": markdown.note(page, f"{KIND}.md"),
             **provenance.tags(),
         },
@@ -304,7 +305,7 @@ def log(
     choice_of = {"choice": choice.finalist.name} if choice else {}
     tracking.log_params(run.run_id, {**params, **choice_of, "image_size": planned.image_size})
     scores = {f"{line['trial']}/{metric}": line["mean"] for line in lines if line["mean"] is not None}
-    tracking.log(run.run_id, scores, tags={"sweep.state": "COMPLETE"})
+    tracking.log(run.run_id, scores, tags={tag.STATE: "COMPLETE"})
     tracking.log_files(run.run_id, {f"{KIND}.md": page})
     tracking.log_table(run.run_id, pd.DataFrame(lines), "finalists.json")
     tracking.finish(run.run_id, FINISHED)

@@ -14,6 +14,7 @@ from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
 from sweep.settings import METRICS
 from sweep.space import EnqueuedTrial
+from sweep.stores import tags as tag
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
 
@@ -90,12 +91,12 @@ def log(replicas: Sequence[Replica], plan: Plan, tracking: Tracking, protocol: s
     run = tracking.start(
         f"replication-{protocol}",
         {
-            "sweep.kind": "replication",
-            "sweep.state": "RUNNING",
-            "sweep.protocol": protocol,
-            "sweep.data": plan.source.name,
-            "sweep.data_digest": plan.source.digest,
-            "sweep.split_digest": plan.split.digest,
+            tag.KIND: "replication",
+            tag.STATE: "RUNNING",
+            tag.PROTOCOL: protocol,
+            tag.DATA: plan.source.name,
+            tag.DATA_DIGEST: plan.source.digest,
+            tag.SPLIT_DIGEST: plan.split.digest,
             "mlflow.note.content": markdown.note(written, "replication.md"),
             **provenance.tags(),
         },
@@ -104,7 +105,7 @@ def log(replicas: Sequence[Replica], plan: Plan, tracking: Tracking, protocol: s
     tracking.log_params(run.run_id, {**params, "image_size": " ".join(map(str, sizes)), "studies": _names(plan)})
     lines = table.to_dict("records")
     scores = {f"{line['row'].replace(' ', '_')}/accuracy": line["ours"] for line in lines if line["seeds"]}
-    tracking.log(run.run_id, scores, tags={"sweep.state": "COMPLETE"})
+    tracking.log(run.run_id, scores, tags={tag.STATE: "COMPLETE"})
     tracking.log_files(run.run_id, {"replication.md": written})
     tracking.log_table(run.run_id, pd.DataFrame(table), "rows.json")
     tracking.finish(run.run_id, FINISHED)

@@ -1,0 +1,42 @@
+"""The names of the tags that runs and model versions carry, each named once. Imports nothing.
+
+Stores keep them for years: a name that was published is never changed.
+"""
+
+from __future__ import annotations
+
+# What a run is, and how it ended.
+KIND = "sweep.kind"  # `study`, `comparison`, `ablation`, ...; a trial's run has none
+STATE = "sweep.state"  # `RUNNING`, `COMPLETE`, `PRUNED`, `FAIL`, `STOPPED`
+CAUSE = "sweep.cause"  # why a trial failed
+REASON = "sweep.reason"  # the same in a sentence
+RETRY_OF = "sweep.retry_of"  # the trial that this one repeats
+LABEL = "sweep.label"  # what an enqueued trial is called
+
+# Where it belongs.
+STUDY = "sweep.study"  # the study's full name
+STUDY_ID = "sweep.study_id"  # finds its run: names come again, in another store or after a study was deleted
+TRIAL = "sweep.trial"  # the trial's number
+ARCH = "sweep.arch"
+METRIC = "sweep.metric"  # what the study chooses by
+BEST = "sweep.best"  # the run of the chosen trial
+
+# What it learned from.
+DATA = "sweep.data"
+DATA_DIGEST = "sweep.data_digest"
+SPLIT_DIGEST = "sweep.split_digest"
+TRAIN_IMAGES = "sweep.train_images"
+
+# How a model is served, and how often its test set was opened.
+TEMPERATURE = "sweep.temperature"
+THRESHOLD = "sweep.threshold"
+THRESHOLD_REASON = "sweep.threshold_reason"
+TEST_OPENED = "sweep.test_opened"
+AUDITED = "sweep.audited"  # digest of the data that a trial was scored on after the choice
+PROMOTION = "sweep.promotion"  # `sweep.promotion.ALIAS`: the decision about an alias
+
+# Of comparisons and evaluations.
+MODEL = "sweep.model"
+MODEL_VERSION = "sweep.model_version"
+CHAMPION = "sweep.champion"
+PROTOCOL = "sweep.protocol"
