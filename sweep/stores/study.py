@@ -377,8 +377,9 @@ class Study:
     def _better(self, trial: TrialRecord, best: TrialRecord | None) -> bool:
         if best is None or best.value is None or trial.value is None:
             return True
-        maximize = self._study.direction == optuna.study.StudyDirection.MAXIMIZE
-        return trial.value > best.value if maximize else trial.value < best.value
+        sign = 1 if self._study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+        # Of equals the first by number, whichever ended first: a restart counts by number.
+        return (sign * trial.value, -trial.number) > (sign * best.value, -best.number)
 
     def importances(self) -> dict[str, float]:
         """How much of the value's variance each hyperparameter explains; empty where too few trials tell."""

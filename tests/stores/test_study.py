@@ -304,6 +304,21 @@ def test_the_tally_is_counted_on_as_it_would_be_counted_again(open_it):
     assert counted_again == replace(counts, seconds=pytest.approx(counts.seconds))
 
 
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_of_equal_trials_the_first_by_number_is_the_best_whichever_ended_first(open_it, direction):
+    study = open_it(direction=direction)
+    numbers = [study.ask().number for _ in range(4)]
+    assert study.best() is None  # counted live from here
+    worse = {"maximize": 0.1, "minimize": 0.9}[direction]
+    for number, value in zip((2, 3, 1, 0), (0.5, 0.5, 0.5, worse), strict=True):
+        study.complete(numbers[number], value)
+
+    best = study.best()
+
+    assert (best.number, best.value) == (numbers[1], 0.5)
+    assert open_it(direction=direction).best() == best  # the same command typed again
+
+
 def test_a_claim_counts_again_since_others_may_have_written(open_it):
     study, other = open_it(), open_it()
     assert study.counts().complete == 0
