@@ -101,7 +101,7 @@ def run_bare(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]
     from mlflow.entities import Metric, Param, RunTag
 
     from sweep.space import study_space
-    from sweep.stores.study import _distribution
+    from sweep.stores.study import to_distribution
 
     folder.mkdir(parents=True)
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -114,7 +114,7 @@ def run_bare(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]
         sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=EPOCHS + 1),
     )
-    space = {name: _distribution(domain) for name, domain in study_space("cnn3", (), ()).items()}
+    space = {name: to_distribution(domain) for name, domain in study_space("cnn3", (), ()).items()}
     draws = np.random.default_rng(seed)
 
     def one(cost: Cost) -> None:

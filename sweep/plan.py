@@ -15,7 +15,8 @@ from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES
 from sweep.settings import STRESSED, Settings, check, check_data
-from sweep.space import Choice, EnqueuedTrial, Space, decided, layout
+from sweep.space import Choice, Space, decided, layout
+from sweep.stores.trials import EnqueuedTrial
 from sweep.system.hardware import Machine, this_machine
 
 # A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;

@@ -42,23 +42,6 @@ class Range:
 Space = Mapping[str, Choice | Range]
 
 
-@dataclass(frozen=True)
-class EnqueuedTrial:
-    """A trial that is given, not searched.
-
-    Attributes:
-        label: What it is, such as `cnn1 row 3`; trials with other seeds have the same.
-        params: Its hyperparameters.
-        seed: Of its training.
-        patience: Its own instead of the sweep's; None for that.
-    """
-
-    label: str
-    params: Mapping[str, Value]
-    seed: int
-    patience: int | None = None
-
-
 # What may be changed beside the five, and what it is where nobody asks: what the report did.
 EXTRA: Mapping[str, Value] = {
     "augmentation": "own",

@@ -22,8 +22,10 @@ from sweep.comparisons.architectures.audit import AUDITED, TESTED, runs_of
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.metrics.scores import all_scores
 from sweep.settings import METRICS
-from sweep.stores.study import ABOUT, Study, TrialRecord, stored_studies
+from sweep.stores.attributes import ABOUT
+from sweep.stores.study import Study, stored_studies
 from sweep.stores.tracking import Run, Tracking, open_tracking
+from sweep.stores.trials import TrialRecord
 
 PLACE = Path(__file__).parents[2] / "mlruns.example" / "results"
 TRIALS, STUDIES = "trials.parquet", "studies.json"

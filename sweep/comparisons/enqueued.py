@@ -9,9 +9,11 @@ from pathlib import Path
 from data.cache import Images
 from sweep.comparisons.architectures.audit import audit, runs_of
 from sweep.metrics.predictions import Predictions
-from sweep.orchestrator.mlflow_mirror import CONCLUSION, Mirror
+from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.plan import Plan, PlannedStudy
-from sweep.stores.study import Study, TrialRecord
+from sweep.stores.attributes import CONCLUSION, OPENED
+from sweep.stores.study import Study
+from sweep.stores.trials import TrialRecord
 from sweep.system.errors import StudyFailedError
 
 ABOUT_IT = (
@@ -25,7 +27,6 @@ OPENED_BEFORE = (
 CLOSED = (
     "Its trials were given and not searched. The test set stayed closed, and nothing is registered from this study."
 )
-OPENED = "opened"  # attribute of a study whose trials were scored on test
 
 
 @dataclass(frozen=True)

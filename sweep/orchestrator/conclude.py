@@ -21,13 +21,15 @@ from sweep.metrics.assessment import Assessment, assess, assessment_of
 from sweep.metrics.calibration import fit_temperature
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import Threshold, choose_threshold, softmax
-from sweep.orchestrator.mlflow_mirror import CONCLUSION, TEST, Mirror
+from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.run_params import predictions_of
 from sweep.plan import Plan, PlannedStudy
 from sweep.settings import STRESSED
 from sweep.stores import registry
 from sweep.stores import tags as tag
-from sweep.stores.study import Study, TrialRecord
+from sweep.stores.attributes import CONCLUSION, TEST
+from sweep.stores.study import Study
+from sweep.stores.trials import TrialRecord
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError
 from sweep.training.loop import Trained, predict, restore

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sweep.settings import METRICS
-from sweep.stores.study import TrialRecord
+from sweep.stores.trials import TrialRecord
 
 
 def leaderboard(trials: Sequence[TrialRecord], metric: str, name: Callable[[int], str]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from data.faults import InputError
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION
 from sweep.orchestrator.figure_pool import Drawer
-from sweep.orchestrator.mlflow_mirror import CONCLUSION, Mirror
+from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.progress import Progress, Running, View
 from sweep.orchestrator.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.orchestrator.run_params import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
@@ -34,8 +34,11 @@ from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.settings import METRICS, STRESSED
 from sweep.space import FIVE, decided
 from sweep.stores import tags as tag
-from sweep.stores.study import ABOUT, AskedTrial, Study, TrialCounts, TrialRecord, open_study, storage_away
+from sweep.stores.attributes import ABOUT, CONCLUSION
+from sweep.stores.databases import storage_away
+from sweep.stores.study import Pruning, Study, open_study
 from sweep.stores.tracking import Tracking
+from sweep.stores.trials import AskedTrial, TrialCounts, TrialRecord
 from sweep.system import provenance
 from sweep.system.errors import EngineLostError, StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
 from sweep.system.hardware import usable_cores
@@ -81,9 +84,7 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
             direction=METRICS[settings.metric],
             fingerprint=fingerprint(plan, planned),
             seed=seed_of(settings.seed, planned.arch),
-            pruner=settings.pruner,
-            warmup=settings.warmup,
-            epochs=settings.epochs,
+            pruning=Pruning(settings.pruner, settings.warmup, settings.epochs),
         )
         for planned in plan.studies
     ]

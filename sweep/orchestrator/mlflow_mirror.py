@@ -23,8 +23,10 @@ from sweep.orchestrator.figure_pool import Drawer, draw
 from sweep.orchestrator.leaderboard import leaderboard
 from sweep.space import EXTRA, layout
 from sweep.stores import tags as tag
-from sweep.stores.study import ABOUT, AskedTrial, Study, TrialRecord
+from sweep.stores.attributes import ABOUT, CONCLUSION, TEST
+from sweep.stores.study import Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
+from sweep.stores.trials import AskedTrial, TrialRecord
 from sweep.system.errors import TrackingAwayError
 from sweep.training.loop import BEST
 
@@ -33,7 +35,6 @@ LOOK_SECONDS = 10.0  # between two looks whether a server is back, while trials 
 ARTIFACTS = "artifacts"
 CHECKPOINT = f"checkpoint/{BEST}"
 LEFT_BEHIND = "left behind by a process that ended"
-TEST, CONCLUSION = "test", "sweep.conclusion"
 
 
 class Mirror:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sweep.stores.study import AskedTrial, TrialRecord
+from sweep.stores.trials import AskedTrial, TrialRecord
 from sweep.training.loop import TrainingConfig
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from data.sources import slug
 from sweep.orchestrator.mlflow_mirror import Mirror
-from sweep.stores.study import ABOUT, Study
+from sweep.stores import tags as tag
+from sweep.stores.attributes import ABOUT
+from sweep.stores.study import Study
 from sweep.stores.tracking import Tracking
 
 LEFT_RUNNING = "the process that trained it ended"
@@ -77,4 +79,4 @@ def checkpoints_of(folder: Path, study: Study, work_dir: Path | None = None) -> 
     """
     if work_dir is None:
         return folder / "checkpoints" / slug(study.name)
-    return work_dir / "checkpoints" / f"{slug(study.name)}-{study.noted(ABOUT)['tags']['sweep.study_id'][:8]}"
+    return work_dir / "checkpoints" / f"{slug(study.name)}-{study.noted(ABOUT)['tags'][tag.STUDY_ID][:8]}"

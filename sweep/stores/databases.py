@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from data.faults import InputError
@@ -129,6 +129,17 @@ def file_of(url: str) -> Path | None:
     if parsed is None or not parsed.drivername.startswith("sqlite") or parsed.database in (None, "", ":memory:"):
         return None
     return Path(parsed.database)
+
+
+def storage_away(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that the study's database server does not answer."""
+    while error is not None:
+        if type(error).__module__.startswith("mlflow."):
+            return False  # it is MLflow's database
+        if isinstance(error, (OperationalError, InterfaceError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _parsed(url: str) -> URL | None:

@@ -15,8 +15,10 @@ from sweep.comparisons.crossvalidation.run import _configurations, command_of, p
 from sweep.comparisons.crossvalidation.run import searched as find
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import paired_gap
-from sweep.space import Choice, EnqueuedTrial
-from sweep.stores.study import ABOUT, open_study, stored_studies
+from sweep.space import Choice
+from sweep.stores.attributes import ABOUT
+from sweep.stores.study import Pruning, open_study, stored_studies
+from sweep.stores.trials import EnqueuedTrial
 from tests.orchestrator.test_sweep import client_of, runs_of, states, sweep, trials_of
 
 # What comes of it ----------------------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ def searched_in(folder, name):
 
 def test_of_trials_with_the_same_hyperparameters_the_best_alone_is_a_finalist(tmp_path):
     space = {"activation": Choice(("relu", "gelu", "silu")), "dropout": Choice((0.0,))}
-    given = {"direction": "maximize", "fingerprint": {}, "seed": 0, "pruner": "none", "warmup": 0, "epochs": 1}
+    given = {"direction": "maximize", "fingerprint": {}, "seed": 0, "pruning": Pruning("none", 0, 1)}
     study = open_study(f"sqlite:///{tmp_path / 'optuna.db'}", "x/cnn1", space, **given)
     study.note(ABOUT, {"name": "cnn1", "metric": "val/auroc", "experiment": "x"})
     worth = [("relu", 0.90), ("gelu", 0.93), ("relu", 0.95), ("silu", 0.80), ("gelu", 0.91)]

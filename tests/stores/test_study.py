@@ -9,48 +9,15 @@ import time
 from dataclasses import replace
 
 import pytest
-from optuna.trial import TrialState
 
 from data.faults import InputError
-from sweep.space import SPACES, EnqueuedTrial, study_space
+from sweep.space import SPACES, study_space
+from sweep.stores.attributes import OWNER
 from sweep.stores.databases import open_whole
-from sweep.stores.study import OWNER, TrialCounts, open_study
+from sweep.stores.study import Pruning, open_study
+from sweep.stores.trials import EnqueuedTrial, TrialCounts
 from sweep.system.errors import StudyFailedError
 from sweep.system.processes import born, myself
-
-
-@pytest.fixture
-def sqlite(tmp_path):
-    return f"sqlite:///{tmp_path / 'optuna.db'}"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def storage(request):
-    """Where studies are: what holds for one kind of database holds for the other."""
-    if request.param == "sqlite":
-        return request.getfixturevalue("sqlite")
-    return request.getfixturevalue("postgres").database()
-
-
-@pytest.fixture
-def open_it(storage):
-    return opening(storage)
-
-
-def opening(storage):
-    def open_it(**changes):
-        given = {
-            "direction": "maximize",
-            "fingerprint": {"image size": 64},
-            "seed": 0,
-            "pruner": "median",
-            "warmup": 3,
-            "epochs": 9,
-        }
-        space = changes.pop("space", SPACES["cnn1"])
-        return open_study(storage, "x-rays/cnn1", space, **{**given, **changes})
-
-    return open_it
 
 
 def test_a_retry_has_the_parameters_and_the_seed_of_the_first_attempt(open_it):
@@ -105,26 +72,26 @@ def test_given_trials_are_asked_once_each_and_keep_what_they_were_given(open_it)
         "batch_size": 128,
         "dropout": 0.0,
     }
-    listed = [
+    enqueued = [
         EnqueuedTrial("row 1", params, 7),
         EnqueuedTrial("row 2", {**params, "batch_size": 64}, 8, patience=0),
         EnqueuedTrial("row 1", params, 9),
     ]
     study = open_it()
     for _ in range(2):  # the same command typed again
-        study.enqueue(listed)
-    asked = [study.ask() for _ in listed]
-    assert [(one.label, one.seed, one.patience) for one in asked] == [
+        study.enqueue(enqueued)
+    asked = [study.ask() for _ in enqueued]
+    assert [(trial.label, trial.seed, trial.patience) for trial in asked] == [
         ("row 1", 7, None),
         ("row 2", 8, 0),
         ("row 1", 9, None),
     ]
-    assert asked[1].params == listed[1].params
+    assert asked[1].params == enqueued[1].params
     study.retry(asked[1].number, failures=1)
     study.fail(asked[1].number)
-    study.enqueue(listed)  # it has been tried, whatever came of it
+    study.enqueue(enqueued)  # it was enqueued already, however it ended
     again = study.ask()
-    assert (again.label, again.seed, again.patience, again.params) == ("row 2", 8, 0, listed[1].params)
+    assert (again.label, again.seed, again.patience, again.params) == ("row 2", 8, 0, enqueued[1].params)
     assert len(study.trials()) == 4
 
 
@@ -135,14 +102,14 @@ def test_importance_needs_values_that_differ(open_it):
     assert study.importances() == {}
     for index in range(6):
         study.complete(study.ask().number, 0.5 + index / 20)
-    found = study.importances()
-    assert found.keys() == SPACES["cnn1"].keys()
-    assert sum(found.values()) == pytest.approx(1)
+    shares = study.importances()
+    assert shares.keys() == SPACES["cnn1"].keys()
+    assert sum(shares.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("warmup", [1, 3])
 def test_no_trial_is_pruned_within_the_warm_up(open_it, warmup):
-    study = open_it(warmup=warmup)
+    study = open_it(pruning=Pruning("median", warmup, epochs=9))
     for _ in range(6):
         trial = study.ask()
         for epoch in range(1, 9):
@@ -160,9 +127,9 @@ def test_a_study_says_what_differs(open_it):
     open_it().ask()
     with pytest.raises(InputError) as caught:
         open_it(fingerprint={"image size": 32}, space=study_space("cnn1", fix=["dropout=0"]))
-    said = "\n".join(caught.value.faults)
-    assert "image size 64, not 32" in said
-    assert "begun with space" in said
+    faults = "\n".join(caught.value.faults)
+    assert "image size 64, not 32" in faults
+    assert "begun with space" in faults
 
 
 def test_a_resumed_study_does_not_draw_the_same_again(open_it):
@@ -176,7 +143,7 @@ def test_a_store_that_cannot_be_opened_is_named():
     with pytest.raises(InputError, match="--storage bogus://x: cannot be opened"):
         open_study(
             "bogus://x", "a", SPACES["cnn1"],
-            direction="maximize", fingerprint={}, seed=0, pruner="none", warmup=0, epochs=1,
+            direction="maximize", fingerprint={}, seed=0, pruning=Pruning("none", warmup=0, epochs=1),
         )  # fmt: skip
 
 
@@ -253,20 +220,19 @@ def test_of_two_that_claim_at_the_same_moment_one_goes_on(open_it, monkeypatch):
 
 
 @pytest.mark.parametrize("kept", [0, 0.4, 0.9])
-def test_a_study_that_was_cut_short_is_named(sqlite, tmp_path, kept):
-    open_it = opening(sqlite)
+def test_a_study_that_was_cut_short_is_named(open_sqlite, tmp_path, kept):
     for _ in range(3):
-        open_it().ask()
+        open_sqlite().ask()
     path = tmp_path / "optuna.db"
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
     with pytest.raises(InputError, match=r"optuna\.db is (empty|damaged)"):
-        open_it()
+        open_sqlite()
 
 
-def test_what_is_no_database_is_named(sqlite, tmp_path):
+def test_what_is_no_database_is_named(open_sqlite, tmp_path):
     (tmp_path / "optuna.db").write_bytes(b"rubbish" * 999)
     with pytest.raises(InputError, match="is damaged"):
-        opening(sqlite)()
+        open_sqlite()
 
 
 def test_a_new_database_is_there_whole_or_not_at_all(tmp_path):
@@ -325,37 +291,6 @@ def test_a_claim_counts_again_since_others_may_have_written(open_it):
     other.complete(other.ask().number, 0.5)
     study.claim(shared=False)
     assert study.counts().complete == 1
-
-
-def test_sampler_and_pruner_of_a_long_study_look_at_the_latest_and_the_best(open_it, monkeypatch):
-    monkeypatch.setattr("sweep.stores.study.LATEST", 20)
-    monkeypatch.setattr("sweep.stores.study.BEST_EARLIER", 3)
-    monkeypatch.setattr("sweep.stores.study.AGAIN", 10)
-    study = open_it()
-    values = [number % 17 / 17 for number in range(45)]
-    for number, value in enumerate(values):
-        assert study.ask().number == number
-        if number == 33:
-            study.prune(report(study, value, number))
-        else:
-            study.complete(number, value)
-
-    seen = [trial.number for trial in study._search.get_trials(deepcopy=False)]
-    complete = [trial.number for trial in study._search.get_trials(states=(TrialState.COMPLETE,))]
-
-    # 20 and up to 10 more of the latest; 14, 15 and 16 are the best of the first twenty.
-    assert seen == [14, 15, 16, *range(20, 45)]
-    assert complete == [number for number in seen if number != 33]
-    assert [trial.number for trial in study.trials()] == list(range(45))
-    assert study.best().number == 16
-    assert len(study.importances()) == len(SPACES["cnn1"])  # of all of them
-
-
-def test_nothing_is_left_out_of_a_study_of_ordinary_length(open_it):
-    study = open_it()
-    for _ in range(12):
-        study.complete(study.ask().number, 0.5)
-    assert len(study._search.get_trials()) == 12
 
 
 def report(study, value: float, number: int | None = None) -> int:

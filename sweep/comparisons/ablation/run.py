@@ -15,9 +15,10 @@ from sweep.comparisons.enqueued import Tried
 from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
 from sweep.settings import METRICS
-from sweep.space import EXTRA, FIVE, Choice, EnqueuedTrial, Value, decided, study_space
+from sweep.space import EXTRA, FIVE, Choice, Value, decided, study_space
 from sweep.stores import tags as tag
 from sweep.stores.tracking import FINISHED, Tracking
+from sweep.stores.trials import EnqueuedTrial
 from sweep.system import provenance
 
 BASE = "as it is"

@@ -14,8 +14,8 @@ from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import scores
 from sweep.orchestrator.mlflow_mirror import CHECKPOINT
 from sweep.stores import tags as tag
-from sweep.stores.study import TrialRecord
 from sweep.stores.tracking import Run, Tracking
+from sweep.stores.trials import TrialRecord
 from sweep.training.loop import predict, restore
 
 TESTED, AUDITED = "predictions/test.csv", "predictions/audit.csv"

@@ -24,12 +24,14 @@ from sweep.metrics.scores import all_scores, scores
 from sweep.orchestrator.run_params import settings_of
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.settings import METRICS, STRESSED
-from sweep.space import Choice, EnqueuedTrial, layout
+from sweep.space import Choice, layout
 from sweep.stores import registry
 from sweep.stores import tags as tag
+from sweep.stores.attributes import ABOUT
 from sweep.stores.registry import Version
-from sweep.stores.study import ABOUT, Study, TrialRecord
+from sweep.stores.study import Study
 from sweep.stores.tracking import PastRun, Tracking, read_run, tracking_of
+from sweep.stores.trials import EnqueuedTrial, TrialRecord
 
 BATCH, LEAST_SECONDS, LEAST_BATCHES = 32, 0.5, 3
 

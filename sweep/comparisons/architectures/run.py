@@ -39,8 +39,9 @@ from sweep.orchestrator.workdir import optuna_in, prepare, unless
 from sweep.space import layout
 from sweep.stores import registry
 from sweep.stores import tags as tag
+from sweep.stores.attributes import ABOUT
 from sweep.stores.databases import file_of
-from sweep.stores.study import ABOUT, Study, stored_studies
+from sweep.stores.study import Study, stored_studies
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.system import provenance
 from sweep.system.redaction import shown

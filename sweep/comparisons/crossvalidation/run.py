@@ -22,10 +22,11 @@ from sweep.metrics.formatting import format_metric
 from sweep.orchestrator.run_params import settings_of
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.settings import METRICS, Settings
-from sweep.space import EnqueuedTrial
 from sweep.stores import tags as tag
-from sweep.stores.study import ABOUT, Study, TrialRecord
+from sweep.stores.attributes import ABOUT
+from sweep.stores.study import Study
 from sweep.stores.tracking import FINISHED, Tracking
+from sweep.stores.trials import EnqueuedTrial, TrialRecord
 from sweep.system import provenance
 
 KIND = "crossvalidation"

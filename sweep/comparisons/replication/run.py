@@ -13,9 +13,9 @@ from sweep.comparisons.replication.published import CONCLUSIONS, ROWS
 from sweep.metrics import markdown
 from sweep.plan import Plan, seed_of
 from sweep.settings import METRICS
-from sweep.space import EnqueuedTrial
 from sweep.stores import tags as tag
 from sweep.stores.tracking import FINISHED, Tracking
+from sweep.stores.trials import EnqueuedTrial
 from sweep.system import provenance
 
 

@@ -1,0 +1,124 @@
+"""A study as Optuna's sampler and pruner see it, and what else needs Optuna's private attributes.
+
+No other file of the project touches them. `tests/stores/test_bounded_study.py` checks that each of them does in the
+installed Optuna what is relied on here; pyproject.toml allows no newer Optuna than was checked.
+"""
+
+from __future__ import annotations
+
+import copy
+from bisect import insort
+from collections.abc import Container, Mapping
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+COMPLETE = (TrialState.COMPLETE,)
+# Sampler and pruner see the latest `LATEST` trials and the `BEST_EARLIER` best of those before, which are chosen again
+# after every `REFRESH_EVERY` trials.
+LATEST, BEST_EARLIER, REFRESH_EVERY = 1000, 100, 100
+
+
+class BoundedStudy(optuna.Study):
+    """A study as its sampler and its pruner see it, kept in the memory of this process, its only writer.
+
+    Optuna reads every trial that has not ended from the database again whenever anybody asks for trials, several times
+    for each one asked and at each verdict of the pruner: with 256 at once that is most of what the loop does. Here the
+    store is read once; trials that were asked and told since are remembered.
+
+    Of a long study they see the latest trials, and the best of those before. What both cost grows with the trials that
+    they look at: at 10,000 an unbounded TPE and the median pruner take three times as long for a trial as everything
+    else together (benchmarks/README.md). Up to `LATEST` trials nothing is left out. The hyperband pruner is not
+    bounded: it makes studies of its own, which read the store, and has the sampler look at those.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.forget()
+
+    def forget(self) -> None:
+        """Has the store be read again: others may have written."""
+        self._ended: list[FrozenTrial] | None = None  # by number
+        self._running: dict[int, optuna.Trial] = {}
+        self._best: tuple[int, list[FrozenTrial]] = (0, [])  # of how many earlier trials, and these
+        self._complete: list[FrozenTrial] | None = None  # what the median pruner asks for after each epoch
+        self.queued = True  # whether a trial may wait in the store
+
+    def ask(self, *arguments: Any, **named: Any) -> optuna.Trial:
+        """As Optuna's own; the trial is remembered."""
+        trial = super().ask(*arguments, **named)
+        self._running[trial.number] = trial
+        return trial
+
+    def tell(self, *arguments: Any, **named: Any) -> FrozenTrial:
+        """As Optuna's own; how the trial ended is remembered."""
+        ended = super().tell(*arguments, **named)
+        self._running.pop(ended.number, None)
+        if self._ended is not None:
+            insort(self._ended, ended, key=lambda trial: trial.number)
+        self._complete = None
+        return ended
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """As Optuna's own, of the trials that sampler and pruner are to see."""
+        return self._get_trials(deepcopy, states)
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        popped = super()._pop_waiting_trial_id() if self.queued else None
+        self.queued = popped is not None
+        return popped
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        if self._complete is not None and states == COMPLETE and not deepcopy:
+            return self._complete
+        if self._ended is None:
+            self._ended = [trial for trial in super()._get_trials(deepcopy=False) if trial.state.is_finished()]
+        running = [trial._cached_frozen_trial for trial in self._running.values()]
+        trials = sorted([*self._ended, *running], key=lambda trial: trial.number)
+        if len(trials) > LATEST:
+            earlier = (len(trials) - LATEST) // REFRESH_EVERY * REFRESH_EVERY
+            if earlier != self._best[0]:
+                self._best = (earlier, self._best_of(trials[:earlier]))
+            trials = [*self._best[1], *trials[earlier:]]
+        chosen = [trial for trial in trials if states is None or trial.state in states]
+        if states == COMPLETE:
+            self._complete = chosen
+        return copy.deepcopy(chosen) if deepcopy else chosen
+
+    def _best_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """The best complete ones of some trials, by number, as samplers want them; of equals the first by number."""
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        maximize = self.direction == StudyDirection.MAXIMIZE
+        ranked = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=maximize)
+        return sorted(ranked[:BEST_EARLIER], key=lambda trial: trial.number)
+
+
+def read_trial(study: optuna.Study, trial: optuna.Trial | int) -> FrozenTrial:
+    """Reads one trial from the store; costs the same however many there are."""
+    return study._storage.get_trial(_identifier(study, trial))
+
+
+def set_trial_attributes(study: optuna.Study, trial: optuna.Trial | int, attributes: Mapping[str, Any]) -> None:
+    """Sets attributes of a trial that has not ended; Optuna allows none later.
+
+    Past `optuna.Trial`: the one of a process that died cannot be had again without a draw of the sampler.
+    """
+    identifier = _identifier(study, trial)
+    for name, value in attributes.items():
+        study._storage.set_trial_user_attr(identifier, name, value)
+
+
+def enqueued_params(trial: FrozenTrial) -> dict[str, Any]:
+    """The hyperparameters that a trial was enqueued with, also where it ended before they were suggested."""
+    return trial.system_attrs.get("fixed_params", {})
+
+
+def _identifier(study: optuna.Study, trial: optuna.Trial | int) -> int:
+    """The id of a trial in the store, by its number or, without a query, by Optuna's own object."""
+    if isinstance(trial, optuna.Trial):
+        return trial._trial_id
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, trial)
