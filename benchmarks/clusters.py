@@ -107,7 +107,7 @@ def _study(count: int, seed: int) -> None:
     from sweep.orchestrator.workdir import mlflow_in, optuna_in
     from sweep.plan import make_plan
     from sweep.settings import Settings
-    from sweep.stores.tracking import open_tracking
+    from sweep.stores.mlflow_stores import open_tracking
 
     ends: list[float] = []
 

@@ -212,7 +212,7 @@ def run_ours(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]
     from sweep.orchestrator.workdir import mlflow_in, optuna_in
     from sweep.plan import make_plan
     from sweep.settings import Settings
-    from sweep.stores.tracking import open_tracking
+    from sweep.stores.mlflow_stores import open_tracking
 
     folder.mkdir(parents=True)
     settings = Settings(("cnn3",), epochs=EPOCHS, warmup=EPOCHS, image_size=16, workers=1, device="cpu", seed=seed)

@@ -41,8 +41,9 @@ from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.workdir import mlflow_in, optuna_in
 from sweep.plan import make_plan
 from sweep.settings import Settings
+from sweep.stores.mlflow_stores import open_tracking
 from sweep.stores.study import Study
-from sweep.stores.tracking import Tracking, open_tracking
+from sweep.stores.tracking import Tracking
 from sweep.training.loop import BEST, EpochResult
 
 # Validation loss and AUROC of five epochs, the worst trial first, as mlruns.example/mlflow.db has them.

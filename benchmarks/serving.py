@@ -35,8 +35,8 @@ from rich.table import Table
 
 from data.faults import InputError
 from sweep.cli.commands import mlflow_in
+from sweep.stores.mlflow_stores import open_client
 from sweep.stores.registry import Version, find_version, load
-from sweep.stores.tracking import open_client
 from sweep.system.hardware import describe
 
 CLIENTS, BATCHES = (1, 16), (1, 32)

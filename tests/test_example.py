@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sweep.stores.mlflow_stores import open_client
 from sweep.stores.registry import Version, find_version, load
-from sweep.stores.tracking import Tracking, open_client
+from sweep.stores.tracking import Tracking
 from tests.helpers.browser import EXAMPLE
 
 LIMIT = 8_000_000

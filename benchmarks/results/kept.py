@@ -22,9 +22,11 @@ from sweep.comparisons.architectures.audit import AUDITED, TESTED, runs_of
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.metrics.scores import all_scores
 from sweep.settings import METRICS
+from sweep.stores import tags as tag
 from sweep.stores.attributes import ABOUT
+from sweep.stores.mlflow_stores import open_tracking
 from sweep.stores.study import Study, stored_studies
-from sweep.stores.tracking import Run, Tracking, open_tracking
+from sweep.stores.tracking import Run, Tracking
 from sweep.stores.trials import TrialRecord
 
 PLACE = Path(__file__).parents[2] / "mlruns.example" / "results"
@@ -163,7 +165,7 @@ def collect(stores: Sequence[Path], experiment: str, place: Path = PLACE) -> Non
     tracking = opened[0]
     place.mkdir(exist_ok=True)
     for kind, file in PAGES.items():
-        runs = tracking.search(f"tags.`sweep.kind` = '{kind}' and tags.`sweep.state` = 'COMPLETE'")
+        runs = tracking.search(f"tags.`{tag.KIND}` = '{kind}' and tags.`{tag.STATE}` = 'COMPLETE'")
         for run in runs[-1:]:  # the latest
             with tempfile.TemporaryDirectory() as folder:
                 if path := tracking.fetch(run.run_id, file, Path(folder)):
@@ -174,16 +176,15 @@ def collect(stores: Sequence[Path], experiment: str, place: Path = PLACE) -> Non
 
 def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
     noted = study.noted(ABOUT)
-    identity = noted["tags"]["sweep.study_id"]
-    parents = tracking.search(f"tags.`sweep.study_id` = '{identity}' and tags.`sweep.kind` = 'study'")
-    if not parents:
+    parent = tracking.find_study(noted["tags"][tag.STUDY_ID])
+    if parent is None:
         return  # it was ended before it had begun
-    runs = runs_of(tracking, parents[0].run_id)
+    runs = runs_of(tracking, parent.run_id)
     about["studies"][noted["name"]] = {
         "params": {key: str(value) for key, value in noted["params"].items() if key != "weights_file"},
         "tags": {key: value for key, value in noted["tags"].items() if key.startswith(("sweep.", "mlflow.source.git"))},
     }
-    split = noted["tags"]["sweep.split_digest"]
+    split = noted["tags"][tag.SPLIT_DIGEST]
     for trial in study.trials():
         if trial.state not in ("COMPLETE", "PRUNED"):
             continue  # an attempt that failed; what came of its configuration is a trial of its own

@@ -58,8 +58,8 @@ def doctor(
     if storage is None and not (folder / "optuna.db").exists():
         raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
     from sweep.orchestrator.reconcile import mend
+    from sweep.stores.mlflow_stores import open_tracking
     from sweep.stores.study import stored_studies
-    from sweep.stores.tracking import open_tracking
 
     uri = tracking_uri or mlflow_in(folder)
     mended, missing = [], []
@@ -101,7 +101,7 @@ def replay(run_id: str, data: Path | None, tracking_uri: str | None, *, as_json:
     from sweep.comparisons.replay import data_of
     from sweep.comparisons.replay import replay as train_again
     from sweep.engines.local import LocalEngine
-    from sweep.stores.tracking import read_run
+    from sweep.stores.mlflow_stores import read_run
 
     terminal = display.Terminal(to_stderr=as_json)
     past = read_run(tracking_uri or mlflow_in(Path.cwd()), run_id)
@@ -138,8 +138,8 @@ def predict(
         SystemExit: With 1, where a file could not be read.
     """
     from sweep.lifecycle.predict import find_images, label
+    from sweep.stores.mlflow_stores import open_client
     from sweep.stores.registry import find_version, load
-    from sweep.stores.tracking import open_client
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"--threshold {threshold}: give a number from 0 to 1")
@@ -180,8 +180,8 @@ def evaluate(
     """Scores a registered model on test images, and logs it."""
     from sweep.lifecycle.evaluate import evaluate as score
     from sweep.lifecycle.evaluate import rows_of
+    from sweep.stores.mlflow_stores import open_client, tracking_of
     from sweep.stores.registry import find_version, load
-    from sweep.stores.tracking import open_client, tracking_of
 
     terminal = display.Terminal(to_stderr=as_json)
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
@@ -224,8 +224,8 @@ def promote(model: str, alias: str, reason: str, tracking_uri: str | None, *, fo
     """
     from models import ARCHITECTURES
     from sweep.lifecycle.promotion import promote as decide
+    from sweep.stores.mlflow_stores import open_client, tracking_of
     from sweep.stores.registry import find_version
-    from sweep.stores.tracking import open_client, tracking_of
 
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", alias) or alias == "latest" or re.fullmatch(r"v\d+", alias):
         raise InputError(

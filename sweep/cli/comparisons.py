@@ -189,7 +189,7 @@ def compare(
         from sweep.cli.views import comparison_view
         from sweep.comparisons.architectures import report
         from sweep.comparisons.architectures.run import gather, log, pictures_of, plain
-        from sweep.stores.tracking import open_client
+        from sweep.stores.mlflow_stores import open_client
 
         client = open_client(machine["tracking_uri"] or mlflow_in(folder))
         gathered = gather(client, name, against, seeds, location, machine, folder, terminal, stopping, audit=audit)

@@ -16,7 +16,7 @@ from data.splits import Split, split_source
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
 from sweep.orchestrator.run_params import config_of, metrics_of
 from sweep.stores import tags as tag
-from sweep.stores.tracking import PastRun
+from sweep.stores.mlflow_stores import PastRun
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError
 

@@ -79,11 +79,9 @@ class Mirror:
 
     def find(self) -> Run | None:
         """Finds the study's run in MLflow, by the study's own id; None where there is none."""
-        found = self.tracking.search(
-            f"tags.`sweep.study_id` = '{self.about['tags']['sweep.study_id']}' and tags.`sweep.kind` = 'study'"
-        )
-        self.parent = found[0].run_id if found else ""
-        return found[0] if found else None
+        run = self.tracking.find_study(self.about["tags"][tag.STUDY_ID])
+        self.parent = run.run_id if run else ""
+        return run
 
     def open(self, *, reopen: bool = True) -> list[str]:
         """Finds the study's run or starts it, brings everything to what the study knows, and says what was mended.

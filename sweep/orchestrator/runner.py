@@ -15,7 +15,8 @@ from sweep.orchestrator.loop import Finish, missing, open_studies, run_study
 from sweep.orchestrator.workdir import alone, mlflow_in, optuna_in
 from sweep.plan import Plan
 from sweep.stores.databases import file_of
-from sweep.stores.tracking import Tracking, open_tracking
+from sweep.stores.mlflow_stores import open_tracking
+from sweep.stores.tracking import Tracking
 from sweep.system.errors import StudyFailedError
 
 T = TypeVar("T")

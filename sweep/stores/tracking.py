@@ -1,10 +1,9 @@
-"""MLflow runs, by explicit run id: no global active run anywhere, one writer, a batch an epoch."""
+"""MLflow runs, by explicit run id: no global active run anywhere, one writer, one request per epoch."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import mlflow.entities
 import pandas as pd
@@ -25,24 +23,21 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from data.faults import InputError
 from sweep.stores import tags as tag
-from sweep.stores.databases import check_database, file_of, is_database, open_whole
+from sweep.stores.databases import is_database
 from sweep.system.errors import TrackingAwayError
-from sweep.system.redaction import address, first_line, shown
+from sweep.system.redaction import first_line, shown
 
 for _name in ("alembic", "mlflow"):  # which set their own levels while they are imported
     logging.getLogger(_name).setLevel(logging.ERROR)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback of whatever it raises
 
-# MLflow opens an experiment without it as one of language models, where the runs of a study are hard to find.
-KIND = {"mlflow.experimentKind": "custom_model_development"}
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 STATUS = {"COMPLETE": FINISHED, "PRUNED": KILLED, "FAIL": FAILED}
-SECONDS = "epoch_seconds"
 METRICS_A_REQUEST = 1000  # MLflow's limit
 # What MLflow makes of a refused connection, a proxy's 502 and the like. A server that answers has other codes.
 _UNREACHABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 _REFUSED = {"UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401, "PERMISSION_DENIED": 403}
-# An epoch's columns that are no metrics of it.
+# Columns of an epoch's row that are no metrics.
 _NO_METRICS = ("epoch", "time")
 
 _P = ParamSpec("_P")
@@ -72,31 +67,10 @@ class Run:
     artifacts: str
 
 
-@dataclass(frozen=True)
-class PastRun:
-    """A run with all that it has to say, for training it again.
-
-    Attributes:
-        name: Its name.
-        tags: Its tags.
-        params: Its params, as text.
-        epochs: A row of metrics an epoch: `epoch` and metrics by name.
-        data_name: The data set that it learned from.
-        data_location: Where that was.
-    """
-
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    epochs: Sequence[Mapping[str, float]]
-    data_name: str
-    data_location: str
-
-
 def _reaching(
     method: Callable[Concatenate[Tracking, _P], _T],
 ) -> Callable[Concatenate[Tracking, _P], _T]:
-    """Has a method say plainly that the server does not answer."""
+    """Makes a method raise TrackingAwayError where the server does not answer."""
 
     @wraps(method)
     def reaching(self: Tracking, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -126,7 +100,7 @@ class Tracking:
         try:
             yield
         except (MlflowException, requests.RequestException, ConnectionError) as error:
-            if refused := _refused(error):
+            if refused := refusal(error):
                 raise InputError(f"{shown(self.uri)}: {refused}") from error
             answered = isinstance(error, MlflowException) and error.error_code not in _UNREACHABLE
             if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -224,7 +198,7 @@ class Tracking:
 
     @_reaching
     def log_data(self, run_id: str, name: str, location: str, digests: Mapping[str, str], profile: str) -> None:
-        """Logs the data set as inputs of a run, an entry a split: context -> digest."""
+        """Logs the data set as inputs of a run, one per split; `digests` has the digest of each split by its name."""
         self.client.log_inputs(
             run_id,
             [
@@ -286,125 +260,22 @@ class Tracking:
         return self.search(f"tags.`mlflow.parentRunId` = '{parent}'")
 
     @_reaching
+    def find_study(self, identity: str) -> Run | None:
+        """A study's run, by the study's own id; None where there is none."""
+        runs = self.search(f"tags.`{tag.STUDY_ID}` = '{identity}' and tags.`{tag.KIND}` = 'study'")
+        return runs[0] if runs else None
+
+    @_reaching
     def search(self, condition: str) -> list[Run]:
         """The experiment's runs that meet a condition in MLflow's language, the oldest first."""
-        found, token = [], None
+        runs, token = [], None
         while True:
             page = self.client.search_runs(
                 [self.experiment_id], condition, ViewType.ACTIVE_ONLY, 1000, ["attributes.start_time ASC"], token
             )
-            found += [_run(entity) for entity in page]
+            runs += [_run(entity) for entity in page]
             if not (token := page.token):
-                return found
-
-
-def open_tracking(uri: str, experiment: str) -> Tracking:
-    """Opens MLflow's store and the experiment; makes what is missing.
-
-    A new SQLite store that several processes touch first is broken for good: the caller must be the only one.
-
-    Args:
-        uri: MLflow's tracking URI.
-        experiment: The experiment's name.
-
-    Raises:
-        InputError: The store cannot be opened or reached.
-    """
-    uri = _without_credentials(uri)
-    open_whole("--tracking-uri", uri, lambda new: MlflowClient(new, new).search_experiments())
-    try:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is not None and found.lifecycle_stage != "active":
-            raise InputError(f"experiment {experiment} is deleted; restore it with `mlflow experiments restore`")
-        identifier = found.experiment_id if found else client.create_experiment(experiment, tags=KIND)
-    except InputError:
-        raise
-    except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
-        raise _cannot_be_opened(uri, error) from error
-    return Tracking(client, uri, experiment, identifier)
-
-
-def open_client(uri: str) -> MlflowClient:
-    """Opens a store that is there already.
-
-    Args:
-        uri: MLflow's tracking URI.
-
-    Raises:
-        InputError: It is not there, or cannot be opened or reached.
-    """
-    uri = _without_credentials(uri)
-    check_database("--tracking-uri", uri)
-    path = file_of(uri)
-    if path is not None and not path.exists():
-        raise InputError(f"--tracking-uri {shown(uri)}: there is no such file")
-    try:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        client.search_experiments(max_results=1)
-    except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
-        raise _cannot_be_opened(uri, error) from error
-    return client
-
-
-def tracking_of(client: MlflowClient, run_id: str) -> Tracking:
-    """The experiment that a run is in.
-
-    Raises:
-        InputError: The run or its experiment was deleted.
-    """
-    try:
-        experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        uri = shown(str(client.tracking_uri))
-        raise InputError(f"{uri}: run {run_id}, which made the model, is not there") from error
-    if experiment.lifecycle_stage != "active":
-        name = f"experiment {experiment.name}, in which the model was made,"
-        raise InputError(f"{name} is deleted; restore it with `mlflow experiments restore`")
-    return Tracking(client, str(client.tracking_uri), experiment.name, experiment.experiment_id)
-
-
-def read_run(uri: str, run_id: str) -> PastRun:
-    """Reads a trial's run from a store.
-
-    Args:
-        uri: MLflow's tracking URI.
-        run_id: The run.
-
-    Raises:
-        InputError: The store cannot be opened, or has no such run, or it is not one of a trial.
-    """
-    client = open_client(uri)
-    try:
-        entity = client.get_run(run_id)
-        names = [name for name in entity.data.metrics if name.startswith(("train/", "val/")) or name == SECONDS]
-        histories = {name: client.get_metric_history(run_id, name) for name in names}
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise InputError(f"{shown(uri)} has no run {run_id}; `mlflow ui` shows a run's id on its page") from error
-        raise _cannot_be_opened(uri, error) from error
-    except Exception as error:  # SQLAlchemy's and each driver's own
-        raise _cannot_be_opened(uri, error) from error
-    tags, inputs = entity.data.tags, entity.inputs.dataset_inputs if entity.inputs else []
-    if tag.TRIAL not in tags or "seed" not in entity.data.params or not inputs:
-        raise InputError(
-            f"run {run_id} ({entity.info.run_name}) is not a trial's; give one such as {entity.info.run_name}-000"
-        )
-    rows: dict[int, dict[str, float]] = {}
-    for name, points in histories.items():
-        for point in points:
-            rows.setdefault(point.step, {"epoch": point.step})[name] = point.value
-    dataset = inputs[0].dataset
-    return PastRun(
-        str(entity.info.run_name),
-        tags,
-        entity.data.params,
-        [rows[epoch] for epoch in sorted(rows)],
-        dataset.name,
-        json.loads(dataset.source)["uri"],
-    )
+                return runs
 
 
 def write_files(folder: Path, files: Mapping[str, bytes | str]) -> None:
@@ -426,30 +297,8 @@ def _milliseconds(seconds: float | None) -> int:
     return int((time.time() if seconds is None else seconds) * 1000)
 
 
-def _without_credentials(uri: str) -> str:
-    """Moves user and password of a server's URL into the environment.
-
-    MLflow looks for them there, too, and has the whole URL in what it raises and what it exports.
-    """
-    try:
-        parts = urlsplit(uri)
-    except ValueError:  # a bracket where none belongs: whoever opens it will say
-        return uri
-    if parts.scheme not in ("http", "https") or not parts.username:
-        return uri
-    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
-    if parts.password is not None:
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
-    return address(uri)
-
-
-def _cannot_be_opened(uri: str, error: Exception) -> InputError:
-    why = _refused(error) or f"cannot be opened ({first_line(error, uri)})"
-    return InputError(f"--tracking-uri {shown(uri)}: {why}")
-
-
-def _refused(error: Exception) -> str | None:
-    """What is wrong with the credentials, where a server says that they are."""
+def refusal(error: Exception) -> str | None:
+    """Says what is wrong with the credentials where a server refuses them; None for any other error."""
     status = _REFUSED.get(error.error_code) if isinstance(error, MlflowException) else None
     if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code

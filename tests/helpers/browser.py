@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sweep.stores.tracking import open_tracking
+from sweep.stores.mlflow_stores import open_tracking
 from tests.helpers.served import running
 
 if TYPE_CHECKING:

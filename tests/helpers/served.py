@@ -28,8 +28,9 @@ from PIL import Image
 from torch import nn
 
 from data.decode import decode
+from sweep.stores.mlflow_stores import open_tracking
 from sweep.stores.registry import Example, ModelSpec, Version, register
-from sweep.stores.tracking import Tracking, open_tracking
+from sweep.stores.tracking import Tracking
 
 SIZE = 16
 NAME = "phantom"

@@ -15,18 +15,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.server.auth.client import AuthServiceClient
 
 from data.faults import InputError
-from sweep.stores.tracking import (
-    FAILED,
-    FINISHED,
-    KILLED,
-    METRICS_A_REQUEST,
-    SECONDS,
-    Tracking,
-    open_client,
-    open_tracking,
-    read_run,
-    tracking_of,
-)
+from sweep.stores.mlflow_stores import SECONDS, open_client, open_tracking, read_run, tracking_of
+from sweep.stores.tracking import FAILED, FINISHED, KILLED, METRICS_A_REQUEST, Tracking
 from sweep.system.errors import TrackingAwayError
 from tests.helpers.servers import ADMIN, PASSWORD, free_port
 
@@ -168,6 +158,14 @@ def test_children_come_in_the_order_in_which_they_started(tracking, run_id):
     assert tracking.search(f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.run_name = 'cnn1-002'") == [late]
 
 
+def test_a_studys_run_is_found_by_the_studys_own_id(tracking, run_id):
+    tags = {"sweep.study_id": run_id, "sweep.kind": "study"}
+    tracking.start("cnn1-000", {"sweep.study_id": run_id}, parent=run_id)  # a trial's
+    assert tracking.find_study(run_id) is None
+    parent = tracking.start("cnn1", tags)
+    assert tracking.find_study(run_id) == parent
+
+
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +286,7 @@ CALLS = [
     Call("finish", (ABSENT, FINISHED)),
     Call("reopen", (ABSENT,)),
     Call("children", (ABSENT,)),
+    Call("find_study", ("a1",)),
     Call("search", ("",)),
 ]
 each_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)

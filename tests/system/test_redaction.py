@@ -8,8 +8,8 @@ import pytest
 
 from data.faults import InputError
 from sweep.stores.databases import check_database
+from sweep.stores.mlflow_stores import open_client
 from sweep.stores.study import stored_studies
-from sweep.stores.tracking import open_client
 from sweep.system.redaction import address, first_line, scrubbed, shown
 from tests.helpers.servers import free_port
 

@@ -28,9 +28,10 @@ from sweep.space import Choice, layout
 from sweep.stores import registry
 from sweep.stores import tags as tag
 from sweep.stores.attributes import ABOUT
+from sweep.stores.mlflow_stores import PastRun, read_run, tracking_of
 from sweep.stores.registry import Version
 from sweep.stores.study import Study
-from sweep.stores.tracking import PastRun, Tracking, read_run, tracking_of
+from sweep.stores.tracking import Tracking
 from sweep.stores.trials import EnqueuedTrial, TrialRecord
 
 BATCH, LEAST_SECONDS, LEAST_BATCHES = 32, 0.5, 3
@@ -225,8 +226,8 @@ def _seeds(winner: BestVersion, studies: Sequence[Study]) -> dict[str, list[floa
     if study is None:
         return {}
     identity = study.noted(ABOUT)["tags"][tag.STUDY_ID]
-    parents = winner.tracking.search(f"tags.`sweep.study_id` = '{identity}' and tags.`sweep.kind` = 'study'")
-    runs = runs_of(winner.tracking, parents[0].run_id) if parents else {}
+    parent = winner.tracking.find_study(identity)
+    runs = runs_of(winner.tracking, parent.run_id) if parent else {}
     digest = winner.past.tags[tag.DATA_DIGEST]
     found = audit(study.trials(), runs, winner.tracking, None, digest, ()).values()
     every = [all_scores(tested.labels, tested.probabilities()) for tested in found]

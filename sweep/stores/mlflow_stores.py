@@ -1,0 +1,177 @@
+"""MLflow's stores: open them, and read what is there.
+
+A server's user and password leave the URL here, before MLflow can show them in an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from data.faults import InputError
+from sweep.stores import tags as tag
+from sweep.stores.databases import check_database, file_of, open_whole
+from sweep.stores.tracking import Tracking, refusal
+from sweep.system.redaction import address, first_line, shown
+
+# MLflow opens an experiment without it as one of language models, where the runs of a study are hard to find.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+SECONDS = "epoch_seconds"
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A trial's run, with all that it takes to train it again.
+
+    Attributes:
+        name: Its name.
+        tags: Its tags.
+        params: Its params, as text.
+        epochs: One row per epoch: `epoch`, and metrics by name.
+        data_name: The data set that it learned from.
+        data_location: The folder, table or file that the data set was read from.
+    """
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    epochs: Sequence[Mapping[str, float]]
+    data_name: str
+    data_location: str
+
+
+def open_tracking(uri: str, experiment: str) -> Tracking:
+    """Opens MLflow's store and the experiment; makes what is missing.
+
+    A new SQLite store that several processes touch first is broken for good: the caller must be the only one.
+
+    Args:
+        uri: MLflow's tracking URI.
+        experiment: The experiment's name.
+
+    Raises:
+        InputError: The store cannot be opened or reached.
+    """
+    uri = _without_credentials(uri)
+    open_whole("--tracking-uri", uri, lambda new: MlflowClient(new, new).search_experiments())
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        present = client.get_experiment_by_name(experiment)
+        if present is not None and present.lifecycle_stage != "active":
+            raise InputError(f"experiment {experiment} is deleted; restore it with `mlflow experiments restore`")
+        identifier = present.experiment_id if present else client.create_experiment(experiment, tags=KIND)
+    except InputError:
+        raise
+    except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
+        raise _cannot_be_opened(uri, error) from error
+    return Tracking(client, uri, experiment, identifier)
+
+
+def open_client(uri: str) -> MlflowClient:
+    """Opens a store that is there already.
+
+    Args:
+        uri: MLflow's tracking URI.
+
+    Raises:
+        InputError: It is not there, or cannot be opened or reached.
+    """
+    uri = _without_credentials(uri)
+    check_database("--tracking-uri", uri)
+    path = file_of(uri)
+    if path is not None and not path.exists():
+        raise InputError(f"--tracking-uri {shown(uri)}: there is no such file")
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
+        raise _cannot_be_opened(uri, error) from error
+    return client
+
+
+def tracking_of(client: MlflowClient, run_id: str) -> Tracking:
+    """The experiment that a run is in.
+
+    Raises:
+        InputError: The run or its experiment was deleted.
+    """
+    try:
+        experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        uri = shown(str(client.tracking_uri))
+        raise InputError(f"{uri}: run {run_id}, which made the model, is not there") from error
+    if experiment.lifecycle_stage != "active":
+        name = f"experiment {experiment.name}, in which the model was made,"
+        raise InputError(f"{name} is deleted; restore it with `mlflow experiments restore`")
+    return Tracking(client, str(client.tracking_uri), experiment.name, experiment.experiment_id)
+
+
+def read_run(uri: str, run_id: str) -> PastRun:
+    """Reads a trial's run from a store.
+
+    Args:
+        uri: MLflow's tracking URI.
+        run_id: The run.
+
+    Raises:
+        InputError: The store cannot be opened, or has no such run, or it is not one of a trial.
+    """
+    client = open_client(uri)
+    try:
+        entity = client.get_run(run_id)
+        names = [name for name in entity.data.metrics if name.startswith(("train/", "val/")) or name == SECONDS]
+        histories = {name: client.get_metric_history(run_id, name) for name in names}
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise InputError(f"{shown(uri)} has no run {run_id}; `mlflow ui` shows a run's id on its page") from error
+        raise _cannot_be_opened(uri, error) from error
+    except Exception as error:  # SQLAlchemy's and each driver's own
+        raise _cannot_be_opened(uri, error) from error
+    tags, inputs = entity.data.tags, entity.inputs.dataset_inputs if entity.inputs else []
+    if tag.TRIAL not in tags or "seed" not in entity.data.params or not inputs:
+        raise InputError(
+            f"run {run_id} ({entity.info.run_name}) is not a trial's; give one such as {entity.info.run_name}-000"
+        )
+    rows: dict[int, dict[str, float]] = {}
+    for name, points in histories.items():
+        for point in points:
+            rows.setdefault(point.step, {"epoch": point.step})[name] = point.value
+    dataset = inputs[0].dataset
+    return PastRun(
+        str(entity.info.run_name),
+        tags,
+        entity.data.params,
+        [rows[epoch] for epoch in sorted(rows)],
+        dataset.name,
+        json.loads(dataset.source)["uri"],
+    )
+
+
+def _without_credentials(uri: str) -> str:
+    """Moves user and password of a server's URL into the environment.
+
+    MLflow looks for them there, too, and has the whole URL in what it raises and what it exports.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # a bracket where none belongs: whoever opens it will say
+        return uri
+    if parts.scheme not in ("http", "https") or not parts.username:
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+    if parts.password is not None:
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    return address(uri)
+
+
+def _cannot_be_opened(uri: str, error: Exception) -> InputError:
+    why = refusal(error) or f"cannot be opened ({first_line(error, uri)})"
+    return InputError(f"--tracking-uri {shown(uri)}: {why}")
