@@ -25,7 +25,7 @@ from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.run_params import predictions_of
 from sweep.plan import Plan, PlannedStudy
 from sweep.settings import STRESSED
-from sweep.stores import registry
+from sweep.stores import packaging, registry
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
 from sweep.stores.study import Study
@@ -117,7 +117,7 @@ def conclude(
         spec = _model_spec(planned, mirror, facts, scores, tags, chosen)
         try:
             version = registry.register(client, spec, trained.network, _example(trained, images, temperature))
-        except registry.ModelDiffersError as error:
+        except packaging.ModelDiffersError as error:
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
     aliases = (planned.arch, registry.CHAMPION)
     seats = {alias: settle(mirror.tracking, version, alias) for alias in aliases}
@@ -203,13 +203,13 @@ def _open_test(
     return assessment_of(opened[key]["assessment"])
 
 
-def _example(trained: Trained, images: Mapping[str, Images], temperature: float) -> registry.Example:
+def _example(trained: Trained, images: Mapping[str, Images], temperature: float) -> packaging.Example:
     """Validation images, evenly spread, with what the network of the training says of them here."""
     found = images["validation"]
     rows = found.rows[np.unique(np.linspace(0, len(found) - 1, EXAMPLES).astype(int))]
     some = Images(found.path, rows, np.zeros(len(rows), dtype=np.int64), (), ())
     logits = predict(trained.network, trained.config, some)
-    return registry.Example(found.pixels()[rows], softmax(logits / temperature))
+    return packaging.Example(found.pixels()[rows], softmax(logits / temperature))
 
 
 def _facts(
@@ -294,14 +294,14 @@ def _model_spec(
     scores: Mapping[str, float],
     tags: Mapping[str, str],
     chosen: Predictions,
-) -> registry.ModelSpec:
+) -> packaging.ModelSpec:
     architecture, run_id, test = ARCHITECTURES[planned.arch], mirror.runs[facts.trial], facts.test
     parts = {"validation": chosen}
     with tempfile.TemporaryDirectory() as folder:
         if path := mirror.tracking.fetch(run_id, "predictions/test.csv", Path(folder)):
             parts["test"] = read_predictions(path)
     pictures = figures.of_model(facts.history, facts.epoch, parts, test.temperature, test.threshold, facts.run)
-    return registry.ModelSpec(
+    return packaging.ModelSpec(
         name=facts.name,
         run_id=run_id,
         architecture=planned.arch,

@@ -34,6 +34,7 @@ THRESHOLD_REASON = "sweep.threshold_reason"
 TEST_OPENED = "sweep.test_opened"
 AUDITED = "sweep.audited"  # digest of the data that a trial was scored on after the choice
 PROMOTION = "sweep.promotion"  # `sweep.promotion.ALIAS`: the decision about an alias
+MODEL_SHA256 = "sweep.model_sha256"  # hash of a version's `model.json`, which holds the hashes of its other files
 
 # Of comparisons and evaluations.
 MODEL = "sweep.model"

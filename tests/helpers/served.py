@@ -29,7 +29,8 @@ from torch import nn
 
 from data.decode import decode
 from sweep.stores.mlflow_stores import open_tracking
-from sweep.stores.registry import Example, ModelSpec, Version, register
+from sweep.stores.packaging import Example, ModelSpec
+from sweep.stores.registry import Version, register
 from sweep.stores.tracking import Tracking
 
 SIZE = 16

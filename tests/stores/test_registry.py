@@ -19,7 +19,8 @@ from mlflow.pyfunc import load_model
 from torch import nn
 
 from data.faults import InputError
-from sweep.stores.registry import Example, Version, export_network, find_version, load, register, set_alias
+from sweep.stores.packaging import Example, export_network
+from sweep.stores.registry import Version, find_version, load, register, set_alias
 from sweep.stores.tracking import Tracking
 from tests.helpers.served import (
     NAME,

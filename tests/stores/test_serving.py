@@ -30,7 +30,8 @@ from torch import nn
 
 from models import ARCHITECTURES
 from models.layers import NORMALISATIONS
-from sweep.stores.registry import Example, Version, export_network, load, register
+from sweep.stores.packaging import Example, export_network
+from sweep.stores.registry import Version, load, register
 from sweep.stores.tracking import Tracking
 from tests.helpers.served import (
     NAME,
