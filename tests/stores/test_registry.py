@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import pickle
+import pickletools
 import shutil
 import sys
 import zipfile
@@ -168,6 +171,64 @@ def test_nothing_that_was_not_registered_lies_in_its_folder(folder: Path):
     assert not [path for path in folder.rglob("*") if path.suffix == ".pyc"]
     assert (folder / "model_card.md").read_text() == "# A model\n"
     assert (folder / "figures" / "roc.png").is_file()
+
+
+# No pickle -----------------------------------------------------------------------------------------------------------
+
+
+def is_pickle(content: bytes) -> bool:
+    """Whether opcodes of a pickle of any protocol can be read from the first byte to a STOP."""
+    try:
+        return any(opcode.name == "STOP" and position > 0 for opcode, _, position in pickletools.genops(content))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_is_known_when_it_is_seen(protocol: int):
+    for value in ([1, "two"], {"a": 1.5}, Path("x"), np.arange(3)):
+        assert is_pickle(pickle.dumps(value, protocol))
+    content = io.BytesIO()
+    torch.save({"a": torch.zeros(2)}, content)
+    with zipfile.ZipFile(content) as archive:
+        assert any(is_pickle(archive.read(name)) for name in archive.namelist())
+
+
+def test_holds_no_pickle(folder: Path):
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with zipfile.ZipFile(folder / "artifacts" / "network.pt2") as archive:
+        files |= {name: archive.read(name) for name in archive.namelist()}
+
+    assert {"serving_model.py", "artifacts/network.pt2", "artifacts/model.json", "artifacts/decode.py"} <= set(files)
+    assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
+    assert not [name for name, content in files.items() if is_pickle(content) or content[:1] == b"\x80"]
+    # An archive of `torch.save` holds one; the only archive here was opened above.
+    assert [name for name, content in files.items() if content[:2] == b"PK"] == ["artifacts/network.pt2"]
+    names = [line.split("==")[0] for line in files["requirements.txt"].decode().splitlines()]
+    assert names == ["mlflow", "numpy", "pandas", "pillow", "torch"]
+    assert b"+" not in files["requirements.txt"]
+
+
+def test_a_doctored_network_is_refused_before_it_is_read(tmp_path):
+    from sweep.stores.serving_model import _refuse_pickles
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 2))
+    export_network(network, 16, tmp_path / "network.pt2")
+    _refuse_pickles(tmp_path / "network.pt2")
+    with zipfile.ZipFile(tmp_path / "network.pt2") as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    config = next(name for name in content if name.endswith("weights_config.json"))
+    assert b"use_pickle" in content[config]
+    doctored = {
+        "asks": {**content, config: content[config].replace(b"false", b"true")},
+        "holds": {**content, "network/data/sample_inputs/model.pt": b"anything"},
+    }
+    for name, entries in doctored.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.pt2", "w") as archive:
+            for entry, data in entries.items():
+                archive.writestr(entry, data)
+        with pytest.raises(MlflowException, match=f"{name}.pt2 {name} .*pickle"):
+            _refuse_pickles(tmp_path / f"{name}.pt2")
 
 
 # Finding and loading -------------------------------------------------------------------------------------------------

@@ -6,15 +6,9 @@ import base64
 import io
 import json
 import os
-import pickle
-import pickletools
 import shutil
-import string
-import struct
 import subprocess
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +24,10 @@ from torch import nn
 
 from models import ARCHITECTURES
 from models.layers import NORMALISATIONS
-from sweep.stores.packaging import Example, export_network
+from sweep.stores.packaging import Example
 from sweep.stores.registry import Version, load, register
 from sweep.stores.tracking import Tracking
+from tests.helpers import fuzz
 from tests.helpers.served import (
     NAME,
     SIZE,
@@ -278,39 +273,6 @@ def _bare_example(network: nn.Module, size: int = SIZE) -> Example:
 # Without us ----------------------------------------------------------------------------------------------------------
 
 
-def is_pickle(content: bytes) -> bool:
-    """Whether opcodes of a pickle of any protocol can be read from the first byte to a STOP."""
-    try:
-        return any(opcode.name == "STOP" and position > 0 for opcode, _, position in pickletools.genops(content))
-    except ValueError:
-        return False
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_a_pickle_is_known_when_it_is_seen(protocol: int):
-    for value in ([1, "two"], {"a": 1.5}, Path("x"), np.arange(3)):
-        assert is_pickle(pickle.dumps(value, protocol))
-    content = io.BytesIO()
-    torch.save({"a": torch.zeros(2)}, content)
-    with zipfile.ZipFile(content) as archive:
-        assert any(is_pickle(archive.read(name)) for name in archive.namelist())
-
-
-def test_holds_no_pickle(folder: Path):
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with zipfile.ZipFile(folder / "artifacts" / "network.pt2") as archive:
-        files |= {name: archive.read(name) for name in archive.namelist()}
-
-    assert {"serving_model.py", "artifacts/network.pt2", "artifacts/model.json", "artifacts/decode.py"} <= set(files)
-    assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
-    assert not [name for name, content in files.items() if is_pickle(content) or content[:1] == b"\x80"]
-    # An archive of `torch.save` holds one; the only archive here was opened above.
-    assert [name for name, content in files.items() if content[:2] == b"PK"] == ["artifacts/network.pt2"]
-    names = [line.split("==")[0] for line in files["requirements.txt"].decode().splitlines()]
-    assert names == ["mlflow", "numpy", "pandas", "pillow", "torch"]
-    assert b"+" not in files["requirements.txt"]
-
-
 def test_loads_where_this_project_is_not(folder: Path, tmp_path: Path, network: nn.Module):
     code = """
 import pathlib, sys
@@ -335,28 +297,6 @@ assert not {"sweep", "data", "models"} & set(sys.modules)
     assert done.returncode == 0, done.stderr
     (answer,) = json.loads(done.stdout)
     assert answer["probability"] == pytest.approx(probabilities(network, [picture()])[0, 1], abs=1e-5)
-
-
-def test_a_doctored_network_is_refused_before_it_is_read(tmp_path):
-    from sweep.stores.serving_model import _refuse_pickles
-
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 2))
-    export_network(network, 16, tmp_path / "network.pt2")
-    _refuse_pickles(tmp_path / "network.pt2")
-    with zipfile.ZipFile(tmp_path / "network.pt2") as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    config = next(name for name in content if name.endswith("weights_config.json"))
-    assert b"use_pickle" in content[config]
-    doctored = {
-        "asks": {**content, config: content[config].replace(b"false", b"true")},
-        "holds": {**content, "network/data/sample_inputs/model.pt": b"anything"},
-    }
-    for name, entries in doctored.items():
-        with zipfile.ZipFile(tmp_path / f"{name}.pt2", "w") as archive:
-            for entry, data in entries.items():
-                archive.writestr(entry, data)
-        with pytest.raises(MlflowException, match=f"{name}.pt2 {name} .*pickle"):
-            _refuse_pickles(tmp_path / f"{name}.pt2")
 
 
 def test_mlflow_serves_it(client: MlflowClient, version: Version, network: nn.Module, tmp_path: Path):
@@ -395,134 +335,22 @@ def test_mlflow_serves_it(client: MlflowClient, version: Version, network: nn.Mo
         assert post(url, good)[0] == 200
 
 
-def fuzz(good: bytes) -> list[tuple[str, Any, str, set[int]]]:
-    """300 things that somebody may send: name, body, content type, statuses that are right for it."""
-    random = np.random.default_rng(0)
-    encoded, jpeg = text(good), picture(kind="JPEG", width=120, height=90)
-    cases: list[tuple[str, Any, str, set[int]]] = []
-
-    def add(name: str, body: Any, statuses: set[int], kind: str = "application/json") -> None:
-        cases.append((name, body, kind, statuses))
-
-    def one(name: str, image: Any, statuses: set[int]) -> None:
-        add(name, {"dataframe_records": [{"image": image}]}, statuses)
-
-    def png(width: int, height: int, data: bytes = b"") -> bytes:
-        """A file that claims a size, whatever it holds."""
-
-        def chunk(kind: bytes, content: bytes) -> bytes:
-            return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-        header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-        return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-    letters = np.array(list(string.printable))
-    for index in range(60):  # base64 with letters exchanged
-        spoilt = np.array(list(encoded))
-        places = random.integers(0, len(spoilt), int(random.integers(1, 12)))
-        spoilt[places] = random.choice(letters, len(places))
-        one(f"spoilt base64 {index}", "".join(spoilt), {200, 400})
-    for index in range(40):  # noise that is base64
-        one(f"noise {index}", text(random.bytes(int(random.integers(1, 4000)))), {400})
-    for index in range(40):  # a JPEG that ends early
-        one(f"cut JPEG {index}", text(jpeg[: int(random.integers(1, len(jpeg) - 60))]), {400})
-    for index in range(40):  # a JPEG with bytes exchanged
-        spoilt = bytearray(jpeg)
-        for place in random.integers(0, len(spoilt), 8):
-            spoilt[place] = random.integers(0, 256)
-        one(f"spoilt JPEG {index}", text(bytes(spoilt)), {200, 400})
-    for index in range(30):  # a PNG that ends early
-        one(f"cut PNG {index}", text(good[: int(random.integers(1, len(good) - 13))]), {400})
-    for width, height in ((30_000, 30_000), (2**31 - 1, 1), (1, 2**31 - 1), (65_000, 65_000), (0, 0), (9000, 9000)):
-        one(f"bomb {width} x {height}", text(png(width, height, zlib.compress(bytes(1000)))), {400})
-    one("bomb of text", text(png(8, 8, zlib.compress(bytes(50_000_000)))), {200, 400})
-    for width, height in ((1, 1), (20_000, 1), (1, 20_000), (20_000, 50)):
-        one(f"{width} x {height}", text(picture(width=width, height=height)), {200})
-    for name, image in {
-        "null": None, "number": 5, "true": True, "list": [1, 2], "dictionary": {"b64": encoded}, "empty": "",
-        "spaces": "   ", "words": "hello", "path": "/etc/passwd", "address": "http://127.0.0.1/x.png", "letter": "\ud800",
-        "padding": "====", "nothing in a list": [], "HTML": "<html>", "JSON": "{}", "nested": [[encoded]],
-        "SVG": text(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "PDF": text(b"%PDF-1.4"), "EPS": text(b"%!PS-Adobe-3.0 EPSF"),
-        "pickle": text(b"\x80\x04\x95"), "zip": text(b"PK\x03\x04"), "half a data uri": "data:image/png;base64",
-    }.items():  # fmt: skip
-        one(name, image, {400})
-    one("NaN", float("nan"), {400})
-    one("infinite", float("inf"), {400})
-    add("NaN in inputs", {"inputs": {"image": [float("nan")]}}, {400})
-    for name, body in {
-        "no rows": {"dataframe_records": []}, "no images": {"inputs": {"image": []}}, "nothing": {}, "a number": 5,
-        "a list": [], "a text": "x", "null body": None, "inputs null": {"inputs": None}, "inputs number": {"inputs": 5},
-        "wrong column": {"dataframe_records": [{"picture": encoded}]}, "wrong key": {"images": [encoded]},
-        "a tensor": {"inputs": [[0.1, 0.2], [0.3, 0.4]]}, "split of nothing": {"dataframe_split": {}},
-        "split of a number": {"dataframe_split": 5}, "ragged": {"dataframe_split": {"columns": ["image"], "data": [[1, 2]]}},
-        "two keys": {"inputs": {"image": [encoded]}, "dataframe_records": []},
-        "split without rows": {"dataframe_split": {"columns": ["image"], "data": []}},
-        "threshold of text": {"inputs": {"image": [encoded]}, "params": {"threshold": "high"}},
-        "threshold 2": {"inputs": {"image": [encoded]}, "params": {"threshold": 2}},
-        "threshold NaN": {"inputs": {"image": [encoded]}, "params": {"threshold": float("nan")}},
-        "threshold of a list": {"inputs": {"image": [encoded]}, "params": {"threshold": [0.5]}},
-        "params of a list": {"inputs": {"image": [encoded]}, "params": [1]},
-        "heatmap of text": {"inputs": {"image": [encoded]}, "params": {"heatmap": "please"}},
-        "a chat": {"messages": [{"role": "user", "content": "hello"}]},
-    }.items():  # fmt: skip
-        add(name, body, {400})
-    for name, body in {
-        "half a brace": b"{",
-        "no body": b"",
-        "no text": b"\xff\xfe\x00",
-        "comma": b'{"inputs": ,}',
-    }.items():
-        add(name, body, {400})
-    add("another type", b"hello", {415}, "text/plain")
-    add("an image as it is", good, {415}, "image/png")
-    add("CSV of nothing", b"", {400}, "text/csv")
-    add("CSV of another column", b"a,b\n1,2\n", {400}, "text/csv")
-    add("CSV", f"image\n{encoded}\n".encode(), {200}, "text/csv")
-    add("a column more", {"dataframe_records": [{"image": encoded, "patient": 4}]}, {200})
-    add("a param more", {"inputs": {"image": [encoded]}, "params": {"temperature": 1}}, {200})
-    add("one image, no list", {"inputs": {"image": encoded}}, {200})
-    add("instances", {"instances": [{"image": encoded}]}, {200})
-    add("heatmap", {"inputs": {"image": [encoded]}, "params": {"heatmap": True}}, {200})
-    add("70 rows, the last one bad", {"inputs": {"image": [encoded] * 69 + ["rubbish"]}}, {400})
-    add("50 MB of noise", {"inputs": {"image": [text(random.bytes(37_500_000))]}}, {400})
-    add("50 MB after an image", {"inputs": {"image": [text(good + bytes(37_500_000))]}}, {200})
-    add("90 MB", {"inputs": {"image": [text(good + bytes(67_500_000))]}}, {400})
-    while len(cases) < 300:
-        one(f"noise {len(cases)}", text(random.bytes(int(random.integers(1, 400)))), {400})
-    return cases
-
-
 def test_the_server_lives_through_anything(client: MlflowClient, version: Version, network: nn.Module, tmp_path: Path):
     client.set_registered_model_alias(NAME, "fuzzed", version.version)
-    good = picture(3, 64, 48)
     with serving(f"models:/{NAME}@fuzzed", tmp_path / "log") as url:
         wrong = []
-        for name, body, kind, statuses in fuzz(good):
-            status, answer = post(url, body, kind)
+        for request in fuzz.requests():
+            status, answer = post(url, request.body, request.kind)
             message = json.loads(answer)["message"] if status == 400 else ""
-            if status not in statuses or "Traceback" in message or 'File "' in message:
-                wrong.append((name, status, answer[:300]))
-            elif name in SENTENCES:
-                assert message == SENTENCES[name]
+            if status not in request.statuses or "Traceback" in message or 'File "' in message:
+                wrong.append((request.name, status, answer[:300]))
+            elif request.name in fuzz.SENTENCES:
+                assert message == fuzz.SENTENCES[request.name]
         assert not wrong
-        status, answer = post(url, {"inputs": {"image": [text(good)]}})
+        status, answer = post(url, {"inputs": {"image": [text(fuzz.GOOD)]}})
     assert status == 200
-    expected = probabilities(network, [good])[0, 1]
+    expected = probabilities(network, [fuzz.GOOD])[0, 1]
     assert json.loads(answer)["predictions"][0]["probability"] == pytest.approx(expected, abs=1e-5)
-
-
-SENTENCES = {
-    "null": "row 0: the image is not a string",
-    "empty": "row 0: the file is empty",
-    "words": "row 0: the image is not base64",
-    "PDF": "row 0: not an image of a known format",
-    "bomb 9000 x 9000": "row 0: 9000 x 9000 pixels, more than the 64,000,000 allowed",
-    "70 rows, the last one bad": "row 69: the image is not base64",
-    "wrong column": "there is no column image; send base64 images in a column of that name",
-    "no images": "there are no rows",
-    "threshold 2": "threshold 2.0 is not from 0 to 1",
-    "90 MB": f"row 0: {67_500_000 + len(picture(3, 64, 48)):,} bytes, more than the 67,108,864 allowed",
-}
 
 
 @pytest.mark.slow
@@ -538,14 +366,14 @@ def test_serves_from_an_environment_of_its_requirements_alone(
     python = clean / "bin" / "python"
     install = [uv, "pip", "install", "--quiet", "--python", python, "-r", folder / "requirements.txt"]
     subprocess.run(install, check=True, timeout=1200)
-    found = subprocess.run([python, "-c", "import sweep"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "No module named 'sweep'" in found.stderr
+    imported = subprocess.run([python, "-c", "import sweep"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "No module named 'sweep'" in imported.stderr
 
     client.set_registered_model_alias(NAME, "clean", version.version)
     with serving(f"models:/{NAME}@clean", tmp_path / "log", python) as url:
         status, answer = post(url, {"inputs": {"image": [text(picture())]}, "params": {"heatmap": True}})
     assert status == 200, answer
-    (said,) = json.loads(answer)["predictions"]
-    assert said["probability"] == pytest.approx(probabilities(network, [picture()])[0, 1], abs=1e-5)
-    assert said["model_version"] == version.version
-    assert said["heatmap"]
+    (prediction,) = json.loads(answer)["predictions"]
+    assert prediction["probability"] == pytest.approx(probabilities(network, [picture()])[0, 1], abs=1e-5)
+    assert prediction["model_version"] == version.version
+    assert prediction["heatmap"]
