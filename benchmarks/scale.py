@@ -43,7 +43,7 @@ from sweep.plan import make_plan
 from sweep.settings import Settings
 from sweep.stores.study import Study
 from sweep.stores.tracking import Tracking, open_tracking
-from sweep.training.loop import BEST, EpochResult
+from sweep.training.config import BEST, EpochResult
 
 # Validation loss and AUROC of five epochs, the worst trial first, as mlruns.example/mlflow.db has them.
 CURVES: tuple[tuple[tuple[float, float], ...], ...] = (

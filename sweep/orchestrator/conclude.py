@@ -30,7 +30,7 @@ from sweep.stores import tags as tag
 from sweep.stores.study import Study, TrialRecord
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError
-from sweep.training.loop import Trained, predict, restore
+from sweep.training.inference import Trained, predict, restore
 
 EXAMPLES = 16  # images that a model is tried with before it becomes a version
 

@@ -26,7 +26,7 @@ from sweep.stores import tags as tag
 from sweep.stores.study import ABOUT, AskedTrial, Study, TrialRecord
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.system.errors import TrackingAwayError
-from sweep.training.loop import BEST
+from sweep.training.config import BEST
 
 SHOWN_IN_NOTE = 10
 LOOK_SECONDS = 10.0  # between two looks whether a server is back, while trials run
