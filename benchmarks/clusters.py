@@ -23,7 +23,7 @@ from benchmarks.overhead import CHECKPOINT_BYTES, EPOCHS, Silent, cache_in
 from benchmarks.tables import Options, Table, environment, median
 from data.cache import Images, build
 from sweep.engines import EpochFinished, Event
-from sweep.training.loop import BEST, LAST, EpochResult, TrainingConfig
+from sweep.training.config import BEST, LAST, EpochResult, TrainingConfig
 
 TRIALS, QUICK_TRIALS = 30, 6
 BEGUN = 5  # trials that are not counted: Ray's first processes start with them

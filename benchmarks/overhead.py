@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.tables import Options, Table, median
 from sweep.engines import EpochFinished, Event, Job, JobFinished
-from sweep.training.loop import BEST, EpochResult
+from sweep.training.config import BEST, EpochResult
 
 SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000), (10, 40)
 MEASURED, EPOCHS = 20, 5  # sizes lie further apart than what is measured at each

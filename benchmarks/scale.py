@@ -44,7 +44,7 @@ from sweep.settings import Settings
 from sweep.stores.mlflow_stores import open_tracking
 from sweep.stores.study import Study
 from sweep.stores.tracking import Tracking
-from sweep.training.loop import BEST, EpochResult
+from sweep.training.config import BEST, EpochResult
 
 # Validation loss and AUROC of five epochs, the worst trial first, as mlruns.example/mlflow.db has them.
 CURVES: tuple[tuple[tuple[float, float], ...], ...] = (

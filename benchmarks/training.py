@@ -24,7 +24,9 @@ from data.decode import decode
 from data.sources import read_phantom
 from models import ARCHITECTURES
 from sweep.system.hardware import choose_precision, prepare_training_process, usable_cores
-from sweep.training.loop import OPTIMIZERS, TrainingConfig, build_network, train
+from sweep.training.config import TrainingConfig
+from sweep.training.inference import build_network
+from sweep.training.loop import OPTIMIZERS, train
 
 USUAL, OURS, LIMIT = "usual", "ours", "limit"
 TURN = 2.5  # seconds of training a figure is taken over, at least

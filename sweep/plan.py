@@ -221,7 +221,7 @@ def estimate(plan: Plan, study: PlannedStudy) -> Estimate:
 
 def _speed(plan: Plan, study: PlannedStudy) -> float:
     """Images a second that one worker trains, measured where it will."""
-    from sweep.training.loop import measure_speed
+    from sweep.training.speed import measure_speed
 
     classes = len(plan.source.classes)
     arguments = (study.arch, study.image_size, classes, plan.precision, plan.device, plan.threads, study.options)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from data.cache import Images
-from sweep.training.loop import EpochResult, TrainingConfig
+from sweep.training.config import EpochResult, TrainingConfig
 
 Cause = Literal["worker lost", "out of memory", "non-finite loss", "bad configuration", "disk full", "error"]
 

@@ -30,8 +30,9 @@ from sweep.engines.ray_cluster import ray
 from sweep.engines.worker import SPOILING, Stop, failed, prepare, run, sentence
 from sweep.system.errors import EngineLostError
 from sweep.system.processes import born, machine
-from sweep.training.checkpoint import put
-from sweep.training.loop import BEST, LAST, PREVIOUS, ConfigurationError, set_aside
+from sweep.training.checkpoint import write_bytes
+from sweep.training.config import BEST, LAST, PREVIOUS, ConfigurationError
+from sweep.training.state import set_aside
 
 CLOSE_SECONDS = 5.0
 # What Ray's explanations say where it knows a reason.
@@ -188,7 +189,7 @@ class RayEngine:
             for name, content in files.items():
                 if name == LAST:
                     set_aside(job.folder)
-                put(job.folder / name, content.data)
+                write_bytes(job.folder / name, content.data)
         except OSError as error:
             return failed(job.number, error)
         return event
@@ -309,7 +310,7 @@ class _Worker:
             if shared and not shared.is_dir():
                 raise ConfigurationError(f"--work-dir {shared}: is not there on node {platform.node()}")
             for name, content in checkpoints.items():
-                put(folder / name, content.data)
+                write_bytes(folder / name, content.data)
             ended = run(_here(job, files, folder), asked, send)
             best = (BEST,) if ended == JobFinished(job.number) and not shared else ()
             self._happened.put((ended, _read(folder, best)))
@@ -345,7 +346,7 @@ def _here(job: Job, files: Mapping[Path, tuple[str, Sequence[Any]]], folder: Pat
         if not os.access(path, os.R_OK) or _key(path) != key:  # Ray may run as somebody else
             places[path] = user_cache_path("sweep") / "fetched" / f"{key}-{path.name}"
             if not places[path].is_file():
-                put(places[path], np.asarray(ray.get(reference[0])).data)
+                write_bytes(places[path], np.asarray(ray.get(reference[0])).data)
     weights = job.config.options.get("weights")
     options = {**job.config.options, "weights": str(places.get(Path(weights), weights))} if weights else {}
     return replace(

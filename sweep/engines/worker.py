@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.system.errors import DISK_FULL
+from sweep.training.config import ConfigurationError, NonFiniteLossError
 
 # After these a process is of little use: an allocator that ran out of memory gives little of it back, and an error of
 # CUDA's takes its context along.
@@ -87,7 +88,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _cause(error: Exception) -> Cause:
-    from sweep.training.loop import ConfigurationError, NonFiniteLossError, out_of_memory
+    from sweep.training.loop import out_of_memory
 
     if isinstance(error, NonFiniteLossError):
         return "non-finite loss"

@@ -32,7 +32,7 @@ from sweep.stores.study import Study
 from sweep.stores.trials import TrialRecord
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError
-from sweep.training.loop import Trained, predict, restore
+from sweep.training.inference import Trained, predict, restore
 
 EXAMPLES = 16  # images that a model is tried with before it becomes a version
 

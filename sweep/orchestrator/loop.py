@@ -43,7 +43,7 @@ from sweep.system import provenance
 from sweep.system.errors import EngineLostError, StudyFailedError, StudyInterruptedError, TrackingAwayError, disk_full
 from sweep.system.hardware import usable_cores
 from sweep.system.redaction import first_line, scrubbed, shown
-from sweep.training.loop import BEST, EpochResult, TrainingConfig
+from sweep.training.config import BEST, EpochResult, TrainingConfig
 
 # So many configurations in a row that come to nothing are no accident; the first ones of a study still less.
 FAILURES_IN_A_ROW, FAILURES_AT_FIRST = 5, 3

@@ -28,7 +28,7 @@ from sweep.stores.study import Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
 from sweep.stores.trials import AskedTrial, TrialRecord
 from sweep.system.errors import TrackingAwayError
-from sweep.training.loop import BEST
+from sweep.training.config import BEST
 
 SHOWN_IN_NOTE = 10
 LOOK_SECONDS = 10.0  # between two looks whether a server is back, while trials run

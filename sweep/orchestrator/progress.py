@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from sweep.stores.trials import AskedTrial, TrialRecord
-from sweep.training.loop import TrainingConfig
+from sweep.training.config import TrainingConfig
 
 
 @dataclass

@@ -18,7 +18,7 @@ from sweep.settings import STRESSED, Settings
 from sweep.space import EXTRA, SPACES
 from sweep.stores import tags as tag
 from sweep.system import provenance
-from sweep.training.loop import EpochResult, TrainingConfig
+from sweep.training.config import EpochResult, TrainingConfig
 
 
 def about(plan: Plan, planned: PlannedStudy, name: str, identity: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tensors and a little JSON in one safetensors file, written so that a reader sees the old file or the new one."""
+"""Checkpoints: tensors and a little JSON in one safetensors file, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _KEY, _SUM = "sweep", "crc32"
 def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """Writes a checkpoint: to a temporary file, then fsync, then rename.
 
-    The JSON travels in the file's header, so tensors and metadata can never belong to different moments, and a
-    checksum of both beside it, since safetensors itself would read flipped bits as weights.
+    The JSON is in the file's header, so tensors and metadata can never be of different moments. A checksum of both is
+    beside it, because safetensors itself would read flipped bits as weights.
 
     Args:
         path: The file; its folder is made if it is missing.
@@ -30,14 +30,19 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
 
     Raises:
         OSError: The disk is full or cannot be written; an older file at `path` is untouched.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Path(folder) / "last.safetensors", {"weight": torch.ones(2)}, {"epoch": 3})
+    ...     read(Path(folder) / "last.safetensors")
+    ({'weight': tensor([1., 1.])}, {'epoch': 3})
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata, allow_nan=False)
-    put(path, save(plain, {_KEY: text, _SUM: str(_checksum(plain, text))}))
+    write_bytes(path, save(on_cpu, {_KEY: text, _SUM: str(_checksum(on_cpu, text))}))
 
 
-def put(path: Path, content: bytes | memoryview) -> None:
-    """Puts the bytes of a file in its place, all of them or none; makes its folder if it is missing.
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file as a whole or not at all; makes its folder if it is missing.
 
     Raises:
         OSError: As `write`.
@@ -55,7 +60,7 @@ def put(path: Path, content: bytes | memoryview) -> None:
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # else the rename itself may be lost with the power
+        os.fsync(folder)  # else the rename itself may be lost in a power failure
     finally:
         os.close(folder)
 
@@ -68,7 +73,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: The file is not one of `write`'s, or was damaged since.
+        ValueError: The file was not written by `write`, or was damaged since.
     """
     if not path.is_file():
         raise FileNotFoundError(path)
@@ -83,6 +88,15 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if str(_checksum(tensors, text)) != checksum:
         raise ValueError(f"{path} is damaged: its checksum does not match")
     return tensors, metadata
+
+
+def with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names.
+
+    >>> with_prefix({"network.weight": torch.ones(1), "logits": torch.zeros(1)}, "network.")
+    {'weight': tensor([1.])}
+    """
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> int:

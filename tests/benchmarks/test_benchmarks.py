@@ -28,7 +28,7 @@ from benchmarks.tables import Options, Table, median, ratio
 from data.cache import Images
 from sweep.engines import EpochFinished, Job, JobFinished
 from sweep.metrics.scores import scores, softmax
-from sweep.training.loop import BEST, TrainingConfig
+from sweep.training.config import BEST, TrainingConfig
 
 TABLE = Table("speed", "Speed", ("", "images/s"), [("cnn1", "3.0")], {"cnn1": [3.0]}, ("One note.",))
 

@@ -19,8 +19,8 @@ from data.splits import split_source
 from sweep.metrics.predictions import read_predictions
 from sweep.metrics.scores import scores
 from sweep.settings import METRICS, STRESSED
-from sweep.training import loop as training
-from sweep.training.loop import BEST, LAST, restore
+from sweep.training.config import BEST, LAST
+from sweep.training.inference import compute_logits, restore
 from tests.helpers.consistent import consistent
 from tests.orchestrator.test_sweep import client_of, runs_of, sweep
 from tests.training.test_loop import CONFIG, goes_on_as, interrupted, run, state
@@ -62,7 +62,7 @@ def test_the_loss_on_stressed_images_decides_which_weights_are_kept(images, tmp_
     best = restore(tmp_path / BEST)
     assert best.epoch == 1 + int(np.argmin(losses))
     rows = torch.arange(len(images["validation"]))
-    again = training._logits(best.network, stressed(images), rows, best.config)
+    again = compute_logits(best.network, best.config, stressed(images), rows)
     assert np.allclose(again, results[best.epoch - 1].stressed_logits, atol=1e-5)
 
 

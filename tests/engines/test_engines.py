@@ -20,7 +20,9 @@ from sweep.engines.local import LocalEngine
 from sweep.engines.ray import RayEngine
 from sweep.engines.ray_cluster import ray
 from sweep.system.processes import born
-from sweep.training.loop import BEST, TrainingConfig, restore, train
+from sweep.training.config import BEST, TrainingConfig
+from sweep.training.inference import restore
+from sweep.training.loop import train
 
 CONFIG = TrainingConfig("cnn1", "relu", "adam", 1e-3, 32, 0.2, seed=1, epochs=2, patience=0, image_size=24, classes=2)
 ENDLESS = replace(CONFIG, epochs=100_000)

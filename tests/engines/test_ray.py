@@ -13,7 +13,8 @@ from sweep.engines import EpochFinished, JobFailed, JobFinished
 from sweep.engines import ray as engines_ray
 from sweep.engines.ray import RayEngine, _obituary
 from sweep.engines.ray_cluster import _room, connect, on_a_worker, ray, survey
-from sweep.training.loop import BEST, LAST, train
+from sweep.training.config import BEST, LAST
+from sweep.training.loop import train
 from tests.engines.test_engines import CONFIG, ENDLESS, images, job, until_ended, until_epochs
 
 __all__ = ["images"]  # a fixture
@@ -84,7 +85,7 @@ def test_a_full_disk_on_this_side_fails_the_job_as_one(engine, images, tmp_path,
 
     engine.submit(job(0, images, tmp_path, ENDLESS))
     until_epochs(engine, {0})
-    monkeypatch.setattr(engines_ray, "put", full)
+    monkeypatch.setattr(engines_ray, "write_bytes", full)
     (failed,) = [event for event in until_ended(engine, [0]) if isinstance(event, JobFailed)]
     assert failed.cause == "disk full"
 

@@ -64,10 +64,10 @@ RECOVERY = {
 WORKER = {
     "worker idle": ("sweep.system.hardware", "prepare_training_process", EXIT),
     "worker begins": ("sweep.training.loop", "build_network", EXIT),
-    "worker in mid-epoch": ("sweep.training.loop", "_normalise", EXIT),
+    "worker in mid-epoch": ("sweep.training.loop", "normalise", EXIT),
     "worker in mid-checkpoint": ("sweep.training.checkpoint", "os.fsync", ENTRY),
-    "worker after a checkpoint": ("sweep.training.loop", "_save_last", EXIT),
-    "worker at its end": ("sweep.training.loop", "_save_best", ENTRY),
+    "worker after a checkpoint": ("sweep.training.loop", "save_last", EXIT),
+    "worker at its end": ("sweep.training.loop", "save_best", ENTRY),
 }
 PLACES = {**TRAINING, **CONCLUDING, **RECOVERY, **WORKER}
 
@@ -109,12 +109,12 @@ def happen(what: str, mark: Path) -> None:
 
 
 def short_of_memory(limit: int) -> Callable[..., Any]:
-    """A `_normalise` for which more than `limit` images at once are too many, in training steps."""
+    """A `normalise` for which more than `limit` images at once are too many, in training steps."""
     import torch
 
     from sweep.training import loop as training
 
-    real = training._normalise
+    real = training.normalise
 
     def normalise(images: Any, mean: float, std: float) -> Any:
         if len(images) > limit and not torch.is_inference_mode_enabled():
@@ -130,7 +130,7 @@ def prepare() -> None:
     if fault.startswith("memory:"):
         import sweep.training.loop
 
-        sweep.training.loop._normalise = short_of_memory(int(fault.partition(":")[2]))
+        sweep.training.loop.normalise = short_of_memory(int(fault.partition(":")[2]))
     elif fault:
         install(fault, Path(os.environ["SWEEP_FAULT_MARK"]))
 

@@ -14,18 +14,9 @@ from sweep import space
 from sweep.orchestrator.run_params import config_of
 from sweep.training import checkpoint
 from sweep.training import loop as training
-from sweep.training.loop import (
-    BEST,
-    LAST,
-    OPTIMIZERS,
-    PREVIOUS,
-    ConfigurationError,
-    NonFiniteLossError,
-    TrainingConfig,
-    predict,
-    restore,
-    train,
-)
+from sweep.training.config import BEST, LAST, PREVIOUS, ConfigurationError, NonFiniteLossError, TrainingConfig
+from sweep.training.inference import predict, restore
+from sweep.training.loop import OPTIMIZERS, train
 
 CONFIG = TrainingConfig("cnn1", "relu", "adam", 1e-3, 32, 0.2, seed=7, epochs=3, patience=0, image_size=24, classes=2)
 

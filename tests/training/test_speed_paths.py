@@ -22,7 +22,9 @@ from models import ARCHITECTURES
 from models.layers import NORMALISATIONS, Dropout, hastened
 from sweep.training import checkpoint
 from sweep.training import loop as training
-from sweep.training.loop import LAST, OPTIMIZERS, TrainingConfig, build_network, train
+from sweep.training.config import LAST, TrainingConfig
+from sweep.training.inference import build_network
+from sweep.training.loop import OPTIMIZERS, train
 
 SIZE = 24
 CONFIG = TrainingConfig("cnn1", "relu", "adam", 1e-3, 32, 0.0, seed=3, epochs=1, patience=0, image_size=SIZE, classes=2)

@@ -16,7 +16,7 @@ from sweep.orchestrator.mlflow_mirror import CHECKPOINT
 from sweep.stores import tags as tag
 from sweep.stores.tracking import Run, Tracking
 from sweep.stores.trials import TrialRecord
-from sweep.training.loop import predict, restore
+from sweep.training.inference import predict, restore
 
 TESTED, AUDITED = "predictions/test.csv", "predictions/audit.csv"
 DIGEST = tag.AUDITED  # of the data that a run was scored on
