@@ -1,4 +1,4 @@
-"""What a sweep is going to do: its data, split and studies, all checked, before anything is written."""
+"""What a sweep will do: its data, split and studies, all checked before anything is written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PlannedStudy:
         trials: Finished or pruned trials that it is to have in the end.
         image_size: Side of the images, in pixels.
         options: Further arguments of the architecture's `build`.
-        enqueued: Its trials, where they are given and nothing is searched.
+        enqueued: Its trials, where they are given instead of searched.
     """
 
     arch: str
@@ -50,7 +50,7 @@ class PlannedStudy:
     def of(self, name: str, enqueued: Sequence[EnqueuedTrial]) -> PlannedStudy:
         """A study of given trials of the same architecture."""
         values = {key: dict.fromkeys(trial.params[key] for trial in enqueued) for key in self.space}
-        space = {key: Choice(tuple(found)) for key, found in values.items()}
+        space = {key: Choice(tuple(choices)) for key, choices in values.items()}
         return replace(self, name=name, space=space, trials=len(enqueued), enqueued=tuple(enqueued))
 
 
@@ -67,7 +67,7 @@ class Plan:
         workers: Trials at once.
         threads: CPU threads of a trial.
         gpus: GPUs that a trial reserves on a cluster; 0 on one machine, where workers share what there is.
-        studies: One an architecture.
+        studies: One per architecture.
     """
 
     settings: Settings
@@ -88,6 +88,17 @@ class Plan:
     def full_name(self, study: PlannedStudy) -> str:
         """The name of a study in Optuna's store, unique among data sets."""
         return f"{self.experiment}/{study.name}"
+
+
+def data_line(plan: Plan) -> str:
+    """One line that says which images a sweep learns from."""
+    source = plan.source
+    if source.kind == "phantom":
+        what = "data: the built-in phantom (synthetic radiographs, not X-rays; give real ones with --data DIR)"
+    else:
+        what = f"data: {source.name} from {source.location}"
+    train, validation, test = len(plan.split.train), len(plan.split.validation), len(source.splits["test"])
+    return f"{what}: {train:,} train, {validation:,} validation, {test:,} test"
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
             PlannedStudy(
                 arch,
                 settings.study_of(arch),
-                settings.space_of(arch),
+                settings.spaces[arch],
                 settings.trials,
                 settings.size_of(arch, source),
                 {name: options[name] for name in ARCHITECTURES[arch].options},
@@ -160,7 +171,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
 
 
 def _cluster_of(settings: Settings) -> tuple[Machine, float]:
-    """What a trial finds on the Ray cluster; connects to it."""
+    """What a trial has on the Ray cluster, and its GPUs; connects to the cluster."""
     try:
         from sweep.engines.ray_cluster import survey
     except ModuleNotFoundError as error:
