@@ -231,7 +231,7 @@ class Loop:
             running.best_stressed = result.stressed_logits
         self.study.report(number, result.epoch, row[self.settings.metric])
         self.mirror.epoch_ended(number, row)
-        # A trial that has just ended needs no stopping; an epoch from a checkpoint was not pruned the first time either.
+        # A trial that has just ended needs no stopping, and an epoch from a checkpoint was not pruned the first time.
         if last or result.repeated or running.stopped:
             return
         if self.study.should_prune(number):
