@@ -82,7 +82,7 @@ class Plan:
 
     @property
     def experiment(self) -> str:
-        """The MLflow experiment: as asked, but what was learned from the phantom is always named after it."""
+        """The MLflow experiment: as asked for, but that of the phantom always has the phantom's name."""
         return self.source.name if self.source.kind == "phantom" else self.settings.experiment or self.source.name
 
     def full_name(self, study: PlannedStudy) -> str:
@@ -189,7 +189,7 @@ def _cluster_of(settings: Settings) -> tuple[Machine, float]:
 
 
 def seed_of(*parts: int | str) -> int:
-    """A seed from what it belongs to; 31 bits, which every library takes."""
+    """Derives a seed from numbers and names; 31 bits, which every library takes."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
 
 
@@ -220,7 +220,7 @@ def disk_of(plan: Plan, study: PlannedStudy, *, resuming: bool = False) -> int:
 def estimate(plan: Plan, study: PlannedStudy) -> Estimate:
     """Measures the speed of a study's training for a moment and computes what the study will take."""
     speed = _speed(plan, study)
-    # Validation runs forward alone, which is a third of a training step; stressed images are as many again.
+    # Validation is the forward pass only, a third of a training step; stressed images are as many again.
     passes = 2 if plan.settings.metric in STRESSED else 1
     epoch = len(plan.split.train) + passes * len(plan.split.validation) / 3
     images = study.trials * plan.settings.epochs * epoch
@@ -230,7 +230,7 @@ def estimate(plan: Plan, study: PlannedStudy) -> Estimate:
 
 
 def _speed(plan: Plan, study: PlannedStudy) -> float:
-    """Images a second that one worker trains, measured where it will."""
+    """Images per second that one worker trains, measured where trials will run."""
     from sweep.training.loop import measure_speed
 
     classes = len(plan.source.classes)

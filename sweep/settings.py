@@ -27,10 +27,10 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val/stressed_auroc": "maximize",
     "val/stressed_loss": "minimize",
 }
-# Of validation images as another machine might have made them.
+# Metrics on validation images as another X-ray machine might have made them.
 STRESSED = frozenset({"val/stressed_auroc", "val/stressed_loss"})
 NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"
-# Scores that look at probabilities alone: no decision threshold moves them.
+# Scores that depend on probabilities alone, not on a decision threshold.
 THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best")
@@ -182,29 +182,39 @@ def check(settings: Settings) -> None:
         settings.study is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", settings.study) is not None,
         f"--study {settings.study!r}: use letters, digits, '.', '_' and '-'",
     )
-    for option, value, allowed in (
-        ("--metric", settings.metric, tuple(METRICS)),
-        ("--pruner", settings.pruner, PRUNERS),
-        ("--finetune", settings.finetune, FINETUNE),
-        ("--keep", settings.keep, KEEP),
-        ("--engine", settings.engine, ENGINES),
-        ("--device", settings.device, ("auto", "cpu", "cuda")),
-        ("--precision", settings.precision, ("auto", "float32", "bfloat16")),
-    ):
-        want(value in allowed, f"{option} {value}: there is no such value; there are {', '.join(allowed)}")
-    want(
-        settings.validation in VALIDATIONS or fold_of(settings.validation) is not None,
-        f"--validation {settings.validation}: there is no such value; there are {', '.join(VALIDATIONS)}, "
-        "and folds such as 1/5, the first of five",
-    )
+    faults += _faults_of_choices(settings)
     faults += _faults_of_the_cluster(settings)
     try:  # the options that change a space are checked even where no architecture is known
         archs = tuple(arch for arch in settings.archs if arch in ARCHITECTURES) or tuple(ARCHITECTURES)[:1]
         _ = (replace(settings, archs=archs) if unknown else settings).spaces
-    except InputError as error:  # nearly every fault is one for all of them, and is said once
+    except InputError as error:  # most faults are the same for every architecture, and are listed once
         faults += error.faults
     if faults:
         raise InputError(*faults)
+
+
+def _faults_of_choices(settings: Settings) -> list[str]:
+    """What is wrong with the options that take one of several words."""
+    choices = {
+        "--metric": (settings.metric, tuple(METRICS)),
+        "--pruner": (settings.pruner, PRUNERS),
+        "--finetune": (settings.finetune, FINETUNE),
+        "--keep": (settings.keep, KEEP),
+        "--engine": (settings.engine, ENGINES),
+        "--device": (settings.device, ("auto", "cpu", "cuda")),
+        "--precision": (settings.precision, ("auto", "float32", "bfloat16")),
+    }
+    faults = [
+        f"{option} {value}: there is no such value; there are {', '.join(allowed)}"
+        for option, (value, allowed) in choices.items()
+        if value not in allowed
+    ]
+    if settings.validation not in VALIDATIONS and fold_of(settings.validation) is None:
+        faults.append(
+            f"--validation {settings.validation}: there is no such value; there are {', '.join(VALIDATIONS)}, "
+            "and folds such as 1/5, the first of five"
+        )
+    return faults
 
 
 def _faults_of_the_cluster(settings: Settings) -> list[str]:

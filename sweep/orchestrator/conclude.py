@@ -232,19 +232,25 @@ def _facts(
         threshold=threshold.reason if threshold else "",
         opened=len(study.noted(TEST) or {}),
         limits=known_limits(source),
-        provenance={
-            "data": source.name,
-            "data kind": source.kind,
-            "data digest": source.digest,
-            "split digest": split.digest,
-            "study": study.name,
-            "trial": best.number,
-            "run": mirror.runs[best.number],
-            "seed": params["seed"],
-            "epoch": trained.epoch,
-            **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
-        },
+        provenance=_provenance(run, best, trained),
     )
+
+
+def _provenance(run: StudyRun, best: TrialRecord, trained: Trained) -> dict[str, Any]:
+    """Where a model comes from: its data, its trial, and the code and machine of today."""
+    source = run.plan.source
+    return {
+        "data": source.name,
+        "data kind": source.kind,
+        "data digest": source.digest,
+        "split digest": run.plan.split.digest,
+        "study": run.study.name,
+        "trial": best.number,
+        "run": run.mirror.runs[best.number],
+        "seed": best.attributes["run"]["params"]["seed"],
+        "epoch": trained.epoch,
+        **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
+    }
 
 
 def _version_tags(run: StudyRun, best: TrialRecord, temperature: float) -> dict[str, str]:

@@ -74,7 +74,7 @@ class Loop:
 
     @property
     def study_run(self) -> StudyRun:
-        """The study as whoever concludes it takes it."""
+        """The study as it is handed over to be concluded."""
         return StudyRun(self.plan, self.planned, self.study, self.mirror, self.images, self.train_again)
 
     def recover(self) -> None:

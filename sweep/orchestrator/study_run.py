@@ -1,4 +1,4 @@
-"""What runs: the studies of one command together, and one of them as whoever concludes it takes it."""
+"""What runs: all studies of a plan together, and one of them as it is handed over to be concluded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A study that has its trials.
+    """A study that has its trials and is to be concluded.
 
     Attributes:
         plan: The sweep.
