@@ -103,7 +103,8 @@ def _study(count: int, seed: int) -> None:
     """Runs a study of empty trainings in the working directory; writes when its trials ended."""
     from sweep.engines import ray as engine
     from sweep.engines.ray_cluster import ray
-    from sweep.orchestrator.loop import open_studies, run_study
+    from sweep.orchestrator.runner import open_studies, run_study
+    from sweep.orchestrator.study_run import SweepRun
     from sweep.orchestrator.workdir import mlflow_in, optuna_in
     from sweep.plan import make_plan
     from sweep.settings import Settings
@@ -136,7 +137,7 @@ def _study(count: int, seed: int) -> None:
         (planned,), (study,) = plan.studies, open_studies(plan, optuna_in(folder))
         tracking = open_tracking(mlflow_in(folder), plan.experiment)
         workers = Timed(plan.workers, plan.device, plan.threads)
-        run_study(plan, planned, study, workers, tracking, folder, Silent(), lambda: False, lambda *_: None)
+        run_study(SweepRun(plan, workers, tracking, folder, Silent(), lambda: False), planned, study, lambda _: None)
         workers.close()
     np.savetxt("ends", ends, fmt="%.6f")
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,8 @@ def run_by_hand(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Co
 def run_ours(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]:
     """Runs the sweep's own loop, from opening its stores, around an engine that trains nothing."""
     from data import cache
-    from sweep.orchestrator.loop import open_studies, run_study
+    from sweep.orchestrator.runner import open_studies, run_study
+    from sweep.orchestrator.study_run import SweepRun
     from sweep.orchestrator.workdir import mlflow_in, optuna_in
     from sweep.plan import make_plan
     from sweep.settings import Settings
@@ -225,7 +226,7 @@ def run_ours(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]
             planned = replace(plan.studies[0], trials=count)
             (study,) = open_studies(replace(plan, studies=(planned,)), optuna_in(folder))
             engine = EmptyEngine(seed)
-            run_study(plan, planned, study, engine, tracking, folder, Silent(), lambda: False, lambda *_: None)
+            run_study(SweepRun(plan, engine, tracking, folder, Silent(), lambda: False), planned, study, lambda _: None)
             study.release()
             return engine.cost()
 
@@ -253,6 +254,14 @@ class Silent:
 
     def say(self, text: str) -> None:
         """Says nothing."""
+
+    def live(self) -> nullcontext[None]:
+        """Shows nothing meanwhile."""
+        return nullcontext()
+
+    def counting(self, what: str, total: int) -> nullcontext[Callable[[int], None]]:
+        """Counts nothing."""
+        return nullcontext(lambda done: None)
 
 
 class EmptyEngine:

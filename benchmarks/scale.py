@@ -35,9 +35,11 @@ from data import cache
 from sweep.engines import EpochFinished, Event, Job, JobFinished
 from sweep.metrics import figures
 from sweep.orchestrator import loop as orchestrator
-from sweep.orchestrator.figure_pool import Drawer
-from sweep.orchestrator.loop import open_studies, run_study
+from sweep.orchestrator.artifacts import Artifacts
+from sweep.orchestrator.figure_pool import FigurePool
 from sweep.orchestrator.mlflow_mirror import Mirror
+from sweep.orchestrator.runner import open_studies, run_study
+from sweep.orchestrator.study_run import SweepRun
 from sweep.orchestrator.workdir import mlflow_in, optuna_in
 from sweep.plan import make_plan
 from sweep.settings import Settings
@@ -210,7 +212,7 @@ def run(load: Load, seed: int, folder: Path) -> Outcome:
         meter, delays = Meter(), []
         watch = _Watch(study, meter, load.sizes, folder)
         with meter.all_timed(), patch.object(Study, "report", _answering(Study.report, engine.due, delays)):
-            run_study(plan, planned, study, engine, tracking, folder, Silent(), watch.stopping, watch.finish)
+            run_study(SweepRun(plan, engine, tracking, folder, Silent(), watch.stopping), planned, study, watch.finish)
         study.release()
     return Outcome(tuple(watch.marks), engine.trained, engine.last, delays, memory_of_this("VmHWM"))
 
@@ -390,8 +392,8 @@ class Meter:
             ("scores", orchestrator, ("metrics_of",)),
             ("MLflow", Tracking, [name for name in tracking if name != "reaching"]),  # a context, which takes no time
             ("figures", figures, ("learning_curves", "predictions", "png")),
-            ("figures", Drawer, ("begin", "take")),  # what is drawn aside is waited for here, if at all
-            ("files", Mirror, ("keep_files",)),
+            ("figures", FigurePool, ("begin", "take")),  # what is drawn aside is waited for here, if at all
+            ("files", Artifacts, ("keep_files",)),
             ("best kept", Mirror, ("thin",)),
         )
         with ExitStack() as stack:

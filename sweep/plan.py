@@ -1,4 +1,4 @@
-"""What a sweep is going to do: its data, split and studies, all checked, before anything is written."""
+"""What a sweep will do: its data, split and studies, all checked before anything is written."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PlannedStudy:
         trials: Finished or pruned trials that it is to have in the end.
         image_size: Side of the images, in pixels.
         options: Further arguments of the architecture's `build`.
-        enqueued: Its trials, where they are given and nothing is searched.
+        enqueued: Its trials, where they are given instead of searched.
     """
 
     arch: str
@@ -51,7 +51,7 @@ class PlannedStudy:
     def of(self, name: str, enqueued: Sequence[EnqueuedTrial]) -> PlannedStudy:
         """A study of given trials of the same architecture."""
         values = {key: dict.fromkeys(trial.params[key] for trial in enqueued) for key in self.space}
-        space = {key: Choice(tuple(found)) for key, found in values.items()}
+        space = {key: Choice(tuple(choices)) for key, choices in values.items()}
         return replace(self, name=name, space=space, trials=len(enqueued), enqueued=tuple(enqueued))
 
 
@@ -68,7 +68,7 @@ class Plan:
         workers: Trials at once.
         threads: CPU threads of a trial.
         gpus: GPUs that a trial reserves on a cluster; 0 on one machine, where workers share what there is.
-        studies: One an architecture.
+        studies: One per architecture.
     """
 
     settings: Settings
@@ -83,12 +83,23 @@ class Plan:
 
     @property
     def experiment(self) -> str:
-        """The MLflow experiment: as asked, but what was learned from the phantom is always named after it."""
+        """The MLflow experiment: as asked for, but that of the phantom always has the phantom's name."""
         return self.source.name if self.source.kind == "phantom" else self.settings.experiment or self.source.name
 
     def full_name(self, study: PlannedStudy) -> str:
         """The name of a study in Optuna's store, unique among data sets."""
         return f"{self.experiment}/{study.name}"
+
+
+def data_line(plan: Plan) -> str:
+    """One line that says which images a sweep learns from."""
+    source = plan.source
+    if source.kind == "phantom":
+        what = "data: the built-in phantom (synthetic radiographs, not X-rays; give real ones with --data DIR)"
+    else:
+        what = f"data: {source.name} from {source.location}"
+    train, validation, test = len(plan.split.train), len(plan.split.validation), len(source.splits["test"])
+    return f"{what}: {train:,} train, {validation:,} validation, {test:,} test"
 
 
 @dataclass(frozen=True)
@@ -150,7 +161,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
             PlannedStudy(
                 arch,
                 settings.study_of(arch),
-                settings.space_of(arch),
+                settings.spaces[arch],
                 settings.trials,
                 settings.size_of(arch, source),
                 {name: options[name] for name in ARCHITECTURES[arch].options},
@@ -161,7 +172,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
 
 
 def _cluster_of(settings: Settings) -> tuple[Machine, float]:
-    """What a trial finds on the Ray cluster; connects to it."""
+    """What a trial has on the Ray cluster, and its GPUs; connects to the cluster."""
     try:
         from sweep.engines.ray_cluster import survey
     except ModuleNotFoundError as error:
@@ -179,7 +190,7 @@ def _cluster_of(settings: Settings) -> tuple[Machine, float]:
 
 
 def seed_of(*parts: int | str) -> int:
-    """A seed from what it belongs to; 31 bits, which every library takes."""
+    """Derives a seed from numbers and names; 31 bits, which every library takes."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
 
 
@@ -210,7 +221,7 @@ def disk_of(plan: Plan, study: PlannedStudy, *, resuming: bool = False) -> int:
 def estimate(plan: Plan, study: PlannedStudy) -> Estimate:
     """Measures the speed of a study's training for a moment and computes what the study will take."""
     speed = _speed(plan, study)
-    # Validation runs forward alone, which is a third of a training step; stressed images are as many again.
+    # Validation is the forward pass only, a third of a training step; stressed images are as many again.
     passes = 2 if plan.settings.metric in STRESSED else 1
     epoch = len(plan.split.train) + passes * len(plan.split.validation) / 3
     images = study.trials * plan.settings.epochs * epoch
@@ -220,7 +231,7 @@ def estimate(plan: Plan, study: PlannedStudy) -> Estimate:
 
 
 def _speed(plan: Plan, study: PlannedStudy) -> float:
-    """Images a second that one worker trains, measured where it will."""
+    """Images per second that one worker trains, measured where trials will run."""
     from sweep.training.speed import measure_speed
 
     classes = len(plan.source.classes)

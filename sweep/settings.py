@@ -1,12 +1,11 @@
-"""What one sweep is: everything a command line can say, checked in one place before anything is touched."""
+"""What was asked for: every option of a sweep, checked in one place before anything is touched."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -28,10 +27,10 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val/stressed_auroc": "maximize",
     "val/stressed_loss": "minimize",
 }
-# Of validation images as another machine might have made them.
+# Metrics on validation images as another X-ray machine might have made them.
 STRESSED = frozenset({"val/stressed_auroc", "val/stressed_loss"})
 NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"
-# Scores that look at probabilities alone: no decision threshold moves them.
+# Scores that depend on probabilities alone, not on a decision threshold.
 THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best")
@@ -41,10 +40,10 @@ VALIDATIONS = ("auto", "split", "val", "sixteen")
 
 @dataclass(frozen=True)
 class Settings:
-    """One sweep. Defaults are the command line's.
+    """One sweep. The defaults are the defaults of the command line.
 
     Attributes:
-        archs: Architectures, a study each.
+        archs: Architectures, one study for each.
         trials: Finished or pruned trials that each study is to have in the end.
         data: As `data.sources.open_source` takes it.
         study: Name of the study; None names it after the architecture.
@@ -66,7 +65,7 @@ class Settings:
         retries: Further attempts at a configuration that lost its worker or ran out of memory.
         budget: Seconds that training may take, over all studies; None for as long as it takes.
         keep: Whose checkpoints stay in MLflow: those of `all` finished trials, or of the `best` of each study.
-        workers: Trials to train at once; None takes one a GPU or core.
+        workers: Trials to train at once; None takes one per GPU or core.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `float32` or `bfloat16`.
         tracking_uri: MLflow's store.
@@ -118,9 +117,10 @@ class Settings:
         default = PHANTOM_IMAGE_SIZE if source.kind == "phantom" else ARCHITECTURES[arch].image_size
         return self.image_size or default
 
-    def space_of(self, arch: str) -> Space:
-        """The space that the study of an architecture searches."""
-        return study_space(arch, self.fix, self.search)
+    @cached_property
+    def spaces(self) -> Mapping[str, Space]:
+        """What the study of each architecture searches. Raises InputError where `fix` or `search` are wrong."""
+        return {arch: study_space(arch, self.fix, self.search) for arch in self.archs}
 
     def study_of(self, arch: str) -> str:
         """The short name of the study of an architecture."""
@@ -128,10 +128,10 @@ class Settings:
 
 
 def seconds_of(text: str) -> float:
-    """Reads a time as people write it: `45s`, `90m`, `2h`, `1h30m`, `1d`, or seconds alone.
+    """Reads a time as people write it: `45s`, `90m`, `2h`, `1h30m`, `1d`, or a number of seconds.
 
     Raises:
-        InputError: It is none.
+        InputError: The text is not a time.
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text) or re.findall(r"^(\d+(?:\.\d+)?)()$", text)
@@ -182,29 +182,39 @@ def check(settings: Settings) -> None:
         settings.study is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", settings.study) is not None,
         f"--study {settings.study!r}: use letters, digits, '.', '_' and '-'",
     )
-    for option, value, allowed in (
-        ("--metric", settings.metric, tuple(METRICS)),
-        ("--pruner", settings.pruner, PRUNERS),
-        ("--finetune", settings.finetune, FINETUNE),
-        ("--keep", settings.keep, KEEP),
-        ("--engine", settings.engine, ENGINES),
-        ("--device", settings.device, ("auto", "cpu", "cuda")),
-        ("--precision", settings.precision, ("auto", "float32", "bfloat16")),
-    ):
-        want(value in allowed, f"{option} {value}: there is no such value; there are {', '.join(allowed)}")
-    want(
-        settings.validation in VALIDATIONS or fold_of(settings.validation) is not None,
-        f"--validation {settings.validation}: there is no such value; there are {', '.join(VALIDATIONS)}, "
-        "and folds such as 1/5, the first of five",
-    )
+    faults += _faults_of_choices(settings)
     faults += _faults_of_the_cluster(settings)
-    try:
-        for arch in settings.archs:
-            study_space(arch if arch in ARCHITECTURES else next(iter(ARCHITECTURES)), settings.fix, settings.search)
-    except InputError as error:  # nearly every fault is one for all of them, and is said once
+    try:  # the options that change a space are checked even where no architecture is known
+        archs = tuple(arch for arch in settings.archs if arch in ARCHITECTURES) or tuple(ARCHITECTURES)[:1]
+        _ = (replace(settings, archs=archs) if unknown else settings).spaces
+    except InputError as error:  # most faults are the same for every architecture, and are listed once
         faults += error.faults
     if faults:
         raise InputError(*faults)
+
+
+def _faults_of_choices(settings: Settings) -> list[str]:
+    """What is wrong with the options that take one of several words."""
+    choices = {
+        "--metric": (settings.metric, tuple(METRICS)),
+        "--pruner": (settings.pruner, PRUNERS),
+        "--finetune": (settings.finetune, FINETUNE),
+        "--keep": (settings.keep, KEEP),
+        "--engine": (settings.engine, ENGINES),
+        "--device": (settings.device, ("auto", "cpu", "cuda")),
+        "--precision": (settings.precision, ("auto", "float32", "bfloat16")),
+    }
+    faults = [
+        f"{option} {value}: there is no such value; there are {', '.join(allowed)}"
+        for option, (value, allowed) in choices.items()
+        if value not in allowed
+    ]
+    if settings.validation not in VALIDATIONS and fold_of(settings.validation) is None:
+        faults.append(
+            f"--validation {settings.validation}: there is no such value; there are {', '.join(VALIDATIONS)}, "
+            "and folds such as 1/5, the first of five"
+        )
+    return faults
 
 
 def _faults_of_the_cluster(settings: Settings) -> list[str]:
@@ -238,34 +248,9 @@ def check_data(settings: Settings, split: Split) -> None:
     Raises:
         InputError: A batch may be larger than the training set.
     """
-    largest = max(largest_batch(settings.space_of(arch)) for arch in settings.archs)
+    largest = max(largest_batch(space) for space in settings.spaces.values())
     if largest > len(split.train):
         raise InputError(
             f"batch_size {largest} is larger than the training set of {len(split.train):,} images; "
             f"give smaller ones, such as --search batch_size=8,16 or --fix batch_size={max(1, len(split.train) // 4)}"
-        )
-
-
-def check_folder(folder: Path, needed: int) -> None:
-    """Checks that a working directory can take what a study will write; leaves nothing in it.
-
-    Args:
-        folder: The directory.
-        needed: Bytes.
-
-    Raises:
-        InputError: It cannot be written, or its disk is too full.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise InputError(f"{folder}: the working directory cannot be written ({error.strerror})") from error
-    if free < needed:
-        raise InputError(
-            f"{folder}: the study needs about {needed / 1e6:,.0f} MB here, and {free / 1e6:,.0f} MB are free; "
-            "make room or run it in another directory"
         )

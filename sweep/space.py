@@ -1,4 +1,4 @@
-"""What a study searches: the hyperparameters of each architecture, as plain data, and how people write them.
+"""What a study searches: the hyperparameters of each architecture, as plain data, and how --fix and --search change it.
 
 --fix activation=sigmoid
 --search learning_rate=1e-4..1e-2:log    --search batch_size=64,128    --search dropout=0..0.5
@@ -42,7 +42,7 @@ class Range:
 Space = Mapping[str, Choice | Range]
 
 
-# What may be changed beside the five, and what it is where nobody asks: what the report did.
+# Extra hyperparameters beside the five, and their values where they are not given: what the student report did.
 EXTRA: Mapping[str, Value] = {
     "augmentation": "own",
     "normalisation": "fixed",
@@ -71,11 +71,11 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) 
 
     Args:
         arch: A key of SPACES.
-        fix: `name=value` each.
-        search: `name=low..high`, `name=low..high:log` or `name=value,value` each.
+        fix: Each as `name=value`.
+        search: Each as `name=low..high`, `name=low..high:log` or `name=value,value`.
 
     Raises:
-        InputError: A text cannot be understood, or names what does not exist; all of them are said.
+        InputError: A text cannot be understood, or names what does not exist; with every fault found.
     """
     space, faults, seen = dict(SPACES[arch]), [], set()
     for option, texts in (("--fix", fix), ("--search", search)):
@@ -101,20 +101,20 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) 
 
 
 class Layout(TypedDict):
-    """What of hyperparameters decides which layers a network has, as `models.outline.sketch` takes it."""
+    """The hyperparameters that decide which layers a network has, as `models.outline.sketch` takes them."""
 
     normalisation: str
     pooling: str
 
 
 def layout(params: Mapping[str, object]) -> Layout:
-    """Finds it in hyperparameters; texts will do, and what is missing is as usual."""
+    """Picks the layout from hyperparameters or from params of a run; what is missing has its default."""
     normalisation, pooling = (str(params.get(name, EXTRA[name])) for name in ("normalisation", "pooling"))
     return {"normalisation": normalisation, "pooling": pooling}
 
 
 def decided(space: Space) -> dict[str, Value]:
-    """The hyperparameters that a space leaves no choice in."""
+    """The hyperparameters that have a single value in a space."""
     return {
         name: domain.values[0]
         for name, domain in space.items()

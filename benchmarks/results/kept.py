@@ -21,9 +21,9 @@ import pandas as pd
 from sweep.comparisons.architectures.audit import AUDITED, TESTED, runs_of
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.metrics.scores import all_scores
+from sweep.orchestrator.run_params import description_of
 from sweep.settings import METRICS
 from sweep.stores import tags as tag
-from sweep.stores.attributes import ABOUT
 from sweep.stores.mlflow_stores import open_tracking
 from sweep.stores.study import Study, stored_studies
 from sweep.stores.tracking import Run, Tracking
@@ -175,28 +175,28 @@ def collect(stores: Sequence[Path], experiment: str, place: Path = PLACE) -> Non
 
 
 def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    noted = study.noted(ABOUT)
-    parent = tracking.find_study(noted["tags"][tag.STUDY_ID])
+    stored = description_of(study)
+    parent = tracking.find_study(stored.study_id)
     if parent is None:
         return  # it was ended before it had begun
     runs = runs_of(tracking, parent.run_id)
-    about["studies"][noted["name"]] = {
-        "params": {key: str(value) for key, value in noted["params"].items() if key != "weights_file"},
-        "tags": {key: value for key, value in noted["tags"].items() if key.startswith(("sweep.", "mlflow.source.git"))},
+    about["studies"][stored.name] = {
+        "params": {key: str(value) for key, value in stored.params.items() if key != "weights_file"},
+        "tags": {key: value for key, value in stored.tags.items() if key.startswith(("sweep.", "mlflow.source.git"))},
     }
-    split = noted["tags"][tag.SPLIT_DIGEST]
+    split = stored.tags[tag.SPLIT_DIGEST]
     for trial in study.trials():
         if trial.state not in ("COMPLETE", "PRUNED"):
             continue  # an attempt that failed; what came of its configuration is a trial of its own
         run = runs.get(trial.number)
         found = {} if run is None or trial.state != "COMPLETE" else dict(_predictions(run, tracking))
-        if not noted["name"].endswith(SEEDS):
+        if not stored.name.endswith(SEEDS):
             for part in ("validation", "stressed"):  # its scores are in the history, and git keeps what it has seen
                 found.pop(part, None)
         for part, key in (("validation", split), ("test", "all")):
             if part in found:
                 about[part].setdefault(key, _images(found[part]))
-        rows.append(_row(noted["name"], split, trial, found))
+        rows.append(_row(stored.name, split, trial, found))
 
 
 def _predictions(run: Run, tracking: Tracking) -> Iterator[tuple[str, Predictions]]:

@@ -18,8 +18,8 @@ from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import SPLITS, Source, download, open_source, open_test
 from sweep.cli import terminal as display
-from sweep.orchestrator.workdir import alone, mlflow_in, optuna_in, prepare, stoppable, unless
-from sweep.plan import estimate, make_plan
+from sweep.orchestrator.workdir import locked, mlflow_in, optuna_in, prepare, stoppable, unless
+from sweep.plan import Plan, estimate, make_plan
 from sweep.settings import Settings
 from sweep.stores import tags as tag
 from sweep.system.errors import TrackingAwayError
@@ -37,10 +37,16 @@ def search(settings: Settings, *, as_json: bool) -> None:
     with stoppable() as stopping:
         plan = make_plan(settings, fetch=True)
         prepare(plan, Path.cwd(), terminal, stopping)
-        from sweep.orchestrator.conclude import conclude  # seconds of imports, which wrong input need not wait for
+        from sweep.orchestrator.conclude import (  # seconds of imports, which wrong input need not wait for
+            Outcome,
+            conclude,
+        )
         from sweep.orchestrator.runner import run_plan
 
-        outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, display.outcome_view)
+        def ended(outcome: Outcome, plan: Plan) -> None:
+            terminal.show(display.outcome_view(outcome, plan))
+
+        outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, ended)
     terminal.show(display.next_commands(outcomes, plan, tracking.experiment_id))
     if as_json:
         display.print_json({"exit_code": 0, "studies": [display.outcome_json(outcome) for outcome in outcomes]})
@@ -57,13 +63,13 @@ def doctor(
     terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
     if storage is None and not (folder / "optuna.db").exists():
         raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
-    from sweep.orchestrator.reconcile import mend
+    from sweep.orchestrator.reconcile import repair
     from sweep.stores.mlflow_stores import open_tracking
     from sweep.stores.study import stored_studies
 
     uri = tracking_uri or mlflow_in(folder)
     mended, missing = [], []
-    with stoppable() as stopping, alone(folder):
+    with stoppable() as stopping, locked(folder):
         studies = stored_studies(storage or optuna_in(folder))
         for study in studies:
             if stopping():
@@ -71,7 +77,7 @@ def doctor(
             study.claim(shared=storage is not None)
             try:
                 tracking = open_tracking(uri, study.experiment)
-                found, mirrored = mend(study, tracking, folder, work_dir, terminal.say, rebuild=rebuild)
+                found, mirrored = repair(study, tracking, folder, work_dir, terminal.say, rebuild=rebuild)
             except TrackingAwayError as error:
                 raise InputError(f"--tracking-uri {shown(uri)}: {error}") from error
             finally:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.cli import terminal as display
 from sweep.comparisons.replication.published import ROWS
 from sweep.orchestrator.workdir import mlflow_in, optuna_in, prepare, stoppable
-from sweep.plan import make_plan
+from sweep.plan import Plan, make_plan
 from sweep.settings import Settings, check
+
+if TYPE_CHECKING:
+    from sweep.comparisons.enqueued import Tried
 
 REPORTS = "reports"
 MOST_FOLDS = 100
@@ -47,7 +50,7 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
             raise InputError(*faults)
         plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
         prepare(plan, folder, terminal, stopping)
-        from sweep.cli.views import replication_view, tried_view
+        from sweep.cli.views import replication_view
         from sweep.comparisons.enqueued import (
             conclude_enqueued,  # seconds of imports, which wrong input need not wait for
         )
@@ -55,7 +58,7 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
         from sweep.orchestrator.runner import run_plan
 
         plan = plan_of_rows(plan, name, seeds)
-        tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
+        tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, _shows_tried(terminal))
         replicas = replicas_of(tried, settings.metric)
         run_id, written = log(replicas, plan, tracking, protocol)
     path = write_report(folder, f"{plan.source.name}-{name}.md", written)
@@ -85,10 +88,10 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         changes = changes_of(settings.archs[0], changed)  # before weights are looked for
         plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
         prepare(plan, folder, terminal, stopping)
-        from sweep.cli.views import ablation_view, tried_view
+        from sweep.cli.views import ablation_view
         from sweep.orchestrator.runner import run_plan
 
-        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
+        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, _shows_tried(terminal))
         variants = variants_of(tried, changes)
         run_id, lines, written = log(variants, plan, tracking)
     path = write_report(folder, f"{plan.source.name}-{settings.archs[0]}-{name}.md", written)
@@ -122,7 +125,7 @@ def crossvalidate(
         faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
-        from sweep.cli.views import crossvalidation_view, tried_view
+        from sweep.cli.views import crossvalidation_view
         from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
         from sweep.comparisons.enqueued import conclude_enqueued
         from sweep.orchestrator.runner import run_plan
@@ -134,7 +137,7 @@ def crossvalidate(
         finish, tried, trackings = partial(conclude_enqueued, scored=audit), [], []
         for plan in plans:
             prepare(plan, folder, terminal, stopping)
-            (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, tried_view)
+            (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, _shows_tried(terminal))
             tried.append(one)
             trackings.append(tracking)
         logged = log(found, finalists_of(found, top, tried), whole, tried, trackings[-1])
@@ -157,6 +160,12 @@ def crossvalidate(
                 "finalists": logged.lines,
             }
         )
+
+
+def _shows_tried(terminal: display.Terminal) -> Callable[[Tried, Plan], None]:
+    from sweep.cli.views import tried_view
+
+    return lambda tried, plan: terminal.show(tried_view(tried, plan))
 
 
 def _faults_of_name(name: str) -> list[str]:
@@ -192,7 +201,10 @@ def compare(
         from sweep.stores.mlflow_stores import open_client
 
         client = open_client(machine["tracking_uri"] or mlflow_in(folder))
-        gathered = gather(client, name, against, seeds, location, machine, folder, terminal, stopping, audit=audit)
+        ended = _shows_tried(terminal)
+        gathered = gather(
+            client, name, against, seeds, location, machine, folder, terminal, stopping, ended, audit=audit
+        )
         found = gathered.comparison
         pictures = pictures_of(gathered) if with_images else []
         page, twin = report.html(found, gathered.drawings), report.markdown(found)

@@ -20,6 +20,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.plan import data_line
 from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
 from sweep.space import FIVE
 from sweep.system.redaction import address, shown
@@ -81,17 +82,6 @@ class Terminal:
     def show(self, renderable: Any) -> None:
         """Prints something of rich's."""
         self.console.print(renderable)
-
-
-def data_line(plan: Plan) -> str:
-    """One line that says which images a sweep learns from."""
-    source = plan.source
-    if source.kind == "phantom":
-        what = "data: the built-in phantom (synthetic radiographs, not X-rays; give real ones with --data DIR)"
-    else:
-        what = f"data: {source.name} from {source.location}"
-    train, validation, test = len(plan.split.train), len(plan.split.validation), len(source.splits["test"])
-    return f"{what}: {train:,} train, {validation:,} validation, {test:,} test"
 
 
 def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
@@ -157,7 +147,7 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     if plan.source.kind == "phantom":
         lines.append(Text("learned from the phantom: these scores say nothing about X-rays", style="yellow"))
     lines.append(Text(f"registered as {outcome.model} version {outcome.version}"))
-    lines += [Text(f"  @{alias}: {sentence}") for alias, sentence in outcome.seats.items()]
+    lines += [Text(f"  @{alias}: {sentence}") for alias, sentence in outcome.aliases.items()]
     lines.append(
         Text("trials: " + ", ".join(f"{count} {state.lower()}" for state, count in sorted(outcome.counts.items())))
     )
@@ -262,11 +252,12 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     plain = {
         field.name: getattr(outcome, field.name)
         for field in dataclasses.fields(outcome)
-        if field.name not in ("best", "threshold", "validation", "test")
+        if field.name not in ("best", "threshold", "validation", "test", "aliases")
     }
     threshold = None if outcome.threshold is None else dataclasses.asdict(outcome.threshold)
     return {
         **plain,
+        "seats": outcome.aliases,
         "validation": outcome.validation.values("val"),
         "test": outcome.test.values("test"),
         "intervals": {name: [interval.low, interval.high] for name, interval in outcome.test.scores.items()},

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from data.cache import Images
 from sweep.comparisons.architectures.audit import audit, runs_of
 from sweep.metrics.predictions import Predictions
-from sweep.orchestrator.mlflow_mirror import Mirror
-from sweep.plan import Plan, PlannedStudy
+from sweep.orchestrator.study_run import StudyRun
 from sweep.stores.attributes import CONCLUSION, OPENED
-from sweep.stores.study import Study
 from sweep.stores.trials import TrialRecord
 from sweep.system.errors import StudyFailedError
 
@@ -58,38 +54,24 @@ class Tried:
         ]
 
 
-def conclude_enqueued(
-    plan: Plan,
-    planned: PlannedStudy,
-    study: Study,
-    mirror: Mirror,
-    images: Mapping[str, Images],
-    train_again: Callable[[TrialRecord, Path], Path],
-    *,
-    scored: bool = True,
-) -> Tried:
-    """Scores every trial on the test images; takes what `conclusion.conclude` takes.
+def conclude_enqueued(run: StudyRun, *, scored: bool = True) -> Tried:
+    """Scores every trial on the test images; takes what `conclude.conclude` takes.
 
     Args:
-        plan: The sweep.
-        planned: The study.
-        study: The same in Optuna.
-        mirror: Its runs.
-        images: `train`, `validation` and `test`.
-        train_again: Not used: a trial whose checkpoint is gone is left out.
+        run: The study. A trial whose checkpoint is gone is not trained again, but left out.
         scored: Whether the test set is opened at all; one that was opened before stays so.
 
     Raises:
         StudyFailedError: No trial is complete.
     """
-    del train_again
+    planned, study, mirror, source = run.planned, run.study, run.mirror, run.plan.source
     best, trials, found = study.best(), study.trials(), {}
     if best is None:
         raise StudyFailedError(f"study {study.name}: none of its {planned.trials} trials is complete")
     if scored:
         study.note(OPENED, True)
         runs = runs_of(mirror.tracking, mirror.parent)
-        found = audit(trials, runs, mirror.tracking, images["test"], plan.source.digest, plan.source.classes)
+        found = audit(trials, runs, mirror.tracking, run.images["test"], source.digest, source.classes)
     opened = bool(study.noted(OPENED))
     told = ABOUT_IT if scored else OPENED_BEFORE if opened else CLOSED
     study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": told})

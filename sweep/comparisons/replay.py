@@ -14,7 +14,8 @@ from data.faults import InputError
 from data.sources import PATIENT_PATTERN, Source, open_source, read_phantom
 from data.splits import Split, split_source
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
-from sweep.orchestrator.run_params import config_of, metrics_of
+from sweep.metrics.scores import metrics_of
+from sweep.orchestrator.run_params import config_of
 from sweep.stores import tags as tag
 from sweep.stores.mlflow_stores import PastRun
 from sweep.system import provenance

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data.cache import Images
 from sweep.metrics.scores import softmax
 
 PROBABILITY, LOGIT = "probability_", "logit_"
@@ -52,6 +53,11 @@ class Predictions:
         table[[f"{PROBABILITY}{name}" for name in self.classes]] = self.probabilities(temperature).round(6)
         table[[f"{LOGIT}{name}" for name in self.classes]] = self.logits.astype(np.float32)
         return table.to_csv(index=False)
+
+
+def predictions_of(images: Images, logits: np.ndarray, classes: tuple[str, ...]) -> Predictions:
+    """The predictions for cached images: a network's logits with the images' names, patients and labels."""
+    return Predictions(images.names, images.patients, images.labels, logits, classes)
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn import metrics
 
 from sweep.metrics.calibration import expected_calibration_error
+
+if TYPE_CHECKING:
+    from sweep.training.loop import EpochResult
 
 
 @dataclass(frozen=True)
@@ -218,3 +222,23 @@ def _balanced(labels: np.ndarray, positive: np.ndarray, weights: np.ndarray, thr
     if min(totals) == 0:
         return float("nan")
     return float(np.mean([(weights * hit)[labels == label].sum() / totals[label] for label in (0, 1)]))
+
+
+def metrics_of(result: EpochResult, labels: np.ndarray) -> dict[str, float]:
+    """The metrics of an epoch, by the names that every store has them under.
+
+    Args:
+        result: The epoch.
+        labels: Of the validation images, int [N].
+    """
+    validation = scores(labels, softmax(result.validation_logits))
+    named = {
+        "train/loss": result.train_loss,
+        "train/accuracy": result.train_accuracy,
+        "val/loss": result.validation_loss,
+        **{f"val/{name}": value for name, value in validation.items()},
+    }
+    if result.stressed_logits is not None and result.stressed_loss is not None:
+        stressed = scores(labels, softmax(result.stressed_logits))
+        named |= {"val/stressed_loss": result.stressed_loss, "val/stressed_auroc": stressed["auroc"]}
+    return named

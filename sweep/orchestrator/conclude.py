@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,14 @@ from sweep.lifecycle.promotion import settle
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
 from sweep.metrics.calibration import fit_temperature
-from sweep.metrics.predictions import Predictions, read_predictions
+from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
 from sweep.metrics.scores import Threshold, choose_threshold, softmax
-from sweep.orchestrator.mlflow_mirror import Mirror
-from sweep.orchestrator.run_params import predictions_of
-from sweep.plan import Plan, PlannedStudy
+from sweep.orchestrator.study_run import StudyRun
+from sweep.plan import Plan
 from sweep.settings import STRESSED
 from sweep.stores import packaging, registry
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
-from sweep.stores.study import Study
 from sweep.stores.trials import TrialRecord
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError
@@ -39,7 +37,7 @@ EXAMPLES = 16  # images that a model is tried with before it becomes a version
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study came to.
+    """The result of a study.
 
     Attributes:
         arch: The architecture.
@@ -48,12 +46,12 @@ class Outcome:
         best: The chosen trial.
         run_id: Its MLflow run.
         parent_run_id: The study's MLflow run.
-        validation: What it is worth on validation, as it is served.
-        test: What it is worth on test, likewise.
-        threshold: The decision threshold that goes with it; None for more than two classes.
+        validation: Its scores on validation, as it is served.
+        test: Its scores on test, likewise.
+        threshold: Its decision threshold; None for more than two classes.
         model: Name of the registered model.
         version: Its version there.
-        seats: What became of each alias: alias -> sentence.
+        aliases: What was decided about each alias: alias -> sentence.
     """
 
     arch: str
@@ -67,60 +65,46 @@ class Outcome:
     threshold: Threshold | None
     model: str
     version: str
-    seats: Mapping[str, str]
+    aliases: Mapping[str, str]
 
 
-def conclude(
-    plan: Plan,
-    planned: PlannedStudy,
-    study: Study,
-    mirror: Mirror,
-    images: Mapping[str, Images],
-    train_again: Callable[[TrialRecord, Path], Path],
-) -> Outcome:
+def conclude(run: StudyRun) -> Outcome:
     """Concludes a study that has its trials; concluding it again changes nothing.
-
-    Args:
-        plan: The sweep.
-        planned: The study.
-        study: The same in Optuna.
-        mirror: Its runs.
-        images: `train`, `validation` and `test`.
-        train_again: Trains a trial into a folder and returns its checkpoint, should the one in MLflow be gone.
 
     Raises:
         StudyFailedError: No trial is complete.
         TrackingAwayError: MLflow's server does not answer.
     """
+    plan, planned, study, mirror = run.plan, run.planned, run.study, run.mirror
     best = study.best()
     if best is None:
         raise StudyFailedError(
             f"study {study.name}: every trial was pruned or failed, so there is no best one; "
             "allow more with a larger --trials, or use --pruner none"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        trained = restore(mirror.fetch_checkpoint(best.number, place) or train_again(best, place))
-    chosen = predictions_of(images["validation"], trained.validation_logits, plan)
-    temperature = fit_temperature(chosen.labels, chosen.logits)
-    threshold = _threshold(plan, study, images["validation"], best, trained, chosen, temperature)
-    validation = assess(chosen, temperature, threshold.value if threshold else None)
-    test = _open_test(plan, study, mirror, images["test"], best, trained, validation, threshold)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        trained = restore(mirror.fetch_checkpoint(best.number, folder) or run.train_again(best, folder))
+    predictions = predictions_of(run.images["validation"], trained.validation_logits, plan.source.classes)
+    temperature = fit_temperature(predictions.labels, predictions.logits)
+    threshold = _threshold(run, best, trained, predictions, temperature)
+    validation = assess(predictions, temperature, threshold.value if threshold else None)
+    test = _open_test(run, best, trained, validation, threshold)
     trained.network.to("cpu")
 
     scores = {**validation.values("val"), **test.values("test")}
-    facts = _facts(plan, planned, study, mirror, best, trained, validation, test, threshold)
+    facts = _facts(run, best, trained, validation, test, threshold)
     client, run_id = mirror.tracking.client, mirror.runs[best.number]
-    tags = _version_tags(plan, mirror, best, temperature)
+    tags = _version_tags(run, best, temperature)
     version = registry.registered(client, plan.source.name, run_id, tags)
     if version is None:
-        spec = _model_spec(planned, mirror, facts, scores, tags, chosen)
+        spec = _model_spec(run, facts, scores, tags, predictions)
         try:
-            version = registry.register(client, spec, trained.network, _example(trained, images, temperature))
+            example = _example(trained, run.images["validation"], temperature)
+            version = registry.register(client, spec, trained.network, example)
         except packaging.ModelDiffersError as error:
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
-    aliases = (planned.arch, registry.CHAMPION)
-    seats = {alias: settle(mirror.tracking, version, alias) for alias in aliases}
+    aliases = {alias: settle(mirror.tracking, version, alias) for alias in (planned.arch, registry.CHAMPION)}
     study.note(CONCLUSION, {"best": best.number, "scores": scores, "description": description(facts)})
     mirror.show_conclusion()
     return Outcome(
@@ -128,61 +112,50 @@ def conclude(
         study.name,
         Counter(trial.state for trial in study.trials()),
         best,
-        mirror.runs[best.number],
+        run_id,
         mirror.parent,
         validation,
         test,
         threshold,
         version.name,
         version.version,
-        seats,
+        aliases,
     )
 
 
 def _threshold(
-    plan: Plan,
-    study: Study,
-    images: Images,
-    best: TrialRecord,
-    trained: Trained,
-    chosen: Predictions,
-    temperature: float,
+    run: StudyRun, best: TrialRecord, trained: Trained, predictions: Predictions, temperature: float
 ) -> Threshold | None:
     """The threshold of a trial: the one that its test set was opened with, or a new one; None for several classes."""
+    plan = run.plan
     if len(plan.source.classes) > 2:
         return None
-    known = (study.noted(TEST) or {}).get(str(best.number), {}).get("threshold")
-    if known is not None:  # another device might answer a little otherwise today
-        return Threshold(**known)
-    judged, on = chosen, "validation"
-    if plan.settings.metric in STRESSED:  # on images as they are a network looks surer than another machine leaves it
-        judged, on = _said(plan, trained, images, stressed=True), "validation under stress"
-    return choose_threshold(judged.labels, judged.probabilities(temperature)[:, 1], on=on)
+    stored = (run.study.noted(TEST) or {}).get(str(best.number), {}).get("threshold")
+    if stored is not None:  # on another device the logits may differ a little
+        return Threshold(**stored)
+    chosen_on, on = predictions, "validation"
+    if plan.settings.metric in STRESSED:  # a network is surer of images as they are than of those of another machine
+        chosen_on, on = _predict(plan, trained, run.images["validation"], stressed=True), "validation under stress"
+    return choose_threshold(chosen_on.labels, chosen_on.probabilities(temperature)[:, 1], on=on)
 
 
-def _said(plan: Plan, trained: Trained, images: Images, *, stressed: bool = False) -> Predictions:
-    """What a network says of images, where it was trained if that is here."""
+def _predict(plan: Plan, trained: Trained, images: Images, *, stressed: bool = False) -> Predictions:
+    """A network's predictions for images, on the device that it was trained on if that is here."""
     device = trained.config.device if trained.config.device == plan.device else "cpu"
     logits = predict(trained.network.to(device), trained.config, images, stressed=stressed)
-    return predictions_of(images, logits, plan)
+    return predictions_of(images, logits, plan.source.classes)
 
 
 def _open_test(
-    plan: Plan,
-    study: Study,
-    mirror: Mirror,
-    images: Images,
-    best: TrialRecord,
-    trained: Trained,
-    validation: Assessment,
-    threshold: Threshold | None,
+    run: StudyRun, best: TrialRecord, trained: Trained, validation: Assessment, threshold: Threshold | None
 ) -> Assessment:
-    """Assesses a trial on the test set, once: what comes of it is noted on the study and never measured again."""
+    """Assesses a trial on the test set, once: the result is stored on the study and never measured again."""
+    study, mirror = run.study, run.mirror
     opened: dict[str, Any] = study.noted(TEST) or {}
     key = str(best.number)
-    if "assessment" not in opened.get(key, {}):  # an earlier release noted less
-        found = _said(plan, trained, images)
-        test = assess(found, validation.temperature, validation.threshold)
+    if "assessment" not in opened.get(key, {}):  # an earlier release stored less
+        predictions = _predict(run.plan, trained, run.images["test"])
+        test = assess(predictions, validation.temperature, validation.threshold)
         tags: dict[str, Any] = {
             tag.TEST_OPENED: f"for {len(opened.keys() | {key})} of this study's trials so far",
             tag.TEMPERATURE: f"{validation.temperature:.4f}",
@@ -196,27 +169,23 @@ def _open_test(
             "tags": tags,
             "epoch": trained.epoch,
         }
-        files = figures.predictions(found, "test", mirror.run_name(best.number), test.temperature, test.threshold)
+        files = figures.predictions(predictions, "test", mirror.run_name(best.number), test.temperature, test.threshold)
         mirror.tracking.log_files(mirror.runs[best.number], files)
         study.note(TEST, opened)
-    mirror.show_test(best.number)  # each time: the server may have gone away the moment after they were noted
+    mirror.show_test(best.number)  # each time: the server may have gone away right after they were stored
     return assessment_of(opened[key]["assessment"])
 
 
-def _example(trained: Trained, images: Mapping[str, Images], temperature: float) -> packaging.Example:
-    """Validation images, evenly spread, with what the network of the training says of them here."""
-    found = images["validation"]
-    rows = found.rows[np.unique(np.linspace(0, len(found) - 1, EXAMPLES).astype(int))]
-    some = Images(found.path, rows, np.zeros(len(rows), dtype=np.int64), (), ())
+def _example(trained: Trained, images: Images, temperature: float) -> packaging.Example:
+    """Some of the images, evenly spread, with the probabilities that the trained network gives them here."""
+    rows = images.rows[np.unique(np.linspace(0, len(images) - 1, EXAMPLES).astype(int))]
+    some = Images(images.path, rows, np.zeros(len(rows), dtype=np.int64), (), ())
     logits = predict(trained.network, trained.config, some)
-    return packaging.Example(found.pixels()[rows], softmax(logits / temperature))
+    return packaging.Example(images.pixels()[rows], softmax(logits / temperature))
 
 
 def _facts(
-    plan: Plan,
-    planned: PlannedStudy,
-    study: Study,
-    mirror: Mirror,
+    run: StudyRun,
     best: TrialRecord,
     trained: Trained,
     validation: Assessment,
@@ -224,13 +193,14 @@ def _facts(
     threshold: Threshold | None,
 ) -> CardData:
     """What the model card says."""
+    plan, planned, study, mirror = run.plan, run.planned, run.study, run.mirror
     source, split = plan.source, plan.split
     listings = {
         "train": source.splits["train"].select(split.train),
         "validation": source.splits[split.validation_from].select(split.validation),
         "test": source.splits["test"],
     }
-    noted = best.attributes["run"]
+    params = best.attributes["run"]["params"]
     return CardData(
         name=source.name,
         arch=planned.arch,
@@ -242,7 +212,7 @@ def _facts(
         run=mirror.run_name(best.number),
         metric=plan.settings.metric,
         searched=best.params,
-        fixed=noted["params"],
+        fixed=params,
         history=best.history,
         epoch=trained.epoch,
         counts={
@@ -262,41 +232,43 @@ def _facts(
         threshold=threshold.reason if threshold else "",
         opened=len(study.noted(TEST) or {}),
         limits=known_limits(source),
-        provenance={
-            "data": source.name,
-            "data kind": source.kind,
-            "data digest": source.digest,
-            "split digest": split.digest,
-            "study": study.name,
-            "trial": best.number,
-            "run": mirror.runs[best.number],
-            "seed": noted["params"]["seed"],
-            "epoch": trained.epoch,
-            **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
-        },
+        provenance=_provenance(run, best, trained),
     )
 
 
-def _version_tags(plan: Plan, mirror: Mirror, best: TrialRecord, temperature: float) -> dict[str, str]:
+def _provenance(run: StudyRun, best: TrialRecord, trained: Trained) -> dict[str, Any]:
+    """Where a model comes from: its data, its trial, and the code and machine of today."""
+    source = run.plan.source
     return {
-        **mirror.about["tags"],
+        "data": source.name,
+        "data kind": source.kind,
+        "data digest": source.digest,
+        "split digest": run.plan.split.digest,
+        "study": run.study.name,
+        "trial": best.number,
+        "run": run.mirror.runs[best.number],
+        "seed": best.attributes["run"]["params"]["seed"],
+        "epoch": trained.epoch,
+        **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
+    }
+
+
+def _version_tags(run: StudyRun, best: TrialRecord, temperature: float) -> dict[str, str]:
+    return {
+        **run.mirror.description.tags,
         tag.TRIAL: str(best.number),
-        tag.METRIC: plan.settings.metric,
-        tag.TRAIN_IMAGES: str(len(plan.split.train)),
+        tag.METRIC: run.plan.settings.metric,
+        tag.TRAIN_IMAGES: str(len(run.plan.split.train)),
         tag.TEMPERATURE: f"{temperature:.4f}",
     }
 
 
 def _model_spec(
-    planned: PlannedStudy,
-    mirror: Mirror,
-    facts: CardData,
-    scores: Mapping[str, float],
-    tags: Mapping[str, str],
-    chosen: Predictions,
+    run: StudyRun, facts: CardData, scores: Mapping[str, float], tags: Mapping[str, str], validation: Predictions
 ) -> packaging.ModelSpec:
+    planned, mirror = run.planned, run.mirror
     architecture, run_id, test = ARCHITECTURES[planned.arch], mirror.runs[facts.trial], facts.test
-    parts = {"validation": chosen}
+    parts = {"validation": validation}
     with tempfile.TemporaryDirectory() as folder:
         if path := mirror.tracking.fetch(run_id, "predictions/test.csv", Path(folder)):
             parts["test"] = read_predictions(path)

@@ -1,7 +1,7 @@
-"""Draws what trials came to; in processes aside where hundreds of workers leave the loop of a study no time for it.
+"""Draws the figures of trials; in other processes where hundreds of workers leave the loop of a study no time for it.
 
-Drawing takes longer than all else that a trial costs beside its training (benchmarks/README.md, "Scale"). A few workers
-leave time for it, and for them no further process is worth its memory.
+Drawing takes longer than everything else that a trial costs beside its training (benchmarks/README.md, "Scale"). A few
+workers leave time for it, and for them further processes are not worth their memory.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sweep.system.signals import blocked, ignore
 
 
 def draw(history: Sequence[Mapping[str, float]], best_epoch: int, table: Path, name: str) -> dict[str, bytes | str]:
-    """Draws a trial's learning curves, and what its network said of the validation images.
+    """Draws a trial's learning curves, and figures of its predictions for the validation images.
 
     Args:
-        history: A row of metrics an epoch.
+        history: A row of metrics per epoch.
         best_epoch: The epoch to mark; 0 marks none.
-        table: Its predictions, which need not be there.
-        name: What it is called.
+        table: File of its predictions; left out where there is none.
+        name: Of its run.
 
     Returns:
         PNGs and the table, by their path in the run.
@@ -42,14 +42,14 @@ def draw(history: Sequence[Mapping[str, float]], best_epoch: int, table: Path, n
     return drawn
 
 
-class Drawer:
-    """Draws trials, ahead of the moment in which their figures are wanted if it has processes for it."""
+class FigurePool:
+    """Draws the figures of trials; ahead of the moment in which they are needed, if it has processes for it."""
 
     def __init__(self, processes: int = 0) -> None:
-        """Makes a drawer; processes start with the first trial that they are to draw.
+        """Makes the pool; its processes start with the first trial that they are to draw.
 
         Args:
-            processes: How many; 0 draws here, when the figures are wanted.
+            processes: How many; 0 draws in this process, when the figures are needed.
         """
         self._pool: ProcessPoolExecutor | None = None
         if processes:
@@ -57,25 +57,25 @@ class Drawer:
         self._begun: dict[int, Future[dict[str, bytes | str]]] = {}
 
     def begin(self, number: int, *arguments: Any) -> None:
-        """Begins to draw a trial aside; `arguments` are those of `draw`."""
+        """Begins to draw a trial in another process; `arguments` are those of `draw`."""
         if self._pool is not None:
-            with blocked(), suppress(BrokenExecutor):  # its processes were killed; `take` draws here then
+            with blocked(), suppress(BrokenExecutor):  # its processes were killed; then `take` draws
                 self._begun[number] = self._pool.submit(draw, *arguments)
 
     def take(self, number: int, *arguments: Any) -> dict[str, bytes | str]:
         """The figures of a trial; waits for them if they have been begun."""
         begun = self._begun.pop(number, None)
         if begun is not None:
-            with suppress(BrokenExecutor, OSError):  # as above; or its table went while it was to be read
+            with suppress(BrokenExecutor, OSError):  # as above; or its table was removed before it was read
                 return begun.result()
         return draw(*arguments)
 
     def close(self) -> None:
-        """Ends its processes, once what they draw at this moment is drawn."""
+        """Ends its processes, once they have drawn what they are drawing."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
 
 def _prepare() -> None:
-    ignore()  # they may reach the whole process group; the orchestrator decides
+    ignore()  # signals may reach the whole process group; the orchestrator decides
     die_with_parent()

@@ -1,39 +1,31 @@
 """A study as MLflow shows it. All of it can be written again, from the study and the checkpoints on disk.
 
-Optuna is told first, always. Where MLflow cannot be told, because its server is away or this process dies, the next
-`reconcile` finds what is missing and writes it. A trial's files wait in `<its checkpoints>/artifacts` until they are
-in its run: such a folder is the sign that they are not. Figures are drawn then, while other trials train.
+Optuna is always told first. Where MLflow cannot be told, because its server is away or this process dies, the next
+`reconcile` finds what is missing and writes it.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.outline import outline, sketch
 from sweep.metrics import figures, markdown
-from sweep.metrics import network_diagram as diagrams
-from sweep.metrics.predictions import VALIDATION
-from sweep.orchestrator.figure_pool import Drawer, draw
+from sweep.orchestrator.artifacts import CHECKPOINT, Artifacts, study_pictures
+from sweep.orchestrator.figure_pool import FigurePool
 from sweep.orchestrator.leaderboard import leaderboard
-from sweep.space import EXTRA, layout
+from sweep.orchestrator.run_params import description_of
 from sweep.stores import tags as tag
-from sweep.stores.attributes import ABOUT, CONCLUSION, TEST
+from sweep.stores.attributes import CONCLUSION, TEST
 from sweep.stores.study import Study
-from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking, write_files
+from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking
 from sweep.stores.trials import AskedTrial, TrialRecord
 from sweep.system.errors import TrackingAwayError
-from sweep.training.config import BEST
 
 SHOWN_IN_NOTE = 10
-LOOK_SECONDS = 10.0  # between two looks whether a server is back, while trials run
-ARTIFACTS = "artifacts"
-CHECKPOINT = f"checkpoint/{BEST}"
+LOOK_SECONDS = 10.0  # between two attempts to find out whether a server is back, while trials run
 LEFT_BEHIND = "left behind by a process that ended"
 
 
@@ -46,45 +38,38 @@ class Mirror:
         tracking: Tracking,
         checkpoints: Path,
         say: Callable[[str], None],
-        drawer: Drawer | None = None,
+        pool: FigurePool | None = None,
     ) -> None:
         """Makes the mirror; `open` or `reconcile` looks at the runs.
 
         Args:
-            study: The study; its attribute ABOUT says what its own run is to show.
+            study: The study, which has its description already.
             tracking: The MLflow experiment.
             checkpoints: Where the folders of the study's trials are.
-            say: Says a sentence to whoever watches.
-            drawer: Draws figures of trials; here, unless it is given.
+            say: Shows a line.
+            pool: Draws figures of trials; in this process, unless it is given.
         """
-        self.drawer = drawer or Drawer()
-        self.study, self.tracking, self.checkpoints, self.say = study, tracking, checkpoints, say
-        self.about: dict[str, Any] = study.noted(ABOUT)
+        self.study, self.tracking, self.say = study, tracking, say
+        self.description = description_of(study)
+        self.run_name = self.description.run_name
+        self.artifacts = Artifacts(checkpoints, tracking, self.run_name, pool)
         self.parent = ""
         self.runs: dict[int, str] = {}
         self._epochs: dict[int, list[dict[str, float]]] = {}  # of trials that have not ended
         self._thinned: set[int] = set()
         self._ended: list[TrialRecord] = []  # trials whose runs have not ended yet
-        self._tested: dict[str, Any] = {}  # what the study notes of its test scores
+        self._tested: dict[str, Any] = {}  # test scores that the study stores, by trial
         self._away_since: float | None = None
         self._looked = 0.0
 
-    def run_name(self, number: int) -> str:
-        """What the run of a trial is called."""
-        return f"{self.about['name']}-{number:03d}"
-
-    def folder(self, trial: TrialRecord | int) -> Path:
-        """Where the checkpoints of a configuration are, whichever attempt at it trains."""
-        return self.checkpoints / f"{trial if isinstance(trial, int) else trial.origin:03d}"
-
     def find(self) -> Run | None:
         """Finds the study's run in MLflow, by the study's own id; None where there is none."""
-        run = self.tracking.find_study(self.about["tags"][tag.STUDY_ID])
+        run = self.tracking.find_study(self.description.study_id)
         self.parent = run.run_id if run else ""
         return run
 
     def open(self, *, reopen: bool = True) -> list[str]:
-        """Finds the study's run or starts it, brings everything to what the study knows, and says what was mended.
+        """Finds the study's run or starts it, makes everything agree with the study, and returns what was repaired.
 
         Args:
             reopen: Whether the study goes on, so that its run is to say that it runs.
@@ -92,47 +77,47 @@ class Mirror:
         Raises:
             TrackingAwayError: The server does not answer.
         """
-        run, mended = self.find(), []
+        run, repaired = self.find(), []
         if run is None:
             if any(trial.state != "WAITING" for trial in self.study.trials()):
-                mended.append(f"study {self.study.name}: its run was missing; started again")
-            tags = {**self.about["tags"], tag.KIND: "study", tag.STATE: "RUNNING"}
-            run = self.tracking.start(self.about["name"], tags)
+                repaired.append(f"study {self.study.name}: its run was missing; started again")
+            tags = {**self.description.tags, tag.KIND: "study", tag.STATE: "RUNNING"}
+            run = self.tracking.start(self.description.name, tags)
             self.parent = run.run_id
         elif reopen:
             self.tracking.reopen(self.parent)
-        if not self.about["params"].keys() <= run.params.keys():  # new, or a process died as it began it
-            self.tracking.log_files(self.parent, self._pictures())
-            self._describe(self.parent, self.about["params"])
-        return mended + self.reconcile()
+        if not self.description.params.keys() <= run.params.keys():  # it is new, or a process died as it began it
+            self.tracking.log_files(self.parent, study_pictures(self.description))
+            self._describe(self.parent, self.description.params)
+        return repaired + self.reconcile()
 
     def reconcile(self) -> list[str]:
-        """Brings the trials' runs and the files on disk to what the study knows; doing it again mends nothing more.
+        """Makes the trials' runs and the files on disk agree with the study; a second time nothing is left to repair.
 
         Returns:
-            A sentence for each thing mended.
+            A sentence for each thing that was repaired.
 
         Raises:
             TrackingAwayError: The server does not answer.
         """
         trials = {trial.number: trial for trial in self.study.trials() if trial.state != "WAITING"}
-        mended, self.runs, self._tested = [], {}, self.study.noted(TEST) or {}
+        repaired, self.runs, self._tested = [], {}, self.study.noted(TEST) or {}
         for run in self.tracking.children(self.parent):
             number = int(run.tags.get(tag.TRIAL, -1))
             if number in trials and number not in self.runs:
                 self.runs[number] = run.run_id
-                mended += self._bring(trials[number], run)
+                repaired += self._update_run(trials[number], run)
             elif run.status == "RUNNING":
                 self._end_run(run.run_id, "FAIL", {"reason": LEFT_BEHIND})
-                mended.append(f"{run.name}: the study has no trial for its run; ended as failed")
+                repaired.append(f"{run.name}: the study has no trial for its run; ended as failed")
         for number, trial in trials.items():
             if number not in self.runs:
                 self._write_again(trial)
-                mended.append(f"{self.run_name(number)}: its run was missing; written again from the study")
-        return mended + self._tidy_disk()
+                repaired.append(f"{self.run_name(number)}: its run was missing; written again from the study")
+        return repaired + self.artifacts.tidy_disk(self.study.trials(), self._ship)
 
     def follow(self, write: Callable[[], object]) -> None:
-        """Does a write to MLflow, unless its server is away; what is left out then comes with `catch_up`."""
+        """Writes to MLflow unless its server is away; `catch_up` writes later what is left out then."""
         if self._away_since is not None:
             return
         try:
@@ -142,7 +127,7 @@ class Mirror:
             self.say(f"{error}; nothing is lost, the runs are completed once it is back")
 
     def trial_started(self, asked: AskedTrial, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
-        """Starts the run of a trial, and notes on the trial what its run is to show."""
+        """Starts the run of a trial, and stores on the trial what its run is to show."""
         run: Run | None = None
 
         def start() -> None:
@@ -159,33 +144,17 @@ class Mirror:
         self._epochs[number].append(row)
         self.follow(lambda: self.tracking.log_epochs(self.runs[number], [row]))
 
-    def keep_files(self, number: int, files: Mapping[str, bytes | str], best: Path | None = None) -> None:
-        """Puts a trial's files on disk for `end_runs` to log, before Optuna is told of its end.
-
-        Args:
-            number: The first trial of the configuration.
-            files: By their path in the run.
-            best: Its `best.safetensors`, which is moved.
-        """
-        folder = self.folder(number) / ARTIFACTS
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_files(folder, files)
-        if best is not None:
-            (folder / CHECKPOINT).parent.mkdir(parents=True)
-            best.rename(folder / CHECKPOINT)
-
     def trial_ended(self, number: int) -> None:
         """Has the run of a trial end as Optuna ended the trial, once there is time for it; see `end_runs`."""
         trial = self.study.trial(number)
         self._ended.append(trial)
         self._epochs.pop(number, None)
         if trial.state != "FAIL":
-            self.drawer.begin(number, *self._to_draw(trial))
+            self.artifacts.begin_figures(trial)
 
     @property
     def begun(self) -> list[int]:
-        """The trials whose runs have begun, and of which nobody has said that they ended."""
+        """The trials whose runs have begun, and for which `trial_ended` was not called yet."""
         return [number for number in self._epochs if number in self.runs]
 
     @property
@@ -200,7 +169,7 @@ class Mirror:
             try:
                 self.follow(partial(self._ship, trial))
                 self.follow(partial(self._end_trial, trial))
-            except KeyboardInterrupt:  # who abandons the study does it again
+            except KeyboardInterrupt:  # the study is being stopped, which ends the runs that are left
                 self._ended.insert(0, trial)
                 raise
 
@@ -208,7 +177,7 @@ class Mirror:
         """Writes what could not be written while the server was away, if it is back; called often.
 
         Args:
-            now: Try at once, and say if it is not back.
+            now: Try at once, and raise if it is not back.
 
         Raises:
             TrackingAwayError: It is not back; only with `now`.
@@ -238,7 +207,7 @@ class Mirror:
 
         Args:
             best: The best trial.
-            among: The complete trials to look at; all of the study, unless they are given.
+            among: The complete trials to look at; None looks at all of the study.
 
         Returns:
             The names of the runs that lost theirs.
@@ -258,24 +227,24 @@ class Mirror:
         return thinned
 
     def show_test(self, number: int) -> None:
-        """Shows on a trial's run what the study notes of its test scores."""
+        """Logs the test scores that the study stores for a trial."""
         self._tested = self.study.noted(TEST)
         self._log_test(number, self.runs[number])
 
     def show_conclusion(self) -> None:
         """Completes the study's run: the search's plots, the leaderboard, the chosen trial's scores."""
-        noted, metric = self.study.noted(CONCLUSION), self.about["metric"]
+        conclusion, metric = self.study.noted(CONCLUSION), self.description.metric
         table = leaderboard(self.study.trials(), metric, self.run_name)
-        best = self.run_name(noted["best"])
+        best = self.run_name(conclusion["best"])
         note = (
-            f"**{best}** is the best of {len(table)} trials by {metric}.\n\n{noted['description']}\n\n"
+            f"**{best}** is the best of {len(table)} trials by {metric}.\n\n{conclusion['description']}\n\n"
             f"{markdown.table(list(table.columns), table.head(SHOWN_IN_NOTE).to_numpy().tolist())}"
         )
         plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}
         self.tracking.log_files(self.parent, plots)
         self.tracking.log_table(self.parent, table, "leaderboard.json")
         tags = {"mlflow.note.content": note, tag.BEST: best, tag.STATE: "COMPLETE"}
-        self.tracking.log(self.parent, noted["scores"], tags=tags)
+        self.tracking.log(self.parent, conclusion["scores"], tags=tags)
         self.tracking.finish(self.parent, FINISHED)
 
     def close(self, reason: str, *, failed: bool) -> None:
@@ -289,7 +258,7 @@ class Mirror:
         self.follow(end)
 
     def end_left_open(self) -> list[str]:
-        """Ends the study's run where no process is at it, and says so."""
+        """Ends the study's run where no process runs the study; returns what was repaired."""
         run = self.tracking.get(self.parent)
         if run is None or run.status != "RUNNING":
             return []
@@ -299,111 +268,49 @@ class Mirror:
             self.close(LEFT_BEHIND, failed=False)
         return [f"study {self.study.name}: its run had not ended; ended"]
 
-    def _pictures(self) -> dict[str, bytes]:
-        """What a study is about: its images by class, and its network (report figures 2, 4, 6, 8 and 11)."""
-        params, counts = self.about["params"], self.about["counts"]
-        size, classes = int(params["image_size"]), len(next(iter(counts.values())))
-        # Where a study searches it too, the usual one is shown.
-        searched = {name: params[f"space/{name}"] for name in EXTRA if f"space/{name}" in params}
-        decided = {name: text for name, text in searched.items() if "," not in text}
-        layers = outline(sketch(params["arch"], size, classes, **layout(decided)), size)
-        drawn = {
-            "class_balance": figures.class_balance(counts, f"{self.about['data']['name']}: images by class"),
-            "architecture": diagrams.architecture(layers, f"{params['arch']}, {size} x {size} pixels"),
-        }
-        return {f"figures/{name}.png": figures.png(figure) for name, figure in drawn.items()}
-
-    def _bring(self, trial: TrialRecord, run: Run) -> list[str]:
-        """Brings one run to what the study knows of its trial."""
-        mended, name = [], self.run_name(trial.number)
+    def _update_run(self, trial: TrialRecord, run: Run) -> list[str]:
+        """Makes one run agree with its trial; returns what was repaired."""
+        repaired, name = [], self.run_name(trial.number)
         params = self._params(trial)
         if not params.keys() <= run.params.keys():
             self._describe(run.run_id, params)
-            mended.append(f"{name}: params were missing; logged")
+            repaired.append(f"{name}: params were missing; logged")
         rows = self._epochs.get(trial.number) or trial.history
         if rows and any(run.metrics.get(key) != value for key, value in rows[-1].items() if "/" in key):
             self.tracking.log_epochs(run.run_id, rows)
-            mended.append(f"{name}: epochs were missing; logged")
+            repaired.append(f"{name}: epochs were missing; logged")
         tested = self._tested.get(str(trial.number))
         if tested and not tested["scores"].keys() <= run.metrics.keys():
             self._log_test(trial.number, run.run_id)
-            mended.append(f"{name}: test scores were missing; logged")
+            repaired.append(f"{name}: test scores were missing; logged")
         if trial.state in STATUS and (run.status, run.tags.get(tag.STATE)) != (STATUS[trial.state], trial.state):
-            self._copy_files(trial, run)
+            self.artifacts.copy_files(trial, run)
             self._end_trial(trial)
-            mended.append(f"{name}: its run was {run.status}; ended as {trial.state}")
-        return mended
+            repaired.append(f"{name}: its run was {run.status}; ended as {trial.state}")
+        return repaired
 
     def _write_again(self, trial: TrialRecord) -> None:
-        """Writes a run from nothing but the study, and the files of the old one where they are still on this disk."""
-        noted = trial.attributes.get("run", {})
-        tags, retry_of = noted.get("tags", self.about["tags"]), trial.attributes.get("retry_of")
+        """Writes a run again from the study alone, with the files of the lost one where they are still on this disk."""
+        stored = trial.attributes.get("run", {})
+        tags, retry_of = stored.get("tags", self.description.tags), trial.attributes.get("retry_of")
         run = self._start_trial(trial.number, self._params(trial), tags, retry_of, trial.started)
         rows = self._epochs.get(trial.number) or trial.history
-        metric = self.about["metric"]
+        metric = self.description.metric
         if rows:
             self.tracking.log_epochs(run.run_id, rows)
-            self.tracking.log_files(run.run_id, draw(rows, *self._to_draw(trial)[1:]))
+            self.artifacts.redraw(trial, rows, run.run_id)
         else:
             at = trial.ended or time.time()
             reported = [{"epoch": epoch, "time": at, metric: value} for epoch, value in trial.reports.items()]
             self.tracking.log_epochs(run.run_id, reported)
-        self._copy_files(trial, run)
+        self.artifacts.copy_files(trial, run)
         if str(trial.number) in self._tested:
             self._log_test(trial.number, run.run_id)
         if trial.state in STATUS:
             self._end_trial(trial)
 
-    def _copy_files(self, trial: TrialRecord, run: Run) -> None:
-        """Copies the files of a trial's first run into another one, where they are still on this disk."""
-        noted = trial.attributes.get("run", {}).get("artifacts", "").removeprefix("file://")
-        old = Path(noted or "/nowhere")
-        if noted != run.artifacts.removeprefix("file://") and old.is_absolute() and old.is_dir() and any(old.iterdir()):
-            self.tracking.log_folder(run.run_id, old)
-
-    def _tidy_disk(self) -> list[str]:
-        """Logs files that wait on disk, and removes the checkpoints of configurations that are done with."""
-        mended: list[str] = []
-        latest = {trial.origin: trial for trial in self.study.trials()}  # by number, so the last attempt wins
-        for folder in sorted(self.checkpoints.iterdir()) if self.checkpoints.is_dir() else []:
-            trial = latest.get(int(folder.name)) if folder.name.isdigit() else None
-            if trial is not None and trial.state in ("WAITING", "RUNNING"):
-                for torn in folder.glob(".*-*"):  # by a process killed while it wrote; see sweep/training/checkpoint.py
-                    if trial.state == "WAITING":
-                        torn.unlink()
-                        mended.append(f"{torn}: an unfinished file; removed")
-            elif trial is not None and trial.state in ("COMPLETE", "PRUNED") and (folder / ARTIFACTS).is_dir():
-                self._ship(trial)
-                mended.append(f"{self.run_name(trial.number)}: files were still on disk; logged")
-            else:
-                shutil.rmtree(folder)
-                mended.append(f"{folder}: checkpoints that no trial needs; removed")
-        self._remove_if_empty()
-        return mended
-
     def _ship(self, trial: TrialRecord) -> None:
-        """Logs the files of a trial that wait on disk; then its folder can go."""
-        folder = self.folder(trial)
-        if trial.state not in ("COMPLETE", "PRUNED"):
-            return  # the next attempt goes on from it
-        if (folder / ARTIFACTS).is_dir():
-            write_files(folder / ARTIFACTS, self._figures(trial))
-            self.tracking.log_folder(self.runs[trial.number], folder / ARTIFACTS)
-        shutil.rmtree(folder, ignore_errors=True)
-        self._remove_if_empty()
-
-    def _figures(self, trial: TrialRecord) -> dict[str, bytes | str]:
-        """Draws what a trial came to, unless that has been done aside."""
-        return self.drawer.take(trial.number, *self._to_draw(trial))
-
-    def _to_draw(self, trial: TrialRecord) -> tuple[list[dict[str, float]], int, Path, str]:
-        table = self.folder(trial) / ARTIFACTS / VALIDATION
-        return trial.history, trial.best_epoch or 0, table, self.run_name(trial.number)
-
-    def _remove_if_empty(self) -> None:
-        for folder in (self.checkpoints, self.checkpoints.parent):
-            with suppress(OSError):  # it is not empty, or not there
-                folder.rmdir()
+        self.artifacts.ship(trial, self.runs[trial.number])
 
     def _start_trial(
         self,
@@ -426,7 +333,7 @@ class Mirror:
 
     def _describe(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Logs data and params; params last, since where they are missing both are logged again."""
-        self.tracking.log_data(run_id, **self.about["data"])
+        self.tracking.log_data(run_id, **vars(self.description.data))
         self.tracking.log_params(run_id, params)
 
     def _end_trial(self, trial: TrialRecord) -> None:

@@ -1,19 +1,22 @@
-"""What a study looks like while it runs, for the loop that runs it and for whoever watches."""
+"""What a study looks like while it runs, and the view that shows it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+if TYPE_CHECKING:  # a command makes its view before it knows whether it will need any of them
+    import numpy as np
 
 from sweep.stores.trials import AskedTrial, TrialRecord
 from sweep.training.config import TrainingConfig
 
 
 @dataclass
-class Running:
+class RunningTrial:
     """A trial that is being trained.
 
     Attributes:
@@ -21,10 +24,10 @@ class Running:
         config: What the engine trains.
         folder: Its checkpoints.
         started: On the monotonic clock, in seconds.
-        history: A row of metrics an epoch.
+        history: A row of metrics per epoch.
         best: The row of the epoch with the lowest validation loss, or stressed loss where that decides.
-        best_logits: What the network said of the validation images then, float32 [N, classes].
-        best_stressed: And of the stressed ones; None where they are not looked at.
+        best_logits: Of the validation images at that epoch, float32 [N, classes].
+        best_stressed: Likewise of the stressed ones; None where they are not scored.
         repeated: Epochs that came from the checkpoint of an earlier attempt.
         pruned: Whether it has been told to stop, and counts as ended.
         stopped: Why it has been told to stop for now; the next start goes on with it.
@@ -68,7 +71,7 @@ class Progress:
     done: int
     pruned: int
     failed: int
-    running: tuple[Running, ...]
+    running: tuple[RunningTrial, ...]
     best: TrialRecord | None
     metric: str
     epochs: int
@@ -77,12 +80,20 @@ class Progress:
 
 
 class View(Protocol):
-    """Where a study tells what happens; the terminal is one."""
+    """Where a command shows what happens; the terminal is one."""
+
+    def say(self, text: str) -> None:
+        """Shows a line."""
+        ...
 
     def update(self, progress: Progress) -> None:
         """Shows the study as it is now; called often."""
         ...
 
-    def say(self, text: str) -> None:
-        """Says something once."""
+    def live(self) -> AbstractContextManager[None]:
+        """Keeps what `update` shows visible meanwhile."""
+        ...
+
+    def counting(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Shows how far something is; yields what is told how many of the total are done."""
         ...

@@ -1,51 +1,114 @@
-"""What studies and runs say of how they were made, and the way back from it to a training."""
+"""What a study and its runs store about how they were made, and the way back: from a run's params to its training."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.cache import Images, images_of
+from data.cache import images_of
 from data.sources import PATIENT_PATTERN
-from sweep.metrics.predictions import Predictions
-from sweep.metrics.scores import scores, softmax
 from sweep.plan import Plan, PlannedStudy
 from sweep.settings import STRESSED, Settings
 from sweep.space import EXTRA, SPACES
 from sweep.stores import tags as tag
+from sweep.stores.study import ABOUT, Study
 from sweep.system import provenance
-from sweep.training.config import EpochResult, TrainingConfig
+from sweep.training.config import TrainingConfig
 
 
-def about(plan: Plan, planned: PlannedStudy, name: str, identity: str) -> dict[str, Any]:
-    """What MLflow is to show of a study, as plain data that the study itself remembers.
+@dataclass(frozen=True)
+class DataDescription:
+    """The data set of a study, as `Tracking.log_data` takes it.
+
+    Attributes:
+        name: Of the data set.
+        location: Where its images were.
+        digests: `train` -> digest of the data, `validation` -> digest of the split.
+        profile: How many images train and validate, as JSON.
+    """
+
+    name: str
+    location: str
+    digests: Mapping[str, str]
+    profile: str
+
+
+@dataclass(frozen=True)
+class StudyDescription:
+    """What MLflow shows of a study; the study itself stores it as its attribute ABOUT, so that runs can be rebuilt.
+
+    Attributes:
+        name: The study's short name, also its run's.
+        experiment: The MLflow experiment.
+        metric: What the study chooses by.
+        tags: Of its run and of its trials' runs.
+        params: Of its run.
+        data: The data set.
+        counts: Images per class: part (`train`, `validation`, `test`) -> class -> count.
+    """
+
+    name: str
+    experiment: str
+    metric: str
+    tags: Mapping[str, str]
+    params: Mapping[str, Any]
+    data: DataDescription
+    counts: Mapping[str, Mapping[str, int]]
+
+    @property
+    def study_id(self) -> str:
+        """What finds the study's run: names come again, in another store or after a study was deleted."""
+        return self.tags[tag.STUDY_ID]
+
+    def run_name(self, number: int) -> str:
+        """What the run of a trial is called."""
+        return f"{self.name}-{number:03d}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stored form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> StudyDescription:
+        """Reads what `to_dict` gave."""
+        return cls(**{**stored, "data": DataDescription(**stored["data"])})
+
+
+def description_of(study: Study) -> StudyDescription:
+    """Reads the description that a study stores."""
+    return StudyDescription.from_dict(study.noted(ABOUT))
+
+
+def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) -> StudyDescription:
+    """Describes a study that is about to begin.
 
     Args:
         plan: The sweep.
         planned: The study.
         name: Its full name.
-        identity: What finds its run: names come again, in another store or after a study was deleted.
+        study_id: Its `StudyDescription.study_id`.
     """
     settings, source, split = plan.settings, plan.source, plan.split
     images = images_of(source, split, planned.image_size)
-    return {
-        "name": planned.name,
-        "experiment": plan.experiment,
-        "metric": settings.metric,
-        "tags": {
+    return StudyDescription(
+        name=planned.name,
+        experiment=plan.experiment,
+        metric=settings.metric,
+        tags={
             tag.STUDY: name,
-            tag.STUDY_ID: identity,
+            tag.STUDY_ID: study_id,
             tag.ARCH: planned.arch,
             tag.DATA: source.name,
             tag.DATA_DIGEST: source.digest,
             tag.SPLIT_DIGEST: split.digest,
             **provenance.tags(),
         },
-        "params": {
+        params={
             "metric": settings.metric,
             "pruner": settings.pruner,
             "warmup": settings.warmup,
@@ -53,27 +116,27 @@ def about(plan: Plan, planned: PlannedStudy, name: str, identity: str) -> dict[s
             **fixed_params(plan, planned),
             **{f"space/{key}": str(domain) for key, domain in planned.space.items()},
         },
-        "data": {
-            "name": source.name,
-            "location": source.location if source.kind == "phantom" else str(Path(source.location).resolve()),
-            "digests": {"train": source.digest, "validation": split.digest},
-            "profile": json.dumps({"train": len(split.train), "validation": len(split.validation)}),
+        data=DataDescription(
+            name=source.name,
+            location=source.location if source.kind == "phantom" else str(Path(source.location).resolve()),
+            digests={"train": source.digest, "validation": split.digest},
+            profile=json.dumps({"train": len(split.train), "validation": len(split.validation)}),
+        ),
+        counts={
+            part: dict(zip(source.classes, np.bincount(listing.labels).tolist(), strict=True))
+            for part, listing in images.items()
         },
-        "counts": {
-            part: dict(zip(source.classes, np.bincount(found.labels).tolist(), strict=True))
-            for part, found in images.items()
-        },
-    }
+    )
 
 
 def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
     """What a trial was trained with beside its hyperparameters: enough to train it again, with the data."""
     settings = plan.settings
-    file = planned.options.get("weights")
+    weights_file = planned.options.get("weights")
     optional = {
         "limit": settings.limit,
         "patient_pattern": None if settings.patient_pattern == PATIENT_PATTERN else settings.patient_pattern,
-        "weights_file": file,
+        "weights_file": weights_file,
         "stress": settings.metric in STRESSED or None,
     }
     return {
@@ -94,7 +157,7 @@ def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
 
 
 def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
-    """What must stay the same while a study lives, in people's words."""
+    """What must stay the same while a study lives, by names that people read where it differs."""
     settings = plan.settings
     return {
         "arch": planned.arch,
@@ -109,10 +172,10 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
 
 
 def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
-    """The training of a run, from the params of its run.
+    """The training of a trial, from the params of its run.
 
     Args:
-        params: As a run has them; texts will do.
+        params: As the run has them; strings are converted.
         classes: Number of logits.
     """
     options = {name: params[name] for name in ("weights", "finetune") if name in params}
@@ -120,7 +183,7 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         options["weights"] = params["weights_file"]
     elif options.get("weights") == "none":
         options["weights"] = None
-    levers: dict[str, Any] = {name: type(usual)(params[name]) for name, usual in EXTRA.items() if name in params}
+    extra: dict[str, Any] = {name: type(usual)(params[name]) for name, usual in EXTRA.items() if name in params}
     return TrainingConfig(
         arch=params["arch"],
         activation=params["activation"],
@@ -138,15 +201,15 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         options=options,
         micro_batch=int(params["micro_batch"]) if "micro_batch" in params else None,
         stress="stress" in params,
-        **levers,
+        **extra,
     )
 
 
 def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
-    """A sweep that trains as a run was trained, its hyperparameters fixed; the way back of `fixed_params`.
+    """A sweep that trains as a run was trained, its hyperparameters fixed; the inverse of `fixed_params`.
 
     Args:
-        params: As a run has them; texts will do.
+        params: As the run has them; strings are converted.
         others: Settings that a run does not decide, such as its data and stores, or that are to be different.
     """
     arch, limit, file = params["arch"], params.get("limit"), params.get("weights_file")
@@ -169,36 +232,4 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
             **optional,
             **others,
         }
-    )
-
-
-def predictions_of(images: Images, logits: np.ndarray, plan: Plan) -> Predictions:
-    """What a network said of cached images, with their names and patients."""
-    return Predictions(images.names, images.patients, images.labels, logits, plan.source.classes)
-
-
-def metrics_of(result: EpochResult, labels: np.ndarray) -> dict[str, float]:
-    """The metrics of an epoch, by the names that every store has them under.
-
-    Args:
-        result: The epoch.
-        labels: Of the validation images, int [N].
-    """
-    score = scores(labels, softmax(result.validation_logits))
-    found = {
-        "train/loss": result.train_loss,
-        "train/accuracy": result.train_accuracy,
-        "val/loss": result.validation_loss,
-        **{f"val/{name}": value for name, value in score.items()},
-    }
-    if result.stressed_logits is not None and result.stressed_loss is not None:
-        score = scores(labels, softmax(result.stressed_logits))
-        found |= {"val/stressed_loss": result.stressed_loss, "val/stressed_auroc": score["auroc"]}
-    return found
-
-
-def describe_params(params: Mapping[str, Any]) -> str:
-    """Writes hyperparameters as `name=value`, as --fix takes them."""
-    return " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
     )

@@ -1,8 +1,11 @@
-"""The working directory of a command: its stores, its lock, and how a command is stopped."""
+"""The working directory of a command: its stores, its lock, its room on disk, and how a command is stopped."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,14 +15,13 @@ from filelock import FileLock, Timeout
 
 from data import cache
 from data.faults import InputError
-from sweep.cli import terminal as display
-from sweep.plan import Plan, disk_of
-from sweep.settings import check_folder
+from sweep.orchestrator.progress import View
+from sweep.plan import Plan, data_line, disk_of
 from sweep.system.errors import StudyInterruptedError
 from sweep.system.processes import describe_owner, myself
 from sweep.system.signals import deferred
 
-LOCK = ".sweep.lock"  # one writer a directory: SQLite and MLflow's stores take no more
+LOCK = ".sweep.lock"  # one writer per directory: SQLite and MLflow's stores take no more
 
 
 def optuna_in(folder: Path) -> str:
@@ -33,17 +35,17 @@ def mlflow_in(folder: Path) -> str:
 
 
 @contextmanager
-def stoppable(said: str = "stopped; the same command goes on from here") -> Iterator[Callable[[], bool]]:
-    """Lets Ctrl-C and SIGTERM end a command where it is safe, and says so."""
+def stoppable(message: str = "stopped; the same command goes on from here") -> Iterator[Callable[[], bool]]:
+    """Lets Ctrl-C and SIGTERM end a command where it is safe, with a message."""
     try:
         with deferred() as stopping:
             yield stopping
     except KeyboardInterrupt as error:
-        raise StudyInterruptedError(said) from error
+        raise StudyInterruptedError(message) from error
 
 
 def unless(stopping: Callable[[], bool], progress: Callable[[int], None]) -> Callable[[int], None]:
-    """A progress that ends what it is told of, once somebody wants that."""
+    """A progress callback that raises KeyboardInterrupt once somebody wants the command to end."""
 
     def go_on(done: int) -> None:
         if stopping():
@@ -54,8 +56,8 @@ def unless(stopping: Callable[[], bool], progress: Callable[[int], None]) -> Cal
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keeps other sweeps out of a directory; the kernel lets go of the lock however this process ends."""
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other sweeps out of a directory; the kernel releases the lock however this process ends."""
     path = folder / LOCK
     lock, new = FileLock(path, timeout=0), not path.exists()
     try:
@@ -63,7 +65,7 @@ def alone(folder: Path) -> Iterator[None]:
     except Timeout:
         try:
             owner = describe_owner(json.loads(path.read_text()))
-        except ValueError:  # it has the lock and has not said yet who it is
+        except ValueError:  # it has the lock and has not written yet who it is
             owner = "another process"
         raise InputError(
             f"{folder}: {owner} runs a sweep in this directory; wait for it, stop it, or use another directory"
@@ -80,15 +82,15 @@ def alone(folder: Path) -> Iterator[None]:
             raise
 
 
-def prepare(plan: Plan, folder: Path, terminal: display.Terminal, stopping: Callable[[], bool]) -> None:
-    """Says what a plan learns from, sees that there is room for it, and decodes its images once.
+def prepare(plan: Plan, folder: Path, view: View, stopping: Callable[[], bool]) -> None:
+    """Says what a plan learns from, checks that there is room for it, and decodes its images once.
 
     Raises:
         InputError: There is no room, or images cannot be read.
     """
-    terminal.say(display.data_line(plan))
+    view.say(data_line(plan))
     for note in (*plan.source.notes, *plan.split.notes):
-        terminal.say(f"note: {note}")
+        view.say(f"note: {note}")
     resuming, work_dir = (folder / "optuna.db").exists(), plan.settings.work_dir
     if work_dir is not None:  # what trials in training write goes there, and not here
         check_folder(work_dir, max(disk_of(plan, planned, resuming=True) for planned in plan.studies))
@@ -96,5 +98,30 @@ def prepare(plan: Plan, folder: Path, terminal: display.Terminal, stopping: Call
     check_folder(folder, sum(disk_of(here, planned, resuming=resuming) for planned in plan.studies))
     images = sum(len(listing) for listing in plan.source.splits.values())
     for size in sorted({planned.image_size for planned in plan.studies}):
-        with terminal.counting(f"decoding images to {size} x {size}", images) as progress:
+        with view.counting(f"decoding images to {size} x {size}", images) as progress:
             cache.build(plan.source, size, unless(stopping, progress))
+
+
+def check_folder(folder: Path, needed: int) -> None:
+    """Checks that a working directory can take what a study will write; leaves nothing in it.
+
+    Args:
+        folder: The directory.
+        needed: Bytes.
+
+    Raises:
+        InputError: It cannot be written, or its disk is too full.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(f"{folder}: the working directory cannot be written ({error.strerror})") from error
+    if free < needed:
+        raise InputError(
+            f"{folder}: the study needs about {needed / 1e6:,.0f} MB here, and {free / 1e6:,.0f} MB are free; "
+            "make room or run it in another directory"
+        )

@@ -15,6 +15,7 @@ from sweep.comparisons.crossvalidation.run import _configurations, command_of, p
 from sweep.comparisons.crossvalidation.run import searched as find
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import paired_gap
+from sweep.orchestrator.run_params import DataDescription, StudyDescription
 from sweep.space import Choice
 from sweep.stores.attributes import ABOUT
 from sweep.stores.study import Pruning, open_study, stored_studies
@@ -221,7 +222,8 @@ def test_of_trials_with_the_same_hyperparameters_the_best_alone_is_a_finalist(tm
     space = {"activation": Choice(("relu", "gelu", "silu")), "dropout": Choice((0.0,))}
     given = {"direction": "maximize", "fingerprint": {}, "seed": 0, "pruning": Pruning("none", 0, 1)}
     study = open_study(f"sqlite:///{tmp_path / 'optuna.db'}", "x/cnn1", space, **given)
-    study.note(ABOUT, {"name": "cnn1", "metric": "val/auroc", "experiment": "x"})
+    data = DataDescription("x", "x", {}, "{}")
+    study.note(ABOUT, StudyDescription("cnn1", "x", "val/auroc", {}, {}, data, {}).to_dict())
     worth = [("relu", 0.90), ("gelu", 0.93), ("relu", 0.95), ("silu", 0.80), ("gelu", 0.91)]
     study.enqueue(EnqueuedTrial("", {"activation": name, "dropout": 0.0}, seed) for seed, (name, _) in enumerate(worth))
     for _, value in worth:

@@ -35,10 +35,10 @@ TRAINING = {
     "epoch received": ("sweep.stores.study", "Study.report", ENTRY),
     "epoch reported": ("sweep.stores.study", "Study.report", EXIT),
     "epoch logged": ("sweep.orchestrator.mlflow_mirror", "Mirror.epoch_ended", EXIT),
-    "files on disk": ("sweep.orchestrator.mlflow_mirror", "Mirror.keep_files", EXIT),
+    "files on disk": ("sweep.orchestrator.artifacts", "Artifacts.keep_files", EXIT),
     "before telling": ("sweep.stores.study", "Study.complete", ENTRY),
     "after telling": ("sweep.stores.study", "Study.complete", EXIT),
-    "figures drawn": ("sweep.orchestrator.mlflow_mirror", "Mirror._figures", EXIT),
+    "figures drawn": ("sweep.orchestrator.artifacts", "Artifacts._figures", EXIT),
     "files logged": ("sweep.stores.tracking", "Tracking.log_folder", EXIT),
     "run ended": ("sweep.orchestrator.mlflow_mirror", "Mirror._end_run", EXIT),
     "trial over": ("sweep.orchestrator.mlflow_mirror", "Mirror.trial_ended", EXIT),
@@ -138,7 +138,7 @@ def prepare() -> None:
 def serve() -> None:
     """Runs the sweeps that lines of JSON ask for: `arguments`, `folder`, `environment`; answers with exit codes."""
     for module in (
-        "sweep.engines.local", "sweep.orchestrator.loop", "sweep.stores.registry", "alembic.runtime.environment",
+        "sweep.engines.local", "sweep.orchestrator.runner", "sweep.stores.registry", "alembic.runtime.environment",
         "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "mlflow.pyfunc", "optuna.importance",
         "optuna.storages._rdb.storage", "optuna.visualization.matplotlib", "sqlalchemy.dialects.sqlite",
         "torch._dynamo", "torch.export._trace",

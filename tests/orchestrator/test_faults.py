@@ -17,8 +17,8 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
-from sweep.orchestrator.loop import next_attempt
 from sweep.orchestrator.mlflow_mirror import Mirror
+from sweep.orchestrator.retries import next_attempt
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import wait_for
 from tests.helpers.stocked import stocked

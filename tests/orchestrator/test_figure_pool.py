@@ -1,4 +1,4 @@
-"""Figures drawn aside: the same ones, whatever becomes of the process that draws."""
+"""Figures drawn in another process: the same ones, whatever happens to that process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sweep.metrics.predictions import Predictions
-from sweep.orchestrator.figure_pool import Drawer, draw
+from sweep.orchestrator.figure_pool import FigurePool, draw
 from sweep.system.processes import born
 
 HISTORY = [
@@ -28,33 +28,33 @@ def trial(tmp_path):
     return HISTORY, 2, table, "cnn1-007"
 
 
-def test_a_trial_is_drawn_aside_as_it_is_drawn_here(trial):
+def test_a_trial_is_drawn_by_another_process_as_it_is_drawn_here(trial):
     here = draw(*trial)
     pictures = {f"figures/{name}.png" for name in ("learning_curves", "confusion_matrix", "roc")}
     assert here.keys() == {*pictures, "predictions/validation.csv"}
-    aside = Drawer(1)
+    pool = FigurePool(1)
     try:
-        aside.begin(7, *trial)
-        assert aside.take(7, *trial) == here
-        assert aside.take(8, *trial) == here  # which was not begun
-        aside.begin(9, *trial)
-        (pid,) = aside._pool._processes
+        pool.begin(7, *trial)
+        assert pool.take(7, *trial) == here
+        assert pool.take(8, *trial) == here  # which was not begun
+        pool.begin(9, *trial)
+        (pid,) = pool._pool._processes
         os.kill(pid, signal.SIGINT)  # as a Ctrl-C does, which the whole process group gets
-        assert aside.take(9, *trial) == here
+        assert pool.take(9, *trial) == here
         assert born(pid)
         os.kill(pid, signal.SIGKILL)
         while born(pid):
             pass
-        aside.begin(10, *trial)
-        assert aside.take(10, *trial) == here
+        pool.begin(10, *trial)
+        assert pool.take(10, *trial) == here
     finally:
-        aside.close()
+        pool.close()
     assert not born(pid)
 
 
-def test_a_drawer_without_processes_starts_none(trial):
-    drawer = Drawer()
-    drawer.begin(7, *trial)
-    assert drawer.take(7, *trial) == draw(*trial)
-    assert not drawer._begun
-    drawer.close()
+def test_a_pool_without_processes_starts_none(trial):
+    pool = FigurePool()
+    pool.begin(7, *trial)
+    assert pool.take(7, *trial) == draw(*trial)
+    assert not pool._begun
+    pool.close()

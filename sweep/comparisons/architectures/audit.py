@@ -12,7 +12,7 @@ from pathlib import Path
 from data.cache import Images
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import scores
-from sweep.orchestrator.mlflow_mirror import CHECKPOINT
+from sweep.orchestrator.artifacts import CHECKPOINT
 from sweep.stores import tags as tag
 from sweep.stores.tracking import Run, Tracking
 from sweep.stores.trials import TrialRecord

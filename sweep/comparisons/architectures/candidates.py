@@ -21,13 +21,12 @@ from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
 from sweep.metrics.assessment import CALIBRATED, assess
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import all_scores, scores
-from sweep.orchestrator.run_params import settings_of
+from sweep.orchestrator.run_params import description_of, settings_of
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.settings import METRICS, STRESSED
 from sweep.space import Choice, layout
 from sweep.stores import registry
 from sweep.stores import tags as tag
-from sweep.stores.attributes import ABOUT
 from sweep.stores.mlflow_stores import PastRun, read_run, tracking_of
 from sweep.stores.registry import Version
 from sweep.stores.study import Study
@@ -67,7 +66,7 @@ def winners(client: registry.MlflowClient, name: str, studies: Sequence[Study]) 
     Returns:
         By architecture, in their usual order, without those that nobody holds.
     """
-    known = {study.noted(ABOUT)["tags"][tag.STUDY_ID]: study for study in studies}
+    known = {description_of(study).study_id: study for study in studies}
     found = {}
     for arch in ARCHITECTURES:
         version = registry.alias_holder(client, name, arch)
@@ -180,7 +179,7 @@ def _search(
 ) -> Search:
     study, tracking = winner.study, winner.tracking
     assert study is not None  # noqa: S101
-    trials, about = study.trials(), study.noted(ABOUT)
+    trials, metric = study.trials(), description_of(study).metric
     run = tracking.get(winner.version.run_id)
     parent = run.tags.get("mlflow.parentRunId", "") if run else ""
     runs = runs_of(tracking, parent)
@@ -193,8 +192,8 @@ def _search(
         tracking.log(parent, {}, tags={tag.AUDITED: f"{len(found)} trials, after the choice"})
     return Search(
         study.name,
-        about["metric"],
-        METRICS[about["metric"]] == "maximize",
+        metric,
+        METRICS[metric] == "maximize",
         tuple(
             _tried(trial, runs[trial.number].name if trial.number in runs else str(trial.number), found)
             for trial in trials
@@ -225,8 +224,7 @@ def _seeds(winner: BestVersion, studies: Sequence[Study]) -> dict[str, list[floa
     study = next((study for study in studies if study.name == name), None)
     if study is None:
         return {}
-    identity = study.noted(ABOUT)["tags"][tag.STUDY_ID]
-    parent = winner.tracking.find_study(identity)
+    parent = winner.tracking.find_study(description_of(study).study_id)
     runs = runs_of(winner.tracking, parent.run_id) if parent else {}
     digest = winner.past.tags[tag.DATA_DIGEST]
     found = audit(study.trials(), runs, winner.tracking, None, digest, ()).values()

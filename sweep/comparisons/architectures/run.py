@@ -16,8 +16,6 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
-from sweep.cli.terminal import Terminal
-from sweep.cli.views import tried_view
 from sweep.comparisons.architectures.analysis import (
     CHOSEN,
     ComparedModel,
@@ -29,17 +27,19 @@ from sweep.comparisons.architectures.analysis import (
 )
 from sweep.comparisons.architectures.candidates import BestVersion, contender, plan_of_seeds, winners
 from sweep.comparisons.architectures.report import Picture
-from sweep.comparisons.enqueued import conclude_enqueued
+from sweep.comparisons.enqueued import Tried, conclude_enqueued
 from sweep.comparisons.replay import data_of
 from sweep.lifecycle.promotion import PERSON, TAG
 from sweep.metrics import figures, markdown
 from sweep.metrics import network_diagram as diagrams
+from sweep.orchestrator.progress import View
+from sweep.orchestrator.run_params import description_of
 from sweep.orchestrator.runner import run_plan
 from sweep.orchestrator.workdir import optuna_in, prepare, unless
+from sweep.plan import Plan
 from sweep.space import layout
 from sweep.stores import registry
 from sweep.stores import tags as tag
-from sweep.stores.attributes import ABOUT
 from sweep.stores.databases import file_of
 from sweep.stores.study import Study, stored_studies
 from sweep.stores.tracking import FINISHED, Tracking
@@ -77,8 +77,9 @@ def gather(
     location: Path | None,
     machine: Mapping[str, Any],
     folder: Path,
-    terminal: Terminal,
+    view: View,
     stopping: Callable[[], bool],
+    ended: Callable[[Tried, Plan], None],
     *,
     audit: bool,
 ) -> Gathered:
@@ -92,8 +93,9 @@ def gather(
         location: Where the images are; None for where they were.
         machine: Settings of the machine and its stores: workers, device, tracking_uri, storage.
         folder: The working directory.
-        terminal: Where it is told.
+        view: Shows what happens.
         stopping: Says whether somebody wants it to end.
+        ended: Called with each study of further seeds, once it has ended.
         audit: Whether trials that were not chosen are scored on test, too.
 
     Raises:
@@ -115,8 +117,8 @@ def gather(
     if seeds:
         for winner in found.values():
             plan = plan_of_seeds(winner, location or Path(winner.past.data_location), seeds, machine)
-            prepare(plan, folder, terminal, stopping)
-            run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
+            prepare(plan, folder, view, stopping)
+            run_plan(plan, folder, view, stopping, conclude_enqueued, ended)
         studies = _studies(storage)
     source = None
     if audit:
@@ -132,7 +134,7 @@ def gather(
     contenders = []
     for winner in found.values():
         count = len(winner.study.trials()) if winner.study else 0
-        with terminal.counting(f"reading {winner.arch}", count) as progress:
+        with view.counting(f"reading {winner.arch}", count) as progress:
             contenders.append(contender(client, winner, source, studies, unless(stopping, progress)))
     contenders, left_out = _same_images(contenders, champion)
     reference = against if any(one.arch == against for one in contenders) else champion
@@ -327,7 +329,7 @@ def _notes(
 
 
 def _counts(winner: BestVersion) -> Mapping[str, Mapping[str, int]]:
-    return winner.study.noted(ABOUT)["counts"] if winner.study else {}
+    return description_of(winner.study).counts if winner.study else {}
 
 
 def _diagram(one: ComparedModel) -> figures.Figure:

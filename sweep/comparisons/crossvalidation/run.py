@@ -19,11 +19,10 @@ from sweep.comparisons.crossvalidation.analysis import Choice, Finalist, Fold, c
 from sweep.comparisons.enqueued import Tried
 from sweep.metrics import markdown
 from sweep.metrics.formatting import format_metric
-from sweep.orchestrator.run_params import settings_of
+from sweep.orchestrator.run_params import StudyDescription, description_of, settings_of
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.settings import METRICS, Settings
 from sweep.stores import tags as tag
-from sweep.stores.attributes import ABOUT
 from sweep.stores.study import Study
 from sweep.stores.tracking import FINISHED, Tracking
 from sweep.stores.trials import EnqueuedTrial, TrialRecord
@@ -38,18 +37,18 @@ class Searched:
 
     Attributes:
         study: The study.
-        about: What it notes of itself.
+        description: What it stores about itself.
         complete: Its complete trials, the best first, a configuration once.
     """
 
     study: Study
-    about: Mapping[str, Any]
+    description: StudyDescription
     complete: tuple[TrialRecord, ...]
 
     @property
     def metric(self) -> str:
         """What it chose by."""
-        return self.about["metric"]
+        return self.description.metric
 
     @property
     def sign(self) -> int:
@@ -58,7 +57,7 @@ class Searched:
 
     def run_name(self, trial: TrialRecord) -> str:
         """What the run of a trial is called."""
-        return f"{self.about['name']}-{trial.number:03d}"
+        return self.description.run_name(trial.number)
 
 
 def searched(studies: Sequence[Study], name: str | None) -> Searched:
@@ -84,12 +83,12 @@ def searched(studies: Sequence[Study], name: str | None) -> Searched:
     complete = _configurations(study)
     if not complete:
         raise InputError(f"{study.name}: none of its trials is complete, so there is nothing to choose from")
-    return Searched(study, study.noted(ABOUT), complete)
+    return Searched(study, description_of(study), complete)
 
 
 def _configurations(study: Study) -> tuple[TrialRecord, ...]:
     """A study's complete trials, the best first; of those with the same hyperparameters the best alone."""
-    sign = 1 if METRICS[study.noted(ABOUT)["metric"]] == "maximize" else -1
+    sign = 1 if METRICS[description_of(study).metric] == "maximize" else -1
     complete = [trial for trial in study.trials() if trial.state == "COMPLETE" and trial.value is not None]
     best: dict[tuple[tuple[str, Any], ...], TrialRecord] = {}
     for trial in sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number)):
@@ -123,20 +122,20 @@ def plans_of_folds(
     Raises:
         InputError: The images are not those that it learned from, or there are too few for so many folds.
     """
-    best, data = found.complete[0], found.about["data"]
-    drawn = data["name"] == phantom.NAME
-    if location is None and not drawn and not Path(data["location"]).exists():
-        raise InputError(f"the study's images were at {data['location']}, which is not here; say where with --data")
+    best, data = found.complete[0], found.description.data
+    drawn = data.name == phantom.NAME
+    if location is None and not drawn and not Path(data.location).exists():
+        raise InputError(f"the study's images were at {data.location}, which is not here; say where with --data")
     settings = settings_of(
         best.attributes["run"]["params"],
         trials=min(top, len(found.complete)),
-        data=location or Path(data["location"]),
+        data=location or Path(data.location),
         metric=found.metric,
         experiment=found.study.experiment,
         **machine,
     )
     plan = make_plan(settings, fetch=True, source=read_phantom() if drawn and location is None else None)
-    if plan.source.digest != (there := data["digests"]["train"]):
+    if plan.source.digest != (there := data.digests["train"]):
         raise InputError(
             f"{plan.source.location}: its data digest is {plan.source.digest}; {found.study.name} has {there}"
         )
@@ -164,7 +163,7 @@ def _plan_of_fold(found: Searched, known: Mapping[str, set[Any]], plan: Plan, fo
     ]
     if faults:
         raise InputError(*faults)
-    name = f"{found.about['name']}-{name}-{fold}-of-{folds}"
+    name = f"{found.description.name}-{name}-{fold}-of-{folds}"
     begun = known.get(f"{plan.experiment}/{name}", set())  # finalists of before the search went on, say
     study = replace(
         plan.studies[0],
@@ -206,7 +205,7 @@ def command_of(found: Searched, plan: Plan, name: str) -> str:
     settings, usual = plan.settings, Settings(archs=())
     trial = next(one for one in found.complete if found.run_name(one) == name)
     wanted: dict[str, Any] = {
-        "--study": f"{found.about['name']}-chosen",
+        "--study": f"{found.description.name}-chosen",
         "--trials": 1,
         "--metric": settings.metric,
         "--epochs": settings.epochs,
@@ -290,7 +289,7 @@ def log(
         parts += ["To train and register the folds' choice:", f"    {command}"]
     page = "\n\n".join(parts) + "\n"
     run = tracking.start(
-        f"{KIND}-{found.about['name']}",
+        f"{KIND}-{found.description.name}",
         {
             tag.KIND: KIND,
             tag.STATE: "RUNNING",

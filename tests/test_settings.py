@@ -1,12 +1,11 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.comparisons.replication.published import ROWS
-from sweep.settings import Settings, check, check_folder
+from sweep.settings import Settings, check
 from sweep.space import EXTRA, SPACES, Choice, Range, decided, largest_batch, layout, study_space
 
 
@@ -39,7 +38,7 @@ def test_fixing_and_searching_change_the_space():
     assert largest_batch(space) == 128
 
 
-def test_levers_are_fixed_and_searched_like_the_five_and_are_in_no_space_unasked():
+def test_extra_hyperparameters_are_fixed_and_searched_like_the_five_and_are_in_no_space_unasked():
     space = study_space(
         "cnn1",
         fix=["pooling=average", "schedule=cosine", "averaging=ema"],
@@ -134,12 +133,3 @@ def test_a_study_name_belongs_to_one_architecture():
 def test_the_defaults_are_fine_for_every_architecture():
     check(Settings(archs=tuple(ARCHITECTURES)))
     check(replace(Settings(archs=("cnn1",)), trials=1, patience=0))
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    check_folder(tmp_path, 1000)
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="/proc: the working directory cannot be written"):
-        check_folder(Path("/proc"), 1000)
-    with pytest.raises(InputError, match="needs about 1,000,000,000,000 MB here"):
-        check_folder(tmp_path, 10**18)

@@ -1,0 +1,85 @@
+"""Whether a configuration gets another attempt, and after how many failures a study ends.
+
+A trial that ends before its time is failed. Where another attempt may help, its configuration goes back into the queue:
+the next attempt is a trial and a run of its own, and goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sweep.engines import Cause
+from sweep.stores.study import Study
+
+LEFT_RUNNING = "the process that trained it ended"
+# So many configurations that fail one after the other are no accident; at the start of a study fewer are enough.
+FAILURES_IN_A_ROW, FAILURES_AT_FIRST = 5, 3
+
+
+def next_attempt(cause: Cause, failures: int, retries: int, at_once: int) -> tuple[dict[str, int] | None, str]:
+    """Decides whether a configuration whose trial failed gets another attempt.
+
+    Args:
+        cause: Why it failed.
+        failures: How often it had failed before; interruptions do not count.
+        retries: How many failures are forgiven.
+        at_once: Images that went through the network at once.
+
+    Returns:
+        What the next attempt does otherwise, as `Study.retry` takes it, None where there is to be none; and a remark
+        for people, which may be empty.
+    """
+    if cause == "disk full":
+        return {}, ""
+    if cause not in ("worker lost", "out of memory"):
+        return None, ""  # the same seed would end the same way
+    if failures >= retries:
+        return None, f"given up after {failures + 1} attempts"
+    if cause == "worker lost":
+        return {"failures": failures + 1}, "again from its last checkpoint"
+    if at_once == 1:
+        return None, "even one image at once is too many"
+    half = math.ceil(at_once / 2)
+    again = {"failures": failures + 1, "micro_batch": half}
+    return again, f"again with {half} images at once, the batch as large as before"
+
+
+def too_many_failures(causes: Sequence[Cause], *, any_complete: bool) -> str | None:
+    """Decides whether configurations that failed one after the other end their study.
+
+    Args:
+        causes: Why each of them failed, since the last trial that ended well.
+        any_complete: Whether the study has a complete trial.
+
+    Returns:
+        Which of them failed, for people; None where the study goes on.
+    """
+    all_alike = len(set(causes)) == 1 and not any_complete
+    if len(causes) < (FAILURES_AT_FIRST if all_alike else FAILURES_IN_A_ROW):
+        return None
+    if all_alike:
+        return f"the first {len(causes)} configurations all failed"
+    return f"the {len(causes)} configurations in a row failed"
+
+
+def requeue(study: Study, reason: str) -> list[str]:
+    """Fails every trial that Optuna has as running, and queues its configuration again.
+
+    Args:
+        study: One that no other process runs.
+        reason: Why the trials did not end.
+
+    Returns:
+        A sentence for each trial.
+    """
+    repaired = []
+    for trial in study.trials():
+        if trial.state == "RUNNING":
+            study.note_trial(trial.number, failure={"cause": "interrupted", "reason": reason})
+            queued = study.retry(trial.number)
+            study.fail(trial.number)
+            repaired.append(
+                f"trial {trial.number} of {study.name} was left running; {'queued again' if queued else 'failed'}"
+            )
+    return repaired

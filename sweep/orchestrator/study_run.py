@@ -1,0 +1,64 @@
+"""What runs: all studies of a plan together, and one of them as it is handed over to be concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from data.cache import Images
+from sweep.engines import Engine
+from sweep.orchestrator.mlflow_mirror import Mirror
+from sweep.orchestrator.progress import View
+from sweep.plan import Plan, PlannedStudy
+from sweep.stores.study import Study, TrialRecord
+from sweep.stores.tracking import Tracking
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """What all studies of a plan share while they run.
+
+    Attributes:
+        plan: What was asked for, checked.
+        engine: Where trials run.
+        tracking: The MLflow experiment.
+        folder: The working directory; checkpoints of running trials go to `checkpoints/` in it, or in `--work-dir`.
+        view: Shows what happens.
+        stopping: Says whether somebody wants it to end.
+    """
+
+    plan: Plan
+    engine: Engine
+    tracking: Tracking
+    folder: Path
+    view: View
+    stopping: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study that has its trials and is to be concluded.
+
+    Attributes:
+        plan: The sweep.
+        planned: The study, as planned.
+        study: The same in Optuna.
+        mirror: Its MLflow runs.
+        images: `train`, `validation` and `test`.
+        train_again: Trains a trial into a folder and returns its checkpoint, should the one in MLflow be gone.
+    """
+
+    plan: Plan
+    planned: PlannedStudy
+    study: Study
+    mirror: Mirror
+    images: Mapping[str, Images]
+    train_again: Callable[[TrialRecord, Path], Path]
+
+
+# Concludes a study; may be called again where a server went away meanwhile.
+Finish = Callable[[StudyRun], T]
