@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from data import cache
-from data.decode import UnreadableImageError
 from data.faults import InputError
-from data.sources import SPLITS, Source, download, open_source, open_test
+from data.sources import Source, download, open_source, open_test
+from data.verify import verify
 from sweep.cli import terminal as display
 from sweep.orchestrator.workdir import alone, mlflow_in, optuna_in, prepare, stoppable, unless
 from sweep.plan import estimate, make_plan
@@ -306,45 +306,24 @@ def data_verify(location: Path | None, patient_pattern: str, *, as_json: bool) -
     """
     source = open_source(location, patient_pattern=patient_pattern)
     terminal = display.Terminal(to_stderr=as_json)
-    unreadable: dict[str, str] = {}
-    with terminal.counting("decoding", sum(len(listing) for listing in source.splits.values())) as progress:
-        done = 0
-        for split, listing in source.splits.items():
-            for row, name in enumerate(listing.names):
-                try:
-                    source.decode(split, row, 32)
-                except UnreadableImageError as error:
-                    unreadable[name] = str(error)
-                done += 1
-                progress(done)
-    copies: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
-    for split, listing in source.splits.items():
-        for name, content, label in zip(listing.names, listing.hashes, listing.labels.tolist(), strict=True):
-            copies[content].append((split, name, label))
-    groups = [group for group in copies.values() if len(group) > 1]
-    contradicting = [[name for _, name, _ in group] for group in groups if len({label for *_, label in group}) > 1]
-    across = [[name for _, name, _ in group] for group in groups if len({split for split, *_ in group}) > 1]
-    shared = {
-        f"{one} and {other}": len(set(source.splits[one].patients) & set(source.splits[other].patients))
-        for index, one in enumerate(SPLITS)
-        for other in SPLITS[index + 1 :]
-        if one in source.splits and other in source.splits
-    }
-    wrong = [f"{Path(source.location) / name}: {why}" for name, why in unreadable.items()]
-    wrong += [f"the same picture has two labels: {', '.join(names)}" for names in contradicting]
-    wrong += [f"the same picture is in two splits: {', '.join(names)}" for names in across]
+    images = sum(len(listing) for listing in source.splits.values())
+    with terminal.counting("decoding", images) as progress:
+        result = verify(source, progress)
+    wrong = [f"{Path(source.location) / name}: {why}" for name, why in result.unreadable.items()]
+    wrong += [f"the same picture has two labels: {', '.join(names)}" for names in result.two_labels]
+    wrong += [f"the same picture is in two splits: {', '.join(names)}" for names in result.two_splits]
     for sentence in wrong:
         terminal.say(f"wrong: {sentence}")
-    for pair, count in shared.items():
+    for pair, count in result.shared_patients.items():
         if count:
             terminal.say(f"note: {count:,} patient names are in both {pair}")
-    terminal.say(f"note: {len(groups):,} groups of identical files; each stays on one side of the validation split")
-    images = sum(len(listing) for listing in source.splits.values())
+    terminal.say(
+        f"note: {result.identical_groups:,} groups of identical files; each stays on one side of the validation split"
+    )
     terminal.say(f"{source.name}: {images:,} images, {len(wrong):,} things wrong")
     if as_json:
-        found = {"unreadable": unreadable, "two_labels": contradicting, "two_splits": across}
-        rest = {"identical_groups": len(groups), "shared_patients": shared}
-        display.print_json({"exit_code": 1 if wrong else 0, "data": source.name, "images": images, **found, **rest})
+        code = 1 if wrong else 0
+        display.print_json({"exit_code": code, "data": source.name, "images": images, **asdict(result)})
     if wrong:
         raise SystemExit(1)
 
