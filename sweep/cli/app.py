@@ -204,8 +204,8 @@ def search(
         gpus_per_trial=gpus_per_trial,
         work_dir=work_dir,
     )
-    from sweep.cli.commands import dry_run as show_plan
-    from sweep.cli.commands import search as run_search
+    from sweep.cli.model import dry_run as show_plan
+    from sweep.cli.model import search as run_search
 
     (show_plan if dry_run else run_search)(settings, as_json=json)
 
@@ -221,7 +221,7 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Bring Optuna, MLflow and the checkpoints on disk to one truth; say what was mended."""
-    from sweep.cli.commands import doctor as run_doctor
+    from sweep.cli.model import doctor as run_doctor
 
     run_doctor(storage, tracking_uri, work_dir, rebuild=rebuild, as_json=json)
 
@@ -236,7 +236,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Train a run again from what MLflow knows of it, compare every epoch; exit 1 if a number differs."""
-    from sweep.cli.commands import replay as run_replay
+    from sweep.cli.model import replay as run_replay
 
     run_replay(run_id, data, tracking_uri, as_json=json)
 
@@ -263,7 +263,7 @@ def predict(
     json: Json = False,
 ) -> None:
     """Label images with a registered model; exit 1 if a file could not be read."""
-    from sweep.cli.commands import predict as run_predict
+    from sweep.cli.model import predict as run_predict
 
     if csv and json:
         raise InputError("--csv and --json: stdout belongs to one of them")
@@ -282,7 +282,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a registered model on test images, with error bars, and log it to MLflow."""
-    from sweep.cli.commands import evaluate as run_evaluate
+    from sweep.cli.model import evaluate as run_evaluate
 
     run_evaluate(model, data, patient_pattern, tracking_uri, as_json=json)
 
@@ -297,7 +297,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Give an alias to a version if it is better on validation beyond chance; exit 1 if it is not."""
-    from sweep.cli.commands import promote as run_promote
+    from sweep.cli.model import promote as run_promote
 
     run_promote(model, alias, reason, tracking_uri, force=force, as_json=json)
 
@@ -545,7 +545,7 @@ def crossvalidate(
 @data_app.command("info")
 def data_info(data: DataOption = None, patient_pattern: PatientOption = PATIENT_PATTERN, json: Json = False) -> None:
     """Say what data there is: where from, how many images and patients of each class, and its digest."""
-    from sweep.cli.commands import data_info
+    from sweep.cli.model import data_info
 
     data_info(data, patient_pattern, as_json=json)
 
@@ -553,7 +553,7 @@ def data_info(data: DataOption = None, patient_pattern: PatientOption = PATIENT_
 @data_app.command("verify")
 def data_verify(data: DataOption = None, patient_pattern: PatientOption = PATIENT_PATTERN, json: Json = False) -> None:
     """Decode every image and say what is wrong: unreadable files, duplicates, patients on both sides."""
-    from sweep.cli.commands import data_verify
+    from sweep.cli.model import data_verify
 
     data_verify(data, patient_pattern, as_json=json)
 
@@ -561,7 +561,7 @@ def data_verify(data: DataOption = None, patient_pattern: PatientOption = PATIEN
 @data_app.command("download")
 def data_download(json: Json = False) -> None:
     """Download Kaggle's chest X-rays (1.2 GB); without --data they are used from then on."""
-    from sweep.cli.commands import data_download
+    from sweep.cli.model import data_download
 
     data_download(as_json=json)
 

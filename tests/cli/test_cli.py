@@ -131,9 +131,9 @@ def test_a_read_only_directory_is_refused(run, monkeypatch, pictures):
     import os
 
     monkeypatch.setattr(os, "getcwd", lambda: "/proc")
-    from sweep.cli import commands
+    from sweep.cli import model
 
-    monkeypatch.setattr(commands.Path, "cwd", classmethod(lambda cls: cls("/proc")))
+    monkeypatch.setattr(model.Path, "cwd", classmethod(lambda cls: cls("/proc")))
     code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16")
     assert code == 2
     assert "/proc: the working directory cannot be written" in err
