@@ -16,8 +16,8 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
+from sweep.cli.comparison_views import tried_view
 from sweep.cli.terminal import Terminal
-from sweep.cli.views import tried_view
 from sweep.comparisons.architectures.analysis import (
     CHOSEN,
     ComparedModel,
