@@ -243,7 +243,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     work_dir: option.WorkDir = None,
     json: option.Json = False,
 ) -> None:
-    """Set every architecture's best side by side on the same test images; write the report."""
+    """Compare every architecture's best on the same test images; write the report."""
     machine = option.machine_from(locals())
     if against not in ARCHITECTURES:
         raise InputError(f"--against {against}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")

@@ -1,6 +1,6 @@
-"""Every option of the command line once, with its help; an option whose meaning depends on the command has several.
+"""Every option of the command line once, with its help; one that means something else to another command has two.
 
-Commands take them as `epochs: option.Epochs = Settings.epochs`: one line per option.
+Commands use them as `epochs: option.Epochs = Settings.epochs`: one line per option.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def settings_from(options: Mapping[str, Any], **others: Any) -> Settings:
     """Builds the settings of a sweep from the options of a command.
 
     Args:
-        options: Parameter -> value, `locals()` in the command's first line. Those named like a field are taken.
-        others: Fields whose value is not that of the option with their name.
+        options: Parameter -> value: `locals()` in the command's first line. Those with a field's name are used.
+        others: Values of fields that have another name or another value than an option.
     """
     values = {field.name: options[field.name] for field in fields(Settings) if field.name in options} | others
     frozen: dict[str, Any] = {
@@ -54,17 +54,30 @@ Archs = Annotated[
     Option("--arch", metavar="NAME", help=f"What to search: {', '.join(ARCHITECTURES)}. Repeat it for several."),
 ]
 ReportArchs = Annotated[
-    list[str], Option("--arch", metavar="NAME", help=f"Whose rows: {', '.join(REPORTED)}. Repeatable. Default: all.")
+    list[str],
+    Option(
+        "--arch", metavar="NAME", help=f"Train the rows of this one: {', '.join(REPORTED)}. Repeatable. Default: all."
+    ),
 ]
-Arch = Annotated[str, Option(metavar="NAME", help=f"Whose configuration: {', '.join(ARCHITECTURES)}.")]
-Trials = Annotated[int, Option(help="Trials that the study is to have in all; typed again, the rest is done.")]
-Seeds = Annotated[int, Option(help="How often each row is trained; one seed is one draw.")]
-ChangeSeeds = Annotated[int, Option(help="How often each is trained, all with the same seeds.")]
+Arch = Annotated[str, Option(metavar="NAME", help=f"The architecture: {', '.join(ARCHITECTURES)}.")]
+Trials = Annotated[
+    int, Option(help="Trials that the study is to have in all; the same command again runs the missing ones.")
+]
+Seeds = Annotated[int, Option(help="How often each row is trained, each time with another seed.")]
+ChangeSeeds = Annotated[int, Option("--seeds", help="How often each change is trained, all with the same seeds.")]
 OtherSeeds = Annotated[
-    int, Option(help="Train each winner again with so many other seeds; what was trained before is kept.")
+    int,
+    Option(
+        "--seeds",
+        help="Train each architecture's best again with so many other seeds; what was trained before is kept.",
+    ),
 ]
 Protocol = Annotated[
-    str, Option(help="ours: validation by patients decides. report: as they did, on 16 images; see the cost.")
+    str,
+    Option(
+        help="ours: validate on patients that do not train. "
+        "report: on 16 images, as its authors did, to see what that costs."
+    ),
 ]
 SearchName = Annotated[
     str | None, Argument(metavar="[STUDY]", help="A finished search, such as cnn1. Default: the only one there is.")
@@ -72,7 +85,8 @@ SearchName = Annotated[
 Folds = Annotated[int, Option(help="Parts of the training patients; each validates once.")]
 Top = Annotated[int, Option(help="How many of its best trials are trained again, on every fold.")]
 Change = Annotated[
-    list[str], Option(metavar="NAME=VALUE", help="What is tried; several at once with + between them. Repeatable.")
+    list[str],
+    Option(metavar="NAME=VALUE", help="A change to try; + between several makes them one change. Repeatable."),
 ]
 Fix = Annotated[list[str], Option(metavar="NAME=VALUE", help="Fix a hyperparameter: activation=sigmoid. Repeatable.")]
 FixAll = Annotated[
@@ -82,7 +96,8 @@ Search = Annotated[
     list[str],
     Option(
         metavar="NAME=DOMAIN",
-        help="Search a hyperparameter elsewhere: learning_rate=1e-4..1e-2:log or batch_size=64,128. Repeatable.",
+        help="Search a hyperparameter over other values: "
+        "learning_rate=1e-4..1e-2:log or batch_size=64,128. Repeatable.",
     ),
 ]
 Weights = Annotated[str, Option(help="Where resnet50 starts: imagenet, none, or a .safetensors or .pth file.")]
@@ -92,15 +107,16 @@ Finetune = Annotated[str, Option(help=f"How much of resnet50 is trained: {', '.j
 Data = Annotated[
     Path | None,
     Option(
-        help="A folder with train/ and test/ (a folder a class), or an .npz in MedMNIST's layout. "
+        help="A folder with train/ and test/ (one folder per class), or an .npz in MedMNIST's layout. "
         "Default: the downloaded data set where there is one, else the built-in phantom."
     ),
 ]
-DataNow = Annotated[Path | None, Option(help="Where the images are now. Default: where they were.")]
-RunData = Annotated[Path | None, Option(help="Where the run's images are now. Default: where they were.")]
-TestData = Annotated[Path | None, Option(help="A data set with test/, or a folder a class. Default: as for a search.")]
+DataNow = Annotated[Path | None, Option("--data", help="Where the images are now. Default: where they were.")]
+TestData = Annotated[
+    Path | None, Option("--data", help="A data set with test/, or one folder per class. Default: as for a search.")
+]
 PatientPattern = Annotated[str, Option(help="Regular expression that finds the patient in a file's name.")]
-Limit = Annotated[int | None, Option(help="Use so many training images only, for trying things.")]
+Limit = Annotated[int | None, Option(help="Use at most so many training images, for a quick try.")]
 ImageSize = Annotated[
     int | None, Option(help="Side of the images in pixels. Default: the architecture's own; 64 for the phantom.")
 ]
@@ -121,9 +137,11 @@ Validation = Annotated[
 
 # How it is trained and chosen.
 Epochs = Annotated[int, Option(help="Epochs of a trial at most.")]
-TrainingEpochs = Annotated[int, Option(help="Epochs of a training at most.")]
+TrainingEpochs = Annotated[int, Option("--epochs", help="Epochs of a training at most.")]
 Patience = Annotated[int, Option(help="Epochs without a lower validation loss before a trial stops; 0: never.")]
-TrainingPatience = Annotated[int, Option(help="Epochs without a lower validation loss before a training stops early.")]
+TrainingPatience = Annotated[
+    int, Option("--patience", help="Epochs without a lower validation loss before a training stops early.")
+]
 Metric = Annotated[
     str,
     Option(
@@ -131,24 +149,24 @@ Metric = Annotated[
         "`stressed`: of validation images as another X-ray machine might have made them."
     ),
 ]
-ChangeMetric = Annotated[str, Option(help=f"What a study would choose by: {', '.join(METRICS)}.")]
+ChangeMetric = Annotated[str, Option("--metric", help=f"What a study would choose by: {', '.join(METRICS)}.")]
 Pruner = Annotated[str, Option(help=f"Ends trials that fall behind: {', '.join(PRUNERS)}.")]
 Warmup = Annotated[int, Option(help="Epochs before a trial can be pruned.")]
 Seed = Annotated[int, Option(help="Decides the search's and every trial's random draws.")]
-TrainingSeed = Annotated[int, Option(help="Decides every training's random draws.")]
+TrainingSeed = Annotated[int, Option("--seed", help="Decides every training's random draws.")]
 SplitSeed = Annotated[int, Option(help="Decides which patients validate; studies compare only on the same split.")]
-TrainingSplitSeed = Annotated[int, Option(help="Decides which patients validate.")]
+TrainingSplitSeed = Annotated[int, Option("--split-seed", help="Decides which patients validate.")]
 Retries = Annotated[int, Option(help="Further attempts at a configuration that lost its worker or ran out of memory.")]
 Budget = Annotated[
-    str | None, Option(metavar="TIME", help="Train no longer than this: 45m, 2h, 1h30m. Default: no end.")
+    str | None, Option(metavar="TIME", help="Train no longer than this: 45m, 2h, 1h30m. Default: no limit.")
 ]
-Keep = Annotated[str, Option(help=f"Whose checkpoints stay in MLflow: {', '.join(KEEP)} (of the study).")]
+Keep = Annotated[str, Option(help=f"Trials whose checkpoints stay in MLflow: {', '.join(KEEP)} (of the study).")]
 DryRun = Annotated[bool, Option("--dry-run", help="Print space, data, split, estimated time and disk; touch nothing.")]
 
 # Where it is trained.
-Workers = Annotated[int | None, Option(help="Trials to train at once. Default: one a GPU, or one a core.")]
+Workers = Annotated[int | None, Option(help="Trials to train at once. Default: one per GPU, or one per core.")]
 SeedWorkers = Annotated[
-    int | None, Option("--workers", help="Trainings at once with --seeds. Default: one a GPU, or one a core.")
+    int | None, Option("--workers", help="Trainings at once with --seeds. Default: one per GPU, or one per core.")
 ]
 Device = Annotated[str, Option(help="auto, cpu or cuda.")]
 SeedDevice = Annotated[str, Option("--device", help="auto, cpu or cuda, for --seeds.")]
@@ -171,7 +189,8 @@ WorkDir = Annotated[
         exists=True,
         file_okay=False,
         callback=lambda path: path and path.absolute(),  # not resolved: the nodes share a link, not what it points at
-        help="A folder for checkpoints, which all nodes share. Default: here; a cluster's come back with each epoch.",
+        help="A folder for checkpoints, which all nodes share. "
+        "Default: here; a cluster sends them back with each epoch.",
     ),
 ]
 
@@ -202,7 +221,10 @@ RunId = Annotated[str, Argument(help="The MLflow run of a trial.")]
 
 # Registered models.
 Model = Annotated[
-    str, Argument(metavar="MODEL", help="NAME@ALIAS, NAME/VERSION, or NAME for its champion; models:/ may precede.")
+    str,
+    Argument(
+        metavar="MODEL", help="NAME@ALIAS, NAME/VERSION, or NAME for its champion, with or without models:/ before it."
+    ),
 ]
 ModelName = Annotated[
     str | None, Argument(metavar="[NAME]", help="The registered model. Default: the only one there is.")
@@ -212,14 +234,14 @@ Threshold = Annotated[
     float | None, Option(help="From which probability on an image is positive. Default: the model's own.")
 ]
 Heatmap = Annotated[
-    Path | None, Option(metavar="DIR", help="Write a picture for each image that shows what speaks for the class.")
+    Path | None, Option(metavar="DIR", help="Write a picture for each image that marks what the answer is based on.")
 ]
 Alias = Annotated[str, Option("--as", metavar="ALIAS", help="champion, an architecture, or any other.")]
 Force = Annotated[bool, Option("--force", help="A person decides, whatever validation says.")]
 Reason = Annotated[str, Option(help="Why, for those who read the log.")]
 Against = Annotated[str, Option(metavar="NAME", help="The architecture that all others are compared with.")]
-Audit = Annotated[bool, Option(help="Score all complete trials on test too, after the choice: what was it worth?")]
-FoldAudit = Annotated[bool, Option("--audit", help="Score them on test too: what would choosing so have been worth?")]
+Audit = Annotated[bool, Option(help="Score all complete trials on test too, after the choice, to see what it gained.")]
+FoldAudit = Annotated[bool, Option("--audit", help="Score them on test too, to see what choosing this way gains.")]
 WithImages = Annotated[
     bool, Option("--with-images", help="Show test images that the champion has wrong. Not for publication.")
 ]

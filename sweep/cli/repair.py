@@ -16,7 +16,7 @@ def doctor(
     rebuild: option.Rebuild = False,
     json: option.Json = False,
 ) -> None:
-    """Bring Optuna, MLflow and the checkpoints on disk to one truth; say what was mended."""
+    """Make Optuna, MLflow and the checkpoints on disk agree; say what was repaired."""
     folder = Path.cwd()
     if storage is None and not (folder / "optuna.db").exists():
         raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
@@ -63,11 +63,11 @@ def doctor(
 
 def replay(
     run_id: option.RunId,
-    data: option.RunData = None,
+    data: option.DataNow = None,
     tracking_uri: option.TrackingUri = None,
     json: option.Json = False,
 ) -> None:
-    """Train a run again from what MLflow knows of it, compare every epoch; exit 1 if a number differs."""
+    """Train a run again from what MLflow recorded, compare every epoch; exit 1 if a number differs."""
     from sweep.cli.terminal import Terminal, print_json
     from sweep.cli.views import replay_view
     from sweep.comparisons.replay import data_of
