@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.faults import InputError
-from sweep.cli.commands import mlflow_in
+from sweep.orchestrator.workdir import mlflow_in
 from sweep.stores.mlflow_stores import open_client
 from sweep.stores.registry import Version, find_version, load
 from sweep.system.hardware import describe

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from platformdirs import user_data_path
 from data import phantom
 from data.decode import decode, resize
 from data.faults import InputError
+from data.npz import read_arrays
 
 KAGGLE_DATASET = "paultimothymooney/chest-xray-pneumonia"
 # Kermany's names: person123_bacteria_456 for pneumonia; IM-0123-0001 and NORMAL2-IM-0123-0001, two numberings, for
@@ -225,70 +225,23 @@ def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
 
 
 def read_npz(path: Path) -> Source:
-    """Reads an `.npz` in MedMNIST's layout: `<split>_images` uint8 [N, H, W(, 3)] and `<split>_labels` [N(, 1)].
+    """Lists an `.npz` file in MedMNIST's layout.
 
     Raises:
-        InputError: An array is missing, has another shape or type, or there is only one class.
+        InputError: As `data.npz.read_arrays`, or its name is taken.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"--data {path}: not a readable .npz file ({error})") from error
-    faults = [
-        f"--data {path}: has no array {split}_{part}"
-        for split in ("train", "test")
-        for part in ("images", "labels")
-        if f"{split}_{part}" not in arrays
-    ]
-    if faults:
-        raise InputError(*faults)
-    pixels: dict[str, np.ndarray] = {}
-    splits: dict[str, Listing] = {}
-    for split in (split for split in SPLITS if f"{split}_images" in arrays and f"{split}_labels" in arrays):
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
-            faults.append(
-                f"--data {path}: {split}_images is {images.dtype} {list(images.shape)}, "
-                "not uint8 [N, H, W] or [N, H, W, 3]"
-            )
-        elif labels.size != len(images) or not np.issubdtype(labels.dtype, np.integer):
-            faults.append(
-                f"--data {path}: {split}_labels is {labels.dtype} {list(labels.shape)}, "
-                f"not one integer for each of {len(images)} images"
-            )
-        else:
-            pixels[split] = images
-            names = tuple(f"{split}/{row:06d}" for row in range(len(images)))
-            hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in images)
-            splits[split] = Listing(names, labels.reshape(-1).astype(np.int64), names, hashes)
     name = slug(path.stem)
     if name == phantom.NAME:
-        faults.append(f"--data {path}: the name {name!r} belongs to the built-in phantom; rename the file")
-    if faults:
-        raise InputError(*faults)
-    empty = [split for split, listing in splits.items() if not len(listing)]
-    if empty:
-        raise InputError(*(f"--data {path}: {split}_images holds no image" for split in empty))
-    labels_seen = np.unique(np.concatenate([listing.labels for listing in splits.values()]))
-    classes = tuple(str(label) for label in range(int(labels_seen.max()) + 1))
-    for split, listing in splits.items():
-        missing = sorted(set(range(len(classes))) - set(listing.labels.tolist()))
-        if missing or labels_seen.min() < 0:
-            faults.append(f"--data {path}: {split}_labels must hold every class from 0 to {len(classes) - 1}")
-    if len(classes) < 2:
-        faults.append(f"--data {path}: the labels hold only one class; two or more are needed")
-    if faults:
-        raise InputError(*faults)
-    return Source(
-        name,
-        "npz",
-        str(path),
-        classes,
-        splits,
-        lambda split, row, size: resize(Image.fromarray(pixels[split][row]).convert("L"), size),
-        ("an .npz file names no patients; each image counts as a patient of its own",),
-    )
+        raise InputError(f"--data {path}: the name {name!r} belongs to the built-in phantom; rename the file")
+    arrays = read_arrays(path)
+    splits = {}
+    for split, images in arrays.images.items():
+        names = tuple(f"{split}/{row:06d}" for row in range(len(images)))
+        hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest()[:16] for image in images)
+        splits[split] = Listing(names, arrays.labels[split], names, hashes)
+    classes = tuple(map(str, range(arrays.classes)))
+    note = "an .npz file names no patients; each image counts as a patient of its own"
+    return Source(name, "npz", str(path), classes, splits, arrays.decode, (note,))
 
 
 def read_phantom() -> Source:

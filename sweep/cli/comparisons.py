@@ -1,23 +1,24 @@
-"""What `sweep replicate`, `sweep ablate`, `sweep crossvalidate` and `sweep compare` do."""
+"""`sweep replicate`, `ablate`, `crossvalidate` and `compare`: train what is compared, show it, write a report.
+
+Imports that take seconds come after the checks of what was typed, and where Ctrl-C is handled.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data.faults import InputError
+from data.sources import PATIENT_PATTERN
 from models import ARCHITECTURES
-from sweep.cli import terminal as display
-from sweep.comparisons.replication.published import ROWS
-from sweep.orchestrator.workdir import mlflow_in, optuna_in, prepare, stoppable
-from sweep.plan import Plan, make_plan
+from sweep.cli import options as option
 from sweep.settings import Settings, check
 
 if TYPE_CHECKING:
+    from sweep.cli.terminal import Terminal
     from sweep.comparisons.enqueued import Tried
 
 REPORTS = "reports"
@@ -25,136 +26,203 @@ MOST_FOLDS = 100
 PROTOCOLS = {"ours": "auto", "report": "sixteen"}  # -> where validation images come from
 
 
-def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *, as_json: bool) -> None:
-    """Trains the report's rows again, and sets them beside its figures.
+def replicate(
+    arch: option.ReportArchs = [],  # noqa: B006
+    seeds: option.Seeds = 3,
+    protocol: option.Protocol = "ours",
+    data: option.Data = None,
+    epochs: option.TrainingEpochs = Settings.epochs,
+    patience: option.TrainingPatience = Settings.patience,
+    image_size: option.ReportImageSize = None,
+    limit: option.Limit = None,
+    patient_pattern: option.PatientPattern = PATIENT_PATTERN,
+    study: option.ReportStudies = None,
+    seed: option.TrainingSeed = Settings.seed,
+    split_seed: option.TrainingSplitSeed = Settings.split_seed,
+    workers: option.Workers = None,
+    device: option.Device = Settings.device,
+    precision: option.Precision = Settings.precision,
+    tracking_uri: option.TrackingUri = None,
+    experiment: option.Experiment = None,
+    storage: option.Storage = None,
+    engine: option.Engine = Settings.engine,
+    address: option.Address = None,
+    cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
+    gpus_per_trial: option.GpusPerTrial = None,
+    work_dir: option.WorkDir = None,
+    json: option.Json = False,
+) -> None:
+    """Train the rows of the report's tables again and set them beside its figures."""
+    options = locals()  # before there are other local names
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.comparisons.replication.published import ROWS
+    from sweep.orchestrator.workdir import prepare, stoppable
+    from sweep.plan import make_plan
 
-    Raises:
-        InputError: A setting is wrong.
-    """
-    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
+    terminal, folder = Terminal(to_stderr=json), Path.cwd()
+    name = study or f"replicate-{protocol}"
+    _refuse(*_faults_of_replication(arch, seeds, protocol), *_faults_of_name(name))
+    settings = option.settings_from(
+        options,
+        archs=arch or option.REPORTED,
+        trials=seeds,
+        study=None,  # several architectures are several studies, which `plan_of_rows` names
+        validation=PROTOCOLS[protocol],
+        search=(f"batch_size={','.join(sorted({str(row.batch_size) for row in ROWS}))}",),
+        pruner="none",
+    )
     with stoppable() as stopping:
-        faults = []
-        if protocol not in PROTOCOLS:
-            faults.append(f"--protocol {protocol}: there is no such protocol; there are {', '.join(PROTOCOLS)}")
-        if seeds < 1:
-            faults.append(f"--seeds {seeds}: give 1 or more")
-        tables = dict.fromkeys(row.arch for row in ROWS)
-        faults += [
-            f"--arch {arch}: the report has no table of it; it has of {', '.join(tables)}"
-            for arch in settings.archs
-            if arch not in tables
-        ]
-        name = name or f"replicate-{protocol}"
-        faults += _faults_of_name(name)
-        if faults:
-            raise InputError(*faults)
-        plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
+        plan = make_plan(settings, fetch=False)
         prepare(plan, folder, terminal, stopping)
-        from sweep.cli.views import replication_view
-        from sweep.comparisons.enqueued import (
-            conclude_enqueued,  # seconds of imports, which wrong input need not wait for
-        )
+        from sweep.cli.comparison_views import replication_view
+        from sweep.comparisons.enqueued import conclude_enqueued
         from sweep.comparisons.replication.run import log, plain, plan_of_rows, replicas_of
         from sweep.orchestrator.runner import run_plan
 
         plan = plan_of_rows(plan, name, seeds)
-        tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, _shows_tried(terminal))
-        replicas = replicas_of(tried, settings.metric)
-        run_id, written = log(replicas, plan, tracking, protocol)
-    path = write_report(folder, f"{plan.source.name}-{name}.md", written)
+        studies, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, _shows(terminal))
+        replicas = replicas_of(studies, settings.metric)
+        run_id, page = log(replicas, plan, tracking, protocol)
+    path = _write_report(folder, f"{plan.source.name}-{name}.md", page)
     terminal.show(replication_view(replicas))
     terminal.say(f"written to {path}, and logged as run {run_id}")
-    if as_json:
-        display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(replicas)})
+    if json:
+        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(replicas)})
 
 
-def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *, as_json: bool) -> None:
-    """Trains a configuration and its changes, and says which of them pay.
+def _faults_of_replication(archs: Sequence[str], seeds: int, protocol: str) -> list[str]:
+    from sweep.comparisons.replication.published import ROWS
 
-    Raises:
-        InputError: A setting is wrong.
-    """
-    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
+    faults, tables = [], dict.fromkeys(row.arch for row in ROWS)
+    if protocol not in PROTOCOLS:
+        faults.append(f"--protocol {protocol}: there is no such protocol; there are {', '.join(PROTOCOLS)}")
+    if seeds < 1:
+        faults.append(f"--seeds {seeds}: give 1 or more")
+    known = ", ".join(tables)
+    return faults + [
+        f"--arch {arch}: the report has no table of it; it has of {known}" for arch in archs if arch not in tables
+    ]
+
+
+def ablate(
+    arch: option.Arch,
+    fix: option.FixAll,
+    change: option.Change = [],  # noqa: B006
+    seeds: option.ChangeSeeds = 5,
+    data: option.Data = None,
+    epochs: option.TrainingEpochs = Settings.epochs,
+    patience: option.TrainingPatience = Settings.patience,
+    image_size: option.SearchImageSize = None,
+    limit: option.Limit = None,
+    patient_pattern: option.PatientPattern = PATIENT_PATTERN,
+    metric: option.ChangeMetric = Settings.metric,
+    weights: option.Weights = Settings.weights,
+    finetune: option.Finetune = Settings.finetune,
+    study: option.ChangesStudy = "ablation",
+    seed: option.TrainingSeed = Settings.seed,
+    split_seed: option.TrainingSplitSeed = Settings.split_seed,
+    workers: option.Workers = None,
+    device: option.Device = Settings.device,
+    precision: option.Precision = Settings.precision,
+    tracking_uri: option.TrackingUri = None,
+    experiment: option.Experiment = None,
+    storage: option.Storage = None,
+    engine: option.Engine = Settings.engine,
+    address: option.Address = None,
+    cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
+    gpus_per_trial: option.GpusPerTrial = None,
+    work_dir: option.WorkDir = None,
+    json: option.Json = False,
+) -> None:
+    """Try changes of one configuration, each with the same seeds; say which of them pay."""
+    settings = option.settings_from(locals(), archs=(arch,), trials=max(seeds, 1), study=None, pruner="none")
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.orchestrator.workdir import prepare, stoppable
+    from sweep.plan import make_plan
+
+    terminal, folder = Terminal(to_stderr=json), Path.cwd()
     with stoppable() as stopping:
         check(settings)
-        least = 2 if changed else 1
-        faults = [] if seeds >= least else [f"--seeds {seeds}: give {least} or more; one seed is one draw"]
-        faults += _faults_of_name(name)
-        if faults:
-            raise InputError(*faults)
+        least = 2 if change else 1
+        too_few = [] if seeds >= least else [f"--seeds {seeds}: give {least} or more; one seed is one draw"]
+        _refuse(*too_few, *_faults_of_name(study))
         from sweep.comparisons.ablation.run import changes_of, log, plan_of_changes, variants_of
         from sweep.comparisons.enqueued import conclude_enqueued
 
-        changes = changes_of(settings.archs[0], changed)  # before weights are looked for
-        plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
+        changes = changes_of(arch, change)  # before weights are looked for
+        plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, study)
         prepare(plan, folder, terminal, stopping)
-        from sweep.cli.views import ablation_view
+        from sweep.cli.comparison_views import ablation_view
         from sweep.orchestrator.runner import run_plan
 
-        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, _shows_tried(terminal))
-        variants = variants_of(tried, changes)
-        run_id, lines, written = log(variants, plan, tracking)
-    path = write_report(folder, f"{plan.source.name}-{settings.archs[0]}-{name}.md", written)
-    terminal.show(ablation_view(lines, settings.metric))
+        (trained,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, _shows(terminal))
+        run_id, lines, page = log(variants_of(trained, changes), plan, tracking)
+    path = _write_report(folder, f"{plan.source.name}-{arch}-{study}.md", page)
+    terminal.show(ablation_view(lines, metric))
     terminal.say(f"written to {path}, and logged as run {run_id}")
-    if as_json:
-        display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), "changes": lines})
+    if json:
+        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), "changes": lines})
 
 
 def crossvalidate(
-    study: str | None,
-    folds: int,
-    top: int,
-    name: str,
-    location: Path | None,
-    machine: Mapping[str, Any],
-    *,
-    audit: bool,
-    as_json: bool,
+    search: option.SearchName = None,
+    folds: option.Folds = 5,
+    top: option.Top = 5,
+    data: option.DataNow = None,
+    audit: option.FoldAudit = False,
+    study: option.FoldStudies = "fold",
+    workers: option.Workers = None,
+    device: option.Device = Settings.device,
+    tracking_uri: option.TrackingUri = None,
+    storage: option.Storage = None,
+    engine: option.Engine = Settings.engine,
+    address: option.Address = None,
+    cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
+    gpus_per_trial: option.GpusPerTrial = None,
+    work_dir: option.WorkDir = None,
+    json: option.Json = False,
 ) -> None:
-    """Trains the best trials of a study again, once a fold of patients, and chooses by the mean.
+    """Train a search's best trials on every fold of patients and choose by the mean, not by one split."""
+    machine = option.machine_from(locals())
+    faults = [] if 2 <= folds <= MOST_FOLDS else [f"--folds {folds}: give 2 to {MOST_FOLDS}"]
+    if top < 1:
+        faults.append(f"--top {top}: give 1 or more")
+    _refuse(*faults, *_faults_of_name(study))
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.orchestrator.workdir import optuna_in, prepare, stoppable
 
-    Raises:
-        InputError: There is no such study, or an option is wrong.
-    """
-    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
+    terminal, folder = Terminal(to_stderr=json), Path.cwd()
     with stoppable() as stopping:
-        faults = [] if 2 <= folds <= MOST_FOLDS else [f"--folds {folds}: give 2 to {MOST_FOLDS}"]
-        if top < 1:
-            faults.append(f"--top {top}: give 1 or more")
-        faults += _faults_of_name(name)
-        if faults:
-            raise InputError(*faults)
-        from sweep.cli.views import crossvalidation_view
+        from sweep.cli.comparison_views import crossvalidation_view
         from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
         from sweep.comparisons.enqueued import conclude_enqueued
         from sweep.orchestrator.runner import run_plan
         from sweep.stores.study import stored_studies
 
-        studies = stored_studies(machine["storage"] or optuna_in(folder))
-        found = searched(studies, study)
-        whole, plans = plans_of_folds(found, studies, location, folds, top, name, machine)
-        finish, tried, trackings = partial(conclude_enqueued, scored=audit), [], []
+        studies = stored_studies(storage or optuna_in(folder))
+        finished = searched(studies, search)
+        whole, plans = plans_of_folds(finished, studies, data, folds, top, study, machine)
+        finish, trained, trackings = partial(conclude_enqueued, scored=audit), [], []
         for plan in plans:
             prepare(plan, folder, terminal, stopping)
-            (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, _shows_tried(terminal))
-            tried.append(one)
+            (fold,), tracking = run_plan(plan, folder, terminal, stopping, finish, _shows(terminal))
+            trained.append(fold)
             trackings.append(tracking)
-        logged = log(found, finalists_of(found, top, tried), whole, tried, trackings[-1])
-    path = write_report(folder, f"{found.study.name.replace('/', '-')}-{name}-{folds}.md", logged.page)
+        logged = log(finished, finalists_of(finished, top, trained), whole, trained, trackings[-1])
+    path = _write_report(folder, f"{finished.study.name.replace('/', '-')}-{study}-{folds}.md", logged.page)
     terminal.show(crossvalidation_view(logged))
     if logged.command:
         terminal.say("to train and register it:")
         terminal.quote(f"  {logged.command}")
     terminal.say(f"written to {path}, and logged as run {logged.run_id}")
-    if as_json:
-        display.print_json(
+    if json:
+        print_json(
             {
                 "exit_code": 0,
                 "run_id": logged.run_id,
                 "report": str(path),
-                "study": found.study.name,
-                "metric": found.metric,
+                "study": finished.study.name,
+                "metric": finished.metric,
                 "choice": logged.choice.finalist.name if logged.choice else None,
                 "command": logged.command or None,
                 "finalists": logged.lines,
@@ -162,10 +230,63 @@ def crossvalidate(
         )
 
 
-def _shows_tried(terminal: display.Terminal) -> Callable[[Tried, Plan], None]:
-    from sweep.cli.views import tried_view
+def compare(
+    model: option.ModelName = None,
+    against: option.Against = "resnet50",
+    seeds: option.OtherSeeds = 0,
+    data: option.DataNow = None,
+    audit: option.Audit = True,
+    with_images: option.WithImages = False,
+    workers: option.SeedWorkers = None,
+    device: option.SeedDevice = Settings.device,
+    tracking_uri: option.TrackingUri = None,
+    storage: option.Storage = None,
+    engine: option.Engine = Settings.engine,
+    address: option.Address = None,
+    cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
+    gpus_per_trial: option.GpusPerTrial = None,
+    work_dir: option.WorkDir = None,
+    json: option.Json = False,
+) -> None:
+    """Compare every architecture's best on the same test images; write the report."""
+    machine = option.machine_from(locals())
+    if against not in ARCHITECTURES:
+        raise InputError(f"--against {against}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")
+    if seeds < 0:
+        raise InputError(f"--seeds {seeds}: give 0 (none) or more")
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.orchestrator.workdir import mlflow_in, stoppable
 
-    return lambda tried, plan: terminal.show(tried_view(tried, plan))
+    terminal, folder = Terminal(to_stderr=json), Path.cwd()
+    with stoppable("stopped; nothing was written") as stopping:
+        from sweep.cli.comparison_views import comparison_view
+        from sweep.comparisons.architectures import report
+        from sweep.comparisons.architectures.run import gather, log, pictures_of, plain
+        from sweep.stores.mlflow_stores import open_client
+
+        client = open_client(tracking_uri or mlflow_in(folder))
+        gathered = gather(
+            client, model, against, seeds, data, machine, folder, terminal, stopping, _shows(terminal), audit=audit
+        )
+        comparison = gathered.comparison
+        pictures = pictures_of(gathered) if with_images else []
+        page, text = report.html(comparison, gathered.drawings), report.markdown(comparison)
+        run_id = log(gathered, page, text)  # without patients' images, which stay on this disk
+    if pictures:
+        page = report.html(comparison, gathered.drawings, pictures)
+    path = _write_report(folder, f"{comparison.name}-comparison.html", page)
+    _write_report(folder, f"{comparison.name}-comparison.md", text)
+    terminal.show(comparison_view(comparison))
+    terminal.say(f"report: {path} (and .md beside it), logged as run {run_id}")
+    if json:
+        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(comparison)})
+
+
+def _shows(terminal: Terminal) -> Callable[[Tried], None]:
+    """What `run_plan` calls at the end of each study of enqueued trials."""
+    from sweep.cli.comparison_views import tried_view
+
+    return lambda study: terminal.show(tried_view(study))
 
 
 def _faults_of_name(name: str) -> list[str]:
@@ -173,52 +294,12 @@ def _faults_of_name(name: str) -> list[str]:
     return [] if good else [f"--study {name!r}: use letters, digits, '.', '_' and '-'"]
 
 
-def compare(
-    name: str | None,
-    against: str,
-    seeds: int,
-    location: Path | None,
-    machine: Mapping[str, Any],
-    *,
-    audit: bool,
-    with_images: bool,
-    as_json: bool,
-) -> None:
-    """Sets every architecture's best side by side on the same test images, and writes the report.
-
-    Raises:
-        InputError: There is nothing to compare, or an option is wrong.
-    """
-    terminal, folder = display.Terminal(to_stderr=as_json), Path.cwd()
-    if against not in ARCHITECTURES:
-        raise InputError(f"--against {against}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")
-    if seeds < 0:
-        raise InputError(f"--seeds {seeds}: give 0 (none) or more")
-    with stoppable("stopped; nothing was written") as stopping:
-        from sweep.cli.views import comparison_view
-        from sweep.comparisons.architectures import report
-        from sweep.comparisons.architectures.run import gather, log, pictures_of, plain
-        from sweep.stores.mlflow_stores import open_client
-
-        client = open_client(machine["tracking_uri"] or mlflow_in(folder))
-        ended = _shows_tried(terminal)
-        gathered = gather(
-            client, name, against, seeds, location, machine, folder, terminal, stopping, ended, audit=audit
-        )
-        found = gathered.comparison
-        pictures = pictures_of(gathered) if with_images else []
-        page, twin = report.html(found, gathered.drawings), report.markdown(found)
-        run_id = log(gathered, page, twin)  # without patients' images, which stay on this disk
-    shown = report.html(found, gathered.drawings, pictures) if pictures else page
-    path = write_report(folder, f"{found.name}-comparison.html", shown)
-    write_report(folder, f"{found.name}-comparison.md", twin)
-    terminal.show(comparison_view(found))
-    terminal.say(f"report: {path} (and .md beside it), logged as run {run_id}")
-    if as_json:
-        display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(found)})
+def _refuse(*faults: str) -> None:
+    if faults:
+        raise InputError(*faults)
 
 
-def write_report(folder: Path, name: str, content: str) -> Path:
+def _write_report(folder: Path, name: str, content: str) -> Path:
     """Writes a file into `reports/` of a working directory.
 
     Raises:

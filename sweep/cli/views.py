@@ -1,117 +1,197 @@
-"""Comparisons and replications in the terminal."""
+"""Tables of the search, of registered models and of replays; those of comparisons are in `comparison_views`."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich import box
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from sweep.cli.terminal import format_duration
-from sweep.comparisons.ablation.analysis import VERDICTS, cells
-from sweep.comparisons.architectures.analysis import Comparison
-from sweep.comparisons.crossvalidation import analysis as crossvalidation
-from sweep.comparisons.crossvalidation.run import Logged
-from sweep.comparisons.enqueued import Tried
-from sweep.comparisons.replication.analysis import Replica, format_difference, judge, selection_bias, side_by_side
-from sweep.comparisons.replication.published import CONCLUSIONS
-from sweep.plan import Plan
+from sweep.plan import data_line
+from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
+from sweep.system.redaction import address, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from data.sources import Source
+    from sweep.comparisons.replay import Replay
+    from sweep.lifecycle.evaluate import Evaluation
+    from sweep.orchestrator.conclude import Outcome
+    from sweep.plan import Estimate, Plan
+    from sweep.stores.registry import Version
 
 
-def tried_view(tried: Tried, plan: Plan) -> Text:
-    """The end of a study of given trials."""
-    del plan
-    states = Counter(trial.state.lower() for trial in tried.trials)
-    said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    opened = "all complete ones scored on test" if tried.predictions else "scored on test before"
-    opened = opened if tried.opened else "the test set stayed closed"
-    return Text(f"study {tried.study}: {said}; {opened}")
-
-
-def replication_view(replicas: Sequence[Replica]) -> Group:
-    """The report's rows beside ours, and its conclusions."""
-    table = Table(
-        "row", "theirs", "ours", "diff.", "one more seed", "in it", "AUROC", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for line in side_by_side(replicas).to_dict("records"):
-        ours = (f"{line['ours']:.4f}", f"{line['difference']:+.4f}") if line["seeds"] else ("none ended", "")
-        spread = f"{line['low']:.3f} to {line['high']:.3f}" if line["within"] else ""
-        auroc = f"{line['auroc']:.3f}" if line["seeds"] else ""
-        table.add_row(line["row"], f"{line['theirs']:.4f}", *ours, spread, line["within"], auroc)
-    said = Table("the report says", "gap in accuracy", "our runs", box=box.SIMPLE_HEAD, pad_edge=False)
-    for conclusion in CONCLUSIONS:
-        found = judge(conclusion, replicas)
-        said.add_row(conclusion.sentence, format_difference(found.accuracy), found.verdict)
-    flattered = [
-        Text(
-            f"{found.arch}: choosing by test accuracy gives {found.by_test:.4f}, by validation "
-            f"{found.by_validation:.4f}; test flatters its own choice by at most {100 * found.halves:.1f} points"
+def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
+    """What --dry-run prints: images of each part, then the space and the cost of each study."""
+    source, split, settings = plan.source, plan.split, plan.settings
+    counts = Table("split", *map(escape, source.classes), "images", title="Images", title_justify="left")
+    parts = {
+        "train": source.splits["train"].labels[split.train],
+        "validation": source.splits[split.validation_from].labels[split.validation],
+        "test": source.splits["test"].labels,
+    }
+    for part, labels in parts.items():
+        counts.add_row(
+            part, *(f"{(labels == label).sum():,}" for label in range(len(source.classes))), f"{len(labels):,}"
         )
-        for arch in dict.fromkeys(replica.row.arch for replica in replicas)
-        if (found := selection_bias(arch, replicas))
+    how = "by patient, stratified" if split.validation_from == "train" else "the data set's own val"
+    lines = [
+        Text(data_line(plan)),
+        *(Text(f"note: {note}") for note in (*source.notes, *split.notes)),
+        counts,
+        Text(f"validation: {how}; split {split.digest}, data {source.digest}"),
     ]
-    return Group(table, said, *flattered)
+    for planned, estimate in zip(plan.studies, estimates, strict=True):
+        space = Table("hyperparameter", "searched", title=f"Study {plan.full_name(planned)}", title_justify="left")
+        for name, domain in planned.space.items():
+            space.add_row(name, str(domain))
+        lines += [
+            Text(),
+            space,
+            Text(
+                f"{settings.trials} trials of up to {settings.epochs} epochs at "
+                f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
+                f"{estimate.parameters:,} parameters; {plan.workers} at once on {plan.device} in {plan.precision}, "
+                f"{estimate.images_per_second:,.0f} images/s each\n"
+                f"about {format_duration(estimate.seconds)} if nothing is pruned or stops early, and up to "
+                f"{estimate.disk / 1e6:,.0f} MB of disk"
+            ),
+        ]
+    return Group(*lines, Text("\ndry run: nothing was written"))
 
 
-def ablation_view(lines: Sequence[Mapping[str, Any]], metric: str) -> Group:
-    """The changes of a configuration, and what they are worth."""
-    name = metric.removeprefix("val/").replace("auroc", "AUROC")
-    view = Table(
-        "change", name, "gain", "test acc.", "gain", "test AUROC", "gain", "", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for line in lines:
-        change, validation, chosen, _, accuracy, accuracy_gain, auroc, auroc_gain, said = cells(line)
-        gains = [text.partition(" ")[0] for text in (chosen, accuracy_gain, auroc_gain)]
-        label = change.replace("+", "\n+")  # lines break there, where a narrow terminal needs it
-        view.add_row(label, validation, gains[0], accuracy, gains[1], auroc, gains[2], said)
-    told = [Text(f"{name}: {VERDICTS[name]}") for name in VERDICTS if any(line["verdict"] == name for line in lines)]
-    return Group(view, *told)
-
-
-def crossvalidation_view(logged: Logged) -> Group:
-    """The finalists over the folds, what they gain on the study's choice, and whom these choose."""
-    opened = any(line["test_accuracy"] is not None for line in logged.lines)
-    heads = ("trial", "study", "over folds", "gain", "folds", *(("test acc.", "test AUROC") if opened else ()))
-    view = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
-    for line in logged.lines:
-        cells = crossvalidation.cells(line)
-        if opened:  # without spread and interval, so that it fits; the page has them
-            cells[2:4] = [cell.partition(" ")[0] for cell in cells[2:4]]
-        view.add_row(*cells)
-    return Group(view, *(Text(sentence) for sentence in logged.sentences))
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f} (sd {np.std(values, ddof=1):.3f})"
-
-
-def comparison_view(comparison: Comparison) -> Group:
-    """The architectures side by side."""
-    heads = ("", "accuracy (95 %)", "AUROC (95 %)", "parameters", "training", "images/s")
+def outcome_view(outcome: Outcome, plan: Plan) -> Group:
+    """The end of a study: the best configuration, its scores, the registered version and its aliases."""
+    best = Table.grid(padding=(0, 2))
+    for name, value in outcome.best.params.items():
+        best.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    heads = ("score", "validation", "test (95 % interval)", escape(f"all {outcome.test.always}"))
     table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
-    for one in comparison.contenders:
-        scores, cost = one.assessment.scores, one.cost
-        table.add_row(
-            f"{one.arch}{' *' if one.arch == comparison.champion else ''}",
-            str(scores["accuracy"]),
-            str(scores["auroc"]),
-            f"{cost.parameters:,}",
-            format_duration(cost.train_seconds),
-            f"{cost.images_per_second:,.0f}",
-        )
-    lines = [Text(f"{comparison.name}: {comparison.images:,} test images, * chosen by validation", style="bold"), table]
-    for one in comparison.contenders:
-        if len(seeds := one.seeds.get("accuracy", ())) > 1:
-            areas = one.seeds["auroc"]
-            lines.append(
-                Text(f"{one.arch}, {len(seeds)} other seeds: accuracy {_spread(seeds)}, AUROC {_spread(areas)}")
-            )
-    lines += [Text(f"{paired_test.sentence}.") for paired_test in comparison.paired_tests]
-    lines += [Text(f"missing: {arch}; `sweep --arch {arch}` searches it") for arch in comparison.missing]
-    lines += [Text(f"note: {note}") for note in comparison.notes]
+    for name, interval in outcome.test.scores.items():
+        base = outcome.test.baseline.get(name)
+        validation = outcome.validation.scores[name].value
+        table.add_row(name, f"{validation:.3f}", str(interval), "" if base is None else f"{base:.3f}")
+    lines: list[Any] = [
+        Text(f"\nbest of study {outcome.study}: trial {outcome.best.number}", style="bold"),
+        best,
+        Text(),
+        table,
+    ]
+    if outcome.threshold is not None:
+        lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
+    if outcome.test.at_threshold is not None:
+        lines.append(Text(f"test accuracy at that threshold: {outcome.test.at_threshold['accuracy']}"))
+    if plan.source.kind == "phantom":
+        lines.append(Text("learned from the phantom: these scores say nothing about X-rays", style="yellow"))
+    lines.append(Text(f"registered as {outcome.model} version {outcome.version}"))
+    lines += [Text(f"  @{alias}: {sentence}") for alias, sentence in outcome.aliases.items()]
+    lines.append(
+        Text("trials: " + ", ".join(f"{count} {state.lower()}" for state, count in sorted(outcome.counts.items())))
+    )
     return Group(*lines)
+
+
+def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, Any]) -> Group:
+    """The labels and probabilities of image files, and the number of images with each label."""
+    if answers.empty:
+        return Group(Text("no image could be read"))
+    folders = {Path(file).parent for file in answers["file"]}
+    where = folders.pop() if len(folders) == 1 else None
+    lines = [] if where is None else [Text(f"images in {where}:")]
+    table = Table("file", "label", *map(escape, about["classes"]), box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in answers.to_dict("records"):
+        table.add_row(
+            Text(row["file"] if where is None else Path(row["file"]).name, overflow="fold"),
+            escape(row["label"]),
+            *(f"{row[f'probability_{name}']:.3f}" for name in about["classes"]),
+        )
+    counts = answers["label"].value_counts()
+    totals = ", ".join(f"{counts.get(name, 0):,} {name}" for name in about["classes"])
+    threshold = answers["threshold"].iloc[0]
+    cut = "" if threshold is None else f", {about['positive']} from {threshold:g} on"
+    model = f"{version.name} version {version.version} ({about['architecture']}{cut})"
+    return Group(
+        *lines, table, Text(f"{len(answers):,} images, {totals}; {model}"), Text(NOT_A_DEVICE.strip("*"), style="dim")
+    )
+
+
+def evaluation_view(evaluation: Evaluation, source: Source) -> Group:
+    """The scores of a registered version on the test images of a data set."""
+    assessment, version = evaluation.assessment, evaluation.version
+    tuned = assessment.at_threshold
+    heads = ["score", "(95 % interval)" if assessment.threshold is None else "at 0.5 (95 %)"]
+    if tuned is not None:
+        heads.append(f"at {assessment.threshold:.3g} (95 %)")
+    table = Table(*heads, escape(f"all {assessment.always}"), box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, interval in assessment.scores.items():
+        base = assessment.baseline.get(name)
+        own = [] if tuned is None else ["" if name in THRESHOLD_FREE else str(tuned[name])]
+        table.add_row(name, str(interval), *own, "" if base is None else f"{base:.3f}")
+    title = f"{version.name} version {version.version} on {assessment.images:,} images of {source.location}"
+    kept = "" if assessment.threshold is None else f", threshold {assessment.threshold:g}"
+    intervals = f"intervals from drawing {assessment.patients:,} patients anew"
+    return Group(
+        Text(title, style="bold"),
+        table,
+        Text(f"temperature {assessment.temperature:.3f}{kept}; {intervals}"),
+        Text(f"logged as run {evaluation.run_id}"),
+    )
+
+
+def replay_view(name: str, replay: Replay) -> Group:
+    """Whether a replay gave the same numbers, and if not, what differs in its environment."""
+    if replay.equal:
+        return Group(Text(f"{name}: {replay.epochs} epochs, {replay.metrics} metrics, every one equal", style="bold"))
+    lines: list[Any] = [Text(f"{name} came out otherwise", style="bold")]
+    if replay.differences:
+        lines.append(Text(f"{len(replay.differences)} of {replay.metrics} metrics differ"))
+    if replay.ending:
+        lines.append(Text(replay.ending))
+    if replay.surroundings:
+        table = Table("what differs around it", "then", "now")
+        for tag, (then, now) in replay.surroundings.items():
+            table.add_row(tag.removeprefix("sweep.").removeprefix("mlflow.source."), then, now)
+        lines.append(table)
+    else:
+        lines.append(Text("machine, versions and commit are the same"))
+    return Group(*lines)
+
+
+def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -> Group:
+    """The three commands to type next: MLflow's pages, a server for the model, the dashboard of the search."""
+    uri = plan.settings.tracking_uri or ""
+    # Without the password: a browser asks for it, and MLflow's own commands read it from the environment.
+    uri = shown(address(uri) if uri.startswith("http") else uri)
+    remote = f"MLFLOW_TRACKING_URI={uri} " if uri and not uri.endswith("/mlflow.db") else ""
+    last = outcomes[-1]
+    page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    commands = (
+        (f"{uri}{page}", "look at it")
+        if uri.startswith("http")
+        else (f"{remote}mlflow ui", f"look at it: http://127.0.0.1:5000{page}"),
+        (f"{remote}mlflow models serve -m models:/{last.model}@{last.arch} --env-manager local -p 5001", "serve it"),
+        ("optuna-dashboard sqlite:///optuna.db", "look at the search (pip install optuna-dashboard)")
+        if plan.settings.storage is None
+        else (f"optuna-dashboard {shown(plan.settings.storage)}", "look at the search (pip install optuna-dashboard)"),
+    )
+    lines = [Text("\nnext:", style="bold")]
+    for command, why in commands:
+        lines += [Text(f"  {command}"), Text(f"      {why}", style="dim")]
+    return Group(*lines)
+
+
+def source_view(source: Source) -> Table:
+    """The images of each class and the patients of each split of a data set."""
+    table = Table("split", *map(escape, source.classes), "images", "patients")
+    for split, counts in source.counts().items():
+        listing = source.splits[split]
+        patients = len(set(listing.patients))
+        table.add_row(split, *(f"{count:,}" for count in counts.values()), f"{len(listing):,}", f"{patients:,}")
+    return table

@@ -49,7 +49,7 @@ def run_plan(
     view: View,
     stopping: Callable[[], bool],
     finish: Finish[T],
-    ended: Callable[[T, Plan], None],
+    ended: Callable[[T], None],
 ) -> tuple[list[T], Tracking]:
     """Runs the studies of a plan, after `workdir.prepare`, until each has its trials or the budget is used up.
 
@@ -88,7 +88,7 @@ def _run(
     view: View,
     stopping: Callable[[], bool],
     finish: Finish[T],
-    ended: Callable[[T, Plan], None],
+    ended: Callable[[T], None],
 ) -> tuple[list[T], Tracking]:
     settings = plan.settings
     uri = settings.tracking_uri or mlflow_in(folder)
@@ -115,7 +115,7 @@ def _run(
             with view.live():
                 outcome = run_study(sweep, planned, study, finish, deadline)
             if outcome is not None:
-                ended(outcome, plan)
+                ended(outcome)
                 outcomes.append(outcome)
         if not outcomes:
             raise StudyFailedError("the budget ended before any trial was complete; the same command goes on from here")

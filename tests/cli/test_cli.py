@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sweep.cli import app as cli
+from sweep.cli.options import settings_from
+from sweep.cli.search import search
+from sweep.settings import Settings
 
 
 @pytest.fixture
@@ -131,9 +137,7 @@ def test_a_read_only_directory_is_refused(run, monkeypatch, pictures):
     import os
 
     monkeypatch.setattr(os, "getcwd", lambda: "/proc")
-    from sweep.cli import commands
-
-    monkeypatch.setattr(commands.Path, "cwd", classmethod(lambda cls: cls("/proc")))
+    monkeypatch.setattr(Path, "cwd", classmethod(lambda cls: cls("/proc")))
     code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16")
     assert code == 2
     assert "/proc: the working directory cannot be written" in err
@@ -233,6 +237,16 @@ def test_help_names_every_option_once(run):
     ):
         assert out.count(f"{option} ") >= 1
     assert np.all(np.array([len(line) for line in out.splitlines()]) <= 120)
+
+
+def test_every_setting_has_an_option_of_the_search_with_the_same_default():
+    defaults = {name: parameter.default for name, parameter in inspect.signature(search).parameters.items()}
+    for field in dataclasses.fields(Settings):
+        if field.name != "archs":
+            default = defaults[field.name]
+            assert (tuple(default) if isinstance(default, list) else default) == field.default, field.name
+    settings = settings_from({**defaults, "fix": ["dropout=0.2"]}, archs=["cnn1"], budget=60.0)
+    assert settings == Settings(archs=("cnn1",), fix=("dropout=0.2",), budget=60.0)
 
 
 def test_a_second_sweep_in_the_same_directory_is_refused(run, pictures):

@@ -151,7 +151,7 @@ def test_heatmaps_are_pictures_of_their_files(run, pictures: Path, tmp_path: Pat
         (["promote", f"{MODEL}/7", "--as", "champion"], ["has no version 7"]),
         (
             ["promote", MODEL, "--as", "resnet50"],
-            ["that seat is for networks of resnet50, and blob-pictures is a cnn3"],
+            ["that alias is for networks of resnet50, and blob-pictures is a cnn3"],
         ),
         (["promote", MODEL, "--as", "clinic", "--reason", "x"], ["--reason: only a person's decision has one"]),
         (["promote", MODEL, "--as", "a" * 80], ["--as aaaa"]),

@@ -36,7 +36,6 @@ from sweep.orchestrator.progress import View
 from sweep.orchestrator.run_params import description_of
 from sweep.orchestrator.runner import run_plan
 from sweep.orchestrator.workdir import optuna_in, prepare, unless
-from sweep.plan import Plan
 from sweep.space import layout
 from sweep.stores import registry
 from sweep.stores import tags as tag
@@ -79,7 +78,7 @@ def gather(
     folder: Path,
     view: View,
     stopping: Callable[[], bool],
-    ended: Callable[[Tried, Plan], None],
+    ended: Callable[[Tried], None],
     *,
     audit: bool,
 ) -> Gathered:

@@ -1,0 +1,113 @@
+"""Tables of `sweep compare`, `replicate`, `ablate` and `crossvalidate`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sweep.cli.terminal import format_duration
+from sweep.comparisons.ablation.analysis import VERDICTS, cells
+from sweep.comparisons.architectures.analysis import Comparison
+from sweep.comparisons.crossvalidation import analysis as crossvalidation
+from sweep.comparisons.crossvalidation.run import Logged
+from sweep.comparisons.enqueued import Tried
+from sweep.comparisons.replication.analysis import Replica, format_difference, judge, selection_bias, side_by_side
+from sweep.comparisons.replication.published import CONCLUSIONS
+
+
+def tried_view(tried: Tried) -> Text:
+    """The end of a study of enqueued trials."""
+    states = Counter(trial.state.lower() for trial in tried.trials)
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    test = "all complete ones scored on test" if tried.predictions else "scored on test before"
+    test = test if tried.opened else "the test set stayed closed"
+    return Text(f"study {tried.study}: {counts}; {test}")
+
+
+def replication_view(replicas: Sequence[Replica]) -> Group:
+    """The report's rows beside ours, and its conclusions."""
+    table = Table(
+        "row", "theirs", "ours", "diff.", "one more seed", "in it", "AUROC", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for line in side_by_side(replicas).to_dict("records"):
+        ours = (f"{line['ours']:.4f}", f"{line['difference']:+.4f}") if line["seeds"] else ("none ended", "")
+        spread = f"{line['low']:.3f} to {line['high']:.3f}" if line["within"] else ""
+        auroc = f"{line['auroc']:.3f}" if line["seeds"] else ""
+        table.add_row(line["row"], f"{line['theirs']:.4f}", *ours, spread, line["within"], auroc)
+    conclusions = Table("the report says", "gap in accuracy", "our runs", box=box.SIMPLE_HEAD, pad_edge=False)
+    for conclusion in CONCLUSIONS:
+        judgement = judge(conclusion, replicas)
+        conclusions.add_row(conclusion.sentence, format_difference(judgement.accuracy), judgement.verdict)
+    biases = [
+        Text(
+            f"{bias.arch}: choosing by test accuracy gives {bias.by_test:.4f}, by validation "
+            f"{bias.by_validation:.4f}; test flatters its own choice by at most {100 * bias.halves:.1f} points"
+        )
+        for arch in dict.fromkeys(replica.row.arch for replica in replicas)
+        if (bias := selection_bias(arch, replicas))
+    ]
+    return Group(table, conclusions, *biases)
+
+
+def ablation_view(lines: Sequence[Mapping[str, Any]], metric: str) -> Group:
+    """The changes of a configuration and their gains."""
+    name = metric.removeprefix("val/").replace("auroc", "AUROC")
+    table = Table(
+        "change", name, "gain", "test acc.", "gain", "test AUROC", "gain", "", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for line in lines:
+        change, validation, chosen, _, accuracy, accuracy_gain, auroc, auroc_gain, verdict = cells(line)
+        gains = [text.partition(" ")[0] for text in (chosen, accuracy_gain, auroc_gain)]
+        label = change.replace("+", "\n+")  # lines break there, where a narrow terminal needs it
+        table.add_row(label, validation, gains[0], accuracy, gains[1], auroc, gains[2], verdict)
+    verdicts = [verdict for verdict in VERDICTS if any(line["verdict"] == verdict for line in lines)]
+    return Group(table, *(Text(f"{verdict}: {VERDICTS[verdict]}") for verdict in verdicts))
+
+
+def crossvalidation_view(logged: Logged) -> Group:
+    """The finalists over the folds, their gains on the study's choice, and the folds' choice."""
+    opened = any(line["test_accuracy"] is not None for line in logged.lines)
+    heads = ("trial", "study", "over folds", "gain", "folds", *(("test acc.", "test AUROC") if opened else ()))
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    for line in logged.lines:
+        row = crossvalidation.cells(line)
+        if opened:  # without spread and interval, so that it fits; the page has them
+            row[2:4] = [cell.partition(" ")[0] for cell in row[2:4]]
+        table.add_row(*row)
+    return Group(table, *(Text(sentence) for sentence in logged.sentences))
+
+
+def comparison_view(comparison: Comparison) -> Group:
+    """The architectures side by side."""
+    heads = ("", "accuracy (95 %)", "AUROC (95 %)", "parameters", "training", "images/s")
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    for model in comparison.contenders:
+        scores, cost = model.assessment.scores, model.cost
+        table.add_row(
+            f"{model.arch}{' *' if model.arch == comparison.champion else ''}",
+            str(scores["accuracy"]),
+            str(scores["auroc"]),
+            f"{cost.parameters:,}",
+            format_duration(cost.train_seconds),
+            f"{cost.images_per_second:,.0f}",
+        )
+    lines = [Text(f"{comparison.name}: {comparison.images:,} test images, * chosen by validation", style="bold"), table]
+    for model in comparison.contenders:
+        if len(accuracies := model.seeds.get("accuracy", ())) > 1:
+            spreads = f"accuracy {_spread(accuracies)}, AUROC {_spread(model.seeds['auroc'])}"
+            lines.append(Text(f"{model.arch}, {len(accuracies)} other seeds: {spreads}"))
+    lines += [Text(f"{paired_test.sentence}.") for paired_test in comparison.paired_tests]
+    lines += [Text(f"missing: {arch}; `sweep --arch {arch}` searches it") for arch in comparison.missing]
+    lines += [Text(f"note: {note}") for note in comparison.notes]
+    return Group(*lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} (sd {np.std(values, ddof=1):.3f})"

@@ -1,0 +1,87 @@
+"""`sweep data info`, `verify` and `download`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.sources import PATIENT_PATTERN
+from sweep.cli import options as option
+
+if TYPE_CHECKING:
+    from data.sources import Source
+
+
+def info(
+    data: option.Data = None, patient_pattern: option.PatientPattern = PATIENT_PATTERN, json: option.Json = False
+) -> None:
+    """Say what data there is: where from, how many images and patients of each class, and its digest."""
+    from data.sources import open_source
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.views import source_view
+
+    source = open_source(data, patient_pattern=patient_pattern)
+    terminal = Terminal(to_stderr=json)
+    terminal.say(f"{source.name}: {source.kind}, {source.location}, digest {source.digest}")
+    terminal.show(source_view(source))
+    for note in source.notes:
+        terminal.say(f"note: {note}")
+    if json:
+        print_json({"exit_code": 0, **source_to_dict(source)})
+
+
+def verify(
+    data: option.Data = None, patient_pattern: option.PatientPattern = PATIENT_PATTERN, json: option.Json = False
+) -> None:
+    """Decode every image and say what is wrong: unreadable files, duplicates, patients on both sides."""
+    from data.sources import open_source
+    from data.verify import verify as check
+    from sweep.cli.terminal import Terminal, print_json
+
+    source = open_source(data, patient_pattern=patient_pattern)
+    terminal = Terminal(to_stderr=json)
+    images = sum(len(listing) for listing in source.splits.values())
+    with terminal.counting("decoding", images) as progress:
+        result = check(source, progress)
+    wrong = [f"{Path(source.location) / name}: {why}" for name, why in result.unreadable.items()]
+    wrong += [f"the same picture has two labels: {', '.join(names)}" for names in result.two_labels]
+    wrong += [f"the same picture is in two splits: {', '.join(names)}" for names in result.two_splits]
+    for sentence in wrong:
+        terminal.say(f"wrong: {sentence}")
+    for pair, count in result.shared_patients.items():
+        if count:
+            terminal.say(f"note: {count:,} patient names are in both {pair}")
+    groups = f"{result.identical_groups:,} groups of identical files"
+    terminal.say(f"note: {groups}; each stays on one side of the validation split")
+    terminal.say(f"{source.name}: {images:,} images, {len(wrong):,} things wrong")
+    code = 1 if wrong else 0
+    if json:
+        print_json({"exit_code": code, "data": source.name, "images": images, **asdict(result)})
+    if code:
+        raise SystemExit(code)
+
+
+def download(json: option.Json = False) -> None:
+    """Download Kaggle's chest X-rays (1.2 GB); without --data they are used from then on."""
+    from data.sources import download as download_images
+    from sweep.cli.terminal import Terminal, print_json
+
+    folder = download_images()
+    Terminal(to_stderr=json).say(f"the data set is at {folder}; it is used wherever --data is not given")
+    if json:
+        print_json({"exit_code": 0, "folder": str(folder)})
+
+
+def source_to_dict(source: Source) -> dict[str, Any]:
+    """A data set as plain data: its name, place and digest, and how many images and patients each split has."""
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "location": source.location,
+        "digest": source.digest,
+        "classes": list(source.classes),
+        "images": source.counts(),
+        "patients": {split: len(set(listing.patients)) for split, listing in source.splits.items()},
+        "notes": list(source.notes),
+    }

@@ -1,0 +1,165 @@
+"""`sweep predict`, `evaluate` and `promote`: what registered models are used for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.faults import InputError
+from data.sources import PATIENT_PATTERN
+from models import ARCHITECTURES
+from sweep.cli import options as option
+
+if TYPE_CHECKING:
+    from data.sources import Source
+
+
+def predict(
+    model: option.Model,
+    images: option.Images,
+    threshold: option.Threshold = None,
+    heatmap: option.Heatmap = None,
+    tracking_uri: option.TrackingUri = None,
+    csv: option.Csv = False,
+    json: option.Json = False,
+) -> None:
+    """Label images with a registered model; exit 1 if a file could not be read."""
+    _check_predict_options(threshold, heatmap, csv=csv, json=json)
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.views import answers_view
+    from sweep.lifecycle.predict import find_images, label
+    from sweep.orchestrator.workdir import mlflow_in, stoppable, unless
+    from sweep.stores.mlflow_stores import open_client
+    from sweep.stores.registry import find_version, load
+
+    paths = find_images(images)
+    client = open_client(tracking_uri or mlflow_in(Path.cwd()))
+    version = find_version(client, model)
+    classifier = load(client, version)
+    if threshold is not None and classifier.about["positive"] is None:
+        raise InputError(f"--threshold: {model} has more than two classes and answers with the likeliest")
+    terminal = Terminal(to_stderr=json or csv)
+    try:
+        if heatmap is not None:
+            heatmap.mkdir(parents=True, exist_ok=True)
+        with stoppable("stopped") as stopping, terminal.counting("labelling", len(paths)) as progress:
+            labelled = label(classifier, paths, threshold, heatmap, unless(stopping, progress))
+    except OSError as error:  # of what is written; an image that cannot be read is in `labelled.unreadable`
+        raise InputError(f"--heatmap {heatmap}: cannot be written ({error.strerror or error})") from error
+    if csv:
+        sys.stdout.write(labelled.answers.to_csv(index=False))
+    elif not json:
+        terminal.show(answers_view(labelled.answers, version, classifier.about))
+    for path, why in labelled.unreadable.items():
+        terminal.say(f"unreadable: {path}: {why}")
+    code = 1 if labelled.unreadable else 0
+    if json:
+        unreadable = {str(path): why for path, why in labelled.unreadable.items()}
+        answers = labelled.answers.to_dict("records")
+        print_json({"exit_code": code, "predictions": answers, "unreadable": unreadable})
+    if code:
+        raise SystemExit(code)
+
+
+def _check_predict_options(threshold: float | None, heatmap: Path | None, *, csv: bool, json: bool) -> None:
+    if csv and json:
+        raise InputError("--csv and --json: stdout belongs to one of them")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"--threshold {threshold}: give a number from 0 to 1")
+    if heatmap is not None and heatmap.exists() and not heatmap.is_dir():
+        raise InputError(f"--heatmap {heatmap}: is a file; give a folder")
+
+
+def evaluate(
+    model: option.Model,
+    data: option.TestData = None,
+    patient_pattern: option.PatientPattern = PATIENT_PATTERN,
+    tracking_uri: option.TrackingUri = None,
+    json: option.Json = False,
+) -> None:
+    """Score a registered model on test images, with error bars, and log it to MLflow."""
+    from data.sources import open_test
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.views import evaluation_view
+    from sweep.lifecycle.evaluate import evaluate as score
+    from sweep.lifecycle.evaluate import rows_of
+    from sweep.orchestrator.workdir import mlflow_in, stoppable, unless
+    from sweep.stores.mlflow_stores import open_client, tracking_of
+    from sweep.stores.registry import find_version, load
+
+    terminal = Terminal(to_stderr=json)
+    client = open_client(tracking_uri or mlflow_in(Path.cwd()))
+    version = find_version(client, model)
+    classifier, tracking = load(client, version), tracking_of(client, version.run_id)
+    source = open_test(data, tuple(classifier.about["classes"]), patient_pattern=patient_pattern)
+    for note in (*source.notes, _note_of_test(classifier.about, source)):
+        terminal.say(f"note: {note}")
+    counting = terminal.counting("scoring", len(source.splits["test"]))
+    with stoppable("stopped; nothing was logged") as stopping, counting as progress:
+        evaluation = score(version, classifier, source, tracking, unless(stopping, progress))
+    terminal.show(evaluation_view(evaluation, source))
+    assessment = evaluation.assessment
+    if json:
+        print_json(
+            {
+                "exit_code": 0,
+                "model": f"models:/{version.name}/{version.version}",
+                "data": source.location,
+                "data_digest": source.digest,
+                "images": assessment.images,
+                "run_id": evaluation.run_id,
+                "threshold": assessment.threshold,
+                "scores": rows_of(assessment),
+            }
+        )
+
+
+def _note_of_test(about: Mapping[str, Any], source: Source) -> str:
+    """What readers of a model's scores on a data set should know."""
+    if about["name"] == source.name:
+        return "the test set is opened once more: choosing by what it says is choosing by test"
+    return f"the model learned from {about['name']}; {source.name} is something else, unless it was renamed"
+
+
+def promote(
+    model: option.Model,
+    alias: option.Alias,
+    force: option.Force = False,
+    reason: option.Reason = "",
+    tracking_uri: option.TrackingUri = None,
+    json: option.Json = False,
+) -> None:
+    """Give an alias to a version if it is better on validation beyond chance; exit 1 if it is not."""
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.lifecycle.promotion import promote as decide
+    from sweep.orchestrator.workdir import mlflow_in
+    from sweep.stores import tags as tag
+    from sweep.stores.mlflow_stores import open_client, tracking_of
+    from sweep.stores.registry import find_version
+
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", alias) or alias == "latest" or re.fullmatch(r"v\d+", alias):
+        raise InputError(
+            f"--as {alias}: an alias is small letters, digits, - and _, and neither latest nor v and a number"
+        )
+    if reason and not force:
+        raise InputError("--reason: only a person's decision has one; say --force too")
+    terminal = Terminal(to_stderr=json)
+    client = open_client(tracking_uri or mlflow_in(Path.cwd()))
+    version = find_version(client, model)
+    arch = version.tags.get(tag.ARCH)
+    if alias in ARCHITECTURES and alias != arch:
+        raise InputError(f"--as {alias}: that alias is for networks of {alias}, and {model} is a {arch}")
+    decision = decide(tracking_of(client, version.run_id), version, alias, force=force, reason=reason)
+    holds = decision.moves or decision.holder == version.version
+    terminal.say(f"{version.name}@{alias}: {decision.reason}")
+    if not holds and "--force" not in decision.reason:
+        terminal.say("a person may decide otherwise: --force --reason '...'")
+    code = 0 if holds else 1
+    if json:
+        print_json({"exit_code": code, **asdict(decision)})
+    if code:
+        raise SystemExit(code)

@@ -1,0 +1,251 @@
+"""Every option of the command line once, with its help; one that means something else to another command has two.
+
+Commands use them as `epochs: option.Epochs = Settings.epochs`: one line per option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from models import ARCHITECTURES
+from sweep.settings import ENGINES, FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings
+
+REPORTED = ("cnn1", "cnn2", "cnn3")  # architectures that the report has tables of
+MACHINE = (
+    "workers",
+    "device",
+    "tracking_uri",
+    "storage",
+    "engine",
+    "address",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "work_dir",
+)
+
+
+def settings_from(options: Mapping[str, Any], **others: Any) -> Settings:
+    """Builds the settings of a sweep from the options of a command.
+
+    Args:
+        options: Parameter -> value: `locals()` in the command's first line. Those with a field's name are used.
+        others: Values of fields that have another name or another value than an option.
+    """
+    values = {field.name: options[field.name] for field in fields(Settings) if field.name in options} | others
+    frozen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return Settings(**frozen)
+
+
+def machine_from(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Takes the options of a command that say where it trains and which stores it uses, from `locals()`."""
+    return {name: options[name] for name in MACHINE}
+
+
+# What is trained.
+Archs = Annotated[
+    list[str],
+    Option("--arch", metavar="NAME", help=f"What to search: {', '.join(ARCHITECTURES)}. Repeat it for several."),
+]
+ReportArchs = Annotated[
+    list[str],
+    Option(
+        "--arch", metavar="NAME", help=f"Train the rows of this one: {', '.join(REPORTED)}. Repeatable. Default: all."
+    ),
+]
+Arch = Annotated[str, Option(metavar="NAME", help=f"The architecture: {', '.join(ARCHITECTURES)}.")]
+Trials = Annotated[
+    int, Option(help="Trials that the study is to have in all; the same command again runs the missing ones.")
+]
+Seeds = Annotated[int, Option(help="How often each row is trained, each time with another seed.")]
+ChangeSeeds = Annotated[int, Option("--seeds", help="How often each change is trained, all with the same seeds.")]
+OtherSeeds = Annotated[
+    int,
+    Option(
+        "--seeds",
+        help="Train each architecture's best again with so many other seeds; what was trained before is kept.",
+    ),
+]
+Protocol = Annotated[
+    str,
+    Option(
+        help="ours: validate on patients that do not train. "
+        "report: on 16 images, as its authors did, to see what that costs."
+    ),
+]
+SearchName = Annotated[
+    str | None, Argument(metavar="[STUDY]", help="A finished search, such as cnn1. Default: the only one there is.")
+]
+Folds = Annotated[int, Option(help="Parts of the training patients; each validates once.")]
+Top = Annotated[int, Option(help="How many of its best trials are trained again, on every fold.")]
+Change = Annotated[
+    list[str],
+    Option(metavar="NAME=VALUE", help="A change to try; + between several makes them one change. Repeatable."),
+]
+Fix = Annotated[list[str], Option(metavar="NAME=VALUE", help="Fix a hyperparameter: activation=sigmoid. Repeatable.")]
+FixAll = Annotated[
+    list[str], Option("--fix", metavar="NAME=VALUE", help="The configuration: every hyperparameter of a search.")
+]
+Search = Annotated[
+    list[str],
+    Option(
+        metavar="NAME=DOMAIN",
+        help="Search a hyperparameter over other values: "
+        "learning_rate=1e-4..1e-2:log or batch_size=64,128. Repeatable.",
+    ),
+]
+Weights = Annotated[str, Option(help="Where resnet50 starts: imagenet, none, or a .safetensors or .pth file.")]
+Finetune = Annotated[str, Option(help=f"How much of resnet50 is trained: {', '.join(FINETUNE)}.")]
+
+# The data.
+Data = Annotated[
+    Path | None,
+    Option(
+        help="A folder with train/ and test/ (one folder per class), or an .npz in MedMNIST's layout. "
+        "Default: the downloaded data set where there is one, else the built-in phantom."
+    ),
+]
+DataNow = Annotated[Path | None, Option("--data", help="Where the images are now. Default: where they were.")]
+TestData = Annotated[
+    Path | None, Option("--data", help="A data set with test/, or one folder per class. Default: as for a search.")
+]
+PatientPattern = Annotated[str, Option(help="Regular expression that finds the patient in a file's name.")]
+Limit = Annotated[int | None, Option(help="Use at most so many training images, for a quick try.")]
+ImageSize = Annotated[
+    int | None, Option(help="Side of the images in pixels. Default: the architecture's own; 64 for the phantom.")
+]
+SearchImageSize = Annotated[
+    int | None, Option("--image-size", help="Side of the images in pixels. Default: as for a search.")
+]
+ReportImageSize = Annotated[
+    int | None, Option("--image-size", help="Side of the images in pixels. Default: the report's.")
+]
+Validation = Annotated[
+    str,
+    Option(
+        help=f"Where validation images come from: {', '.join(VALIDATIONS)}. "
+        "`auto`: val/ if it holds 100 or more, else 15 % of the training patients. "
+        "`2/5`: the second of five folds of the training patients."
+    ),
+]
+
+# How it is trained and chosen.
+Epochs = Annotated[int, Option(help="Epochs of a trial at most.")]
+TrainingEpochs = Annotated[int, Option("--epochs", help="Epochs of a training at most.")]
+Patience = Annotated[int, Option(help="Epochs without a lower validation loss before a trial stops; 0: never.")]
+TrainingPatience = Annotated[
+    int, Option("--patience", help="Epochs without a lower validation loss before a training stops early.")
+]
+Metric = Annotated[
+    str,
+    Option(
+        help=f"What the study chooses by: {', '.join(METRICS)}. "
+        "`stressed`: of validation images as another X-ray machine might have made them."
+    ),
+]
+ChangeMetric = Annotated[str, Option("--metric", help=f"What a study would choose by: {', '.join(METRICS)}.")]
+Pruner = Annotated[str, Option(help=f"Ends trials that fall behind: {', '.join(PRUNERS)}.")]
+Warmup = Annotated[int, Option(help="Epochs before a trial can be pruned.")]
+Seed = Annotated[int, Option(help="Decides the search's and every trial's random draws.")]
+TrainingSeed = Annotated[int, Option("--seed", help="Decides every training's random draws.")]
+SplitSeed = Annotated[int, Option(help="Decides which patients validate; studies compare only on the same split.")]
+TrainingSplitSeed = Annotated[int, Option("--split-seed", help="Decides which patients validate.")]
+Retries = Annotated[int, Option(help="Further attempts at a configuration that lost its worker or ran out of memory.")]
+Budget = Annotated[
+    str | None, Option(metavar="TIME", help="Train no longer than this: 45m, 2h, 1h30m. Default: no limit.")
+]
+Keep = Annotated[str, Option(help=f"Trials whose checkpoints stay in MLflow: {', '.join(KEEP)} (of the study).")]
+DryRun = Annotated[bool, Option("--dry-run", help="Print space, data, split, estimated time and disk; touch nothing.")]
+
+# Where it is trained.
+Workers = Annotated[int | None, Option(help="Trials to train at once. Default: one per GPU, or one per core.")]
+SeedWorkers = Annotated[
+    int | None, Option("--workers", help="Trainings at once with --seeds. Default: one per GPU, or one per core.")
+]
+Device = Annotated[str, Option(help="auto, cpu or cuda.")]
+SeedDevice = Annotated[str, Option("--device", help="auto, cpu or cuda, for --seeds.")]
+Precision = Annotated[str, Option(help="auto, float32 or bfloat16 (training steps only).")]
+Engine = Annotated[str, Option(help=f"Where trials run: {', '.join(ENGINES)} (this machine, or a Ray cluster).")]
+Address = Annotated[
+    str | None,
+    Option(
+        help="The Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: RAY_ADDRESS; without it one starts here."
+    ),
+]
+CpusPerTrial = Annotated[int, Option(metavar="N", help="CPUs of a trial on the cluster.")]
+GpusPerTrial = Annotated[
+    float | None,
+    Option(metavar="X", help="GPUs of a trial on the cluster; 0.5 shares one. Default: 1 where there are any."),
+]
+WorkDir = Annotated[
+    Path | None,
+    Option(
+        exists=True,
+        file_okay=False,
+        callback=lambda path: path and path.absolute(),  # not resolved: the nodes share a link, not what it points at
+        help="A folder for checkpoints, which all nodes share. "
+        "Default: here; a cluster sends them back with each epoch.",
+    ),
+]
+
+# Stores.
+TrackingUri = Annotated[
+    str | None, Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's store. Default: sqlite:///mlflow.db here.")
+]
+Experiment = Annotated[
+    str | None, Option(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name.")
+]
+Storage = Annotated[
+    str | None, Option(envvar="OPTUNA_STORAGE", help="Optuna's store. Default: sqlite:///optuna.db here.")
+]
+Study = Annotated[
+    str | None,
+    Option(help="Name of the study; begin another one, or go on with one. Default: the architecture's."),
+]
+ReportStudies = Annotated[
+    str | None,
+    Option("--study", help="Name of the studies, after their architecture's. Default: replicate-PROTOCOL."),
+]
+ChangesStudy = Annotated[
+    str, Option("--study", help="Name of the study, after its architecture's. Other changes are another study.")
+]
+FoldStudies = Annotated[str, Option("--study", help="Name of the folds' studies, after the search's.")]
+Rebuild = Annotated[bool, Option("--rebuild", help="Write all runs of a study again where MLflow has none of them.")]
+RunId = Annotated[str, Argument(help="The MLflow run of a trial.")]
+
+# Registered models.
+Model = Annotated[
+    str,
+    Argument(
+        metavar="MODEL", help="NAME@ALIAS, NAME/VERSION, or NAME for its champion, with or without models:/ before it."
+    ),
+]
+ModelName = Annotated[
+    str | None, Argument(metavar="[NAME]", help="The registered model. Default: the only one there is.")
+]
+Images = Annotated[list[str], Argument(metavar="IMAGE...", help="Files, folders and globs.")]
+Threshold = Annotated[
+    float | None, Option(help="From which probability on an image is positive. Default: the model's own.")
+]
+Heatmap = Annotated[
+    Path | None, Option(metavar="DIR", help="Write a picture for each image that marks what the answer is based on.")
+]
+Alias = Annotated[str, Option("--as", metavar="ALIAS", help="champion, an architecture, or any other.")]
+Force = Annotated[bool, Option("--force", help="A person decides, whatever validation says.")]
+Reason = Annotated[str, Option(help="Why, for those who read the log.")]
+Against = Annotated[str, Option(metavar="NAME", help="The architecture that all others are compared with.")]
+Audit = Annotated[bool, Option(help="Score all complete trials on test too, after the choice, to see what it gained.")]
+FoldAudit = Annotated[bool, Option("--audit", help="Score them on test too, to see what choosing this way gains.")]
+WithImages = Annotated[
+    bool, Option("--with-images", help="Show test images that the champion has wrong. Not for publication.")
+]
+
+# Output.
+Csv = Annotated[bool, Option("--csv", help="Print CSV on stdout and everything else on stderr.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and everything else on stderr.")]

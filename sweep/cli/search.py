@@ -1,0 +1,137 @@
+"""`sweep --arch NAME ...`: run the studies of a sweep, or say what they would be.
+
+As in all modules of commands, what only a running command needs is imported in its function: `--help` is quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from data.sources import PATIENT_PATTERN
+from sweep.cli import options as option
+from sweep.settings import Settings, seconds_of
+
+if TYPE_CHECKING:
+    from sweep.orchestrator.conclude import Outcome
+
+
+def search(
+    context: typer.Context,
+    arch: option.Archs = [],  # noqa: B006
+    trials: option.Trials = Settings.trials,
+    data: option.Data = None,
+    epochs: option.Epochs = Settings.epochs,
+    patience: option.Patience = Settings.patience,
+    image_size: option.ImageSize = None,
+    limit: option.Limit = None,
+    validation: option.Validation = Settings.validation,
+    patient_pattern: option.PatientPattern = PATIENT_PATTERN,
+    metric: option.Metric = Settings.metric,
+    pruner: option.Pruner = Settings.pruner,
+    warmup: option.Warmup = Settings.warmup,
+    fix: option.Fix = [],  # noqa: B006
+    search: option.Search = [],  # noqa: B006
+    weights: option.Weights = Settings.weights,
+    finetune: option.Finetune = Settings.finetune,
+    study: option.Study = None,
+    seed: option.Seed = Settings.seed,
+    split_seed: option.SplitSeed = Settings.split_seed,
+    retries: option.Retries = Settings.retries,
+    budget: option.Budget = None,
+    keep: option.Keep = Settings.keep,
+    workers: option.Workers = None,
+    device: option.Device = Settings.device,
+    precision: option.Precision = Settings.precision,
+    tracking_uri: option.TrackingUri = None,
+    experiment: option.Experiment = None,
+    storage: option.Storage = None,
+    engine: option.Engine = Settings.engine,
+    address: option.Address = None,
+    cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
+    gpus_per_trial: option.GpusPerTrial = None,
+    work_dir: option.WorkDir = None,
+    dry_run: option.DryRun = False,
+    json: option.Json = False,
+) -> None:
+    """Search the hyperparameters of image classifiers; record every trial, register the best."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = option.settings_from(locals(), archs=arch, budget=None if budget is None else seconds_of(budget))
+    (_show_plan if dry_run else _run)(settings, as_json=json)
+
+
+def _run(settings: Settings, *, as_json: bool) -> None:
+    """Runs the studies of a sweep, one after the other.
+
+    Raises:
+        StudyInterruptedError: Somebody stopped it.
+    """
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.views import next_commands, outcome_view
+    from sweep.orchestrator.workdir import prepare, stoppable
+    from sweep.plan import make_plan
+
+    terminal = Terminal(to_stderr=as_json)
+    with stoppable() as stopping:
+        plan = make_plan(settings, fetch=True)
+        prepare(plan, Path.cwd(), terminal, stopping)
+        from sweep.orchestrator.conclude import conclude  # seconds of imports, which wrong input need not wait for
+        from sweep.orchestrator.runner import run_plan
+
+        def ended(outcome: Outcome) -> None:
+            terminal.show(outcome_view(outcome, plan))
+
+        outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, ended)
+    terminal.show(next_commands(outcomes, plan, tracking.experiment_id))
+    if as_json:
+        print_json({"exit_code": 0, "studies": [outcome_to_dict(outcome) for outcome in outcomes]})
+
+
+def _show_plan(settings: Settings, *, as_json: bool) -> None:
+    """Says what a sweep would do, and writes nothing."""
+    from sweep.cli.data import source_to_dict
+    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.views import plan_view
+    from sweep.plan import estimate, make_plan
+
+    plan = make_plan(settings, fetch=False)
+    estimates = [estimate(plan, planned) for planned in plan.studies]
+    Terminal(to_stderr=as_json).show(plan_view(plan, estimates))
+    if as_json:
+        split = {
+            "digest": plan.split.digest,
+            "train": len(plan.split.train),
+            "validation": len(plan.split.validation),
+            "validation_from": plan.split.validation_from,
+        }
+        studies = [
+            {
+                "study": plan.full_name(planned),
+                "space": {name: str(domain) for name, domain in planned.space.items()},
+                "image_size": planned.image_size,
+                "seconds": round(expected.seconds),
+                "disk_bytes": expected.disk,
+                "parameters": expected.parameters,
+            }
+            for planned, expected in zip(plan.studies, estimates, strict=True)
+        ]
+        print_json({"exit_code": 0, "data": source_to_dict(plan.source), "split": split, "studies": studies})
+
+
+def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
+    """A study's outcome as plain data."""
+    best, test = outcome.best, outcome.test
+    nested = ("best", "threshold", "validation", "test")
+    return {
+        **{field.name: getattr(outcome, field.name) for field in fields(outcome) if field.name not in nested},
+        "validation": outcome.validation.values("val"),
+        "test": test.values("test"),
+        "intervals": {name: [interval.low, interval.high] for name, interval in test.scores.items()},
+        "temperature": test.temperature,
+        "threshold": None if outcome.threshold is None else asdict(outcome.threshold),
+        "best": {"trial": best.number, "params": best.params, "value": best.value, "epoch": best.best_epoch},
+    }

@@ -1,0 +1,145 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data.faults import InputError
+from models import ARCHITECTURES
+from sweep.comparisons.replication.published import ROWS
+from sweep.settings import Settings, check, check_folder
+from sweep.space import EXTRA, SPACES, Choice, Range, decided, largest_batch, layout, study_space
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_of_the_report_lies_in_the_space(row):
+    space = SPACES[row.arch]
+    assert row.params.keys() == space.keys()
+    for name, value in row.params.items():
+        domain = space[name]
+        if isinstance(domain, Choice):
+            assert value in domain.values
+        else:
+            assert domain.low <= value <= domain.high
+
+
+def test_fixing_and_searching_change_the_space():
+    space = study_space(
+        "cnn1",
+        fix=["activation=sigmoid", "learning_rate=1e-3"],
+        search=["dropout=0..0.5", "batch_size=64,128", "optimizer=adam,sgd"],
+    )
+    assert space == {
+        "activation": Choice(("sigmoid",)),
+        "optimizer": Choice(("adam", "sgd")),
+        "learning_rate": Choice((0.001,)),
+        "batch_size": Choice((64, 128)),
+        "dropout": Range(0.0, 0.5),
+    }
+    assert study_space("cnn1", search=["learning_rate=1e-4..1e-2:log"])["learning_rate"] == Range(1e-4, 1e-2, log=True)
+    assert largest_batch(space) == 128
+
+
+def test_levers_are_fixed_and_searched_like_the_five_and_are_in_no_space_unasked():
+    space = study_space(
+        "cnn1",
+        fix=["pooling=average", "schedule=cosine", "averaging=ema"],
+        search=["augmentation=own,both", "normalisation=fixed,image,histogram", "label_smoothing=0..0.2"],
+    )
+    assert {name: space[name] for name in EXTRA} == {
+        "augmentation": Choice(("own", "both")),
+        "normalisation": Choice(("fixed", "image", "histogram")),
+        "pooling": Choice(("average",)),
+        "label_smoothing": Range(0.0, 0.2),
+        "averaging": Choice(("ema",)),
+        "schedule": Choice(("cosine",)),
+    }
+    assert decided(space) == {"pooling": "average", "schedule": "cosine", "averaging": "ema"}
+    assert not any(SPACES[arch].keys() & EXTRA.keys() for arch in ARCHITECTURES)
+    for name, usual in EXTRA.items():  # what nobody asks for can be asked for
+        assert study_space("cnn1", fix=[f"{name}={usual}"])[name] == Choice((usual,))
+
+
+def test_the_layout_of_a_network_is_what_its_run_says_or_as_usual():
+    assert layout({}) == {"normalisation": "fixed", "pooling": "own"}
+    assert layout({"pooling": "average", "dropout": "0.1"}) == {"normalisation": "fixed", "pooling": "average"}
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("fix", "colour=red", "there is no hyperparameter 'colour'"),
+        ("fix", "activation", "write activation=VALUE"),
+        ("fix", "activation=tanh", "'tanh' is none of relu, sigmoid"),
+        ("fix", "batch_size=0", "no whole number from 1"),
+        ("fix", "batch_size=6.5", "no whole number from 1"),
+        ("fix", "learning_rate=-1", "not above 0"),
+        ("fix", "learning_rate=nan", "not above 0"),
+        ("fix", "dropout=1", "not from 0 to below 1"),
+        ("fix", "dropout=much", "is no number"),
+        ("fix", "augmentation=all", "'all' is none of own, none, position, light, both"),
+        ("fix", "normalisation=clahe", "'clahe' is none of fixed, image, histogram"),
+        ("fix", "pooling=max", "'max' is none of own, average"),
+        ("fix", "averaging=swa", "'swa' is none of none, ema"),
+        ("fix", "schedule=step", "'step' is none of constant, cosine"),
+        ("fix", "label_smoothing=1", "1 is not from 0 to below 1"),
+        ("fix", "label_smoothing=nan", "nan is not from 0 to below 1"),
+        ("search", "pooling=own..average", "pooling has no order; list its values, such as pooling=own,average"),
+        ("search", "label_smoothing=-0.1..0.1", "-0.1 is not from 0 to below 1"),
+        ("search", "colour=red,blue", "there are activation, .*, dropout, augmentation, .*, schedule"),
+        ("search", "learning_rate=2..1", "the lower end 2 is not below the upper end 1"),
+        ("search", "dropout=0..0.5:log", "a logarithmic range starts above 0"),
+        ("search", "dropout=0..0.5:cubic", "'cubic' is no scale"),
+        ("search", "activation=relu..gelu", "has no order"),
+        ("search", "batch_size=32..64", "list the values of batch_size"),
+        ("search", "batch_size=32,32", "given twice"),
+    ],
+)
+def test_what_cannot_be_searched_says_why(option, text, said):
+    with pytest.raises(InputError, match=said) as caught:
+        study_space("cnn1", **{option: [text]})
+    assert caught.value.faults[0].startswith(f"--{option} {text}: ")
+
+
+def test_resnet50_leaves_no_choice_of_pooling():
+    with pytest.raises(InputError, match="pooling=average: resnet50 averages its feature maps anyway"):
+        check(Settings(archs=("cnn1", "resnet50"), fix=("pooling=average",)))
+    check(Settings(archs=("cnn1",), fix=("pooling=average",)))
+
+
+def test_all_faults_come_in_one_message():
+    settings = Settings(
+        archs=("cnn9", "cnn1", "cnn1"),
+        trials=0,
+        epochs=0,
+        image_size=1,
+        metric="val/luck",
+        fix=("colour=red",),
+        search=("learning_rate=2..1",),
+    )
+    with pytest.raises(InputError) as caught:
+        check(settings)
+    said = "\n".join(caught.value.faults)
+    for part in ("cnn9", "twice", "--trials 0", "--epochs 0", "--image-size 1", "val/luck", "colour", "2..1"):
+        assert part in said
+    assert len(set(caught.value.faults)) == len(caught.value.faults)
+
+
+def test_a_study_name_belongs_to_one_architecture():
+    with pytest.raises(InputError, match="name one --arch"):
+        check(Settings(archs=("cnn1", "cnn2"), study="wide"))
+    with pytest.raises(InputError, match="use letters, digits"):
+        check(Settings(archs=("cnn1",), study="a/b"))
+
+
+def test_the_defaults_are_fine_for_every_architecture():
+    check(Settings(archs=tuple(ARCHITECTURES)))
+    check(replace(Settings(archs=("cnn1",)), trials=1, patience=0))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    check_folder(tmp_path, 1000)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="/proc: the working directory cannot be written"):
+        check_folder(Path("/proc"), 1000)
+    with pytest.raises(InputError, match="needs about 1,000,000,000,000 MB here"):
+        check_folder(tmp_path, 10**18)
