@@ -34,7 +34,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         help="A folder with train/ and test/ (a folder a class), or an .npz in MedMNIST's layout. "
-        "Default: the downloaded data set where there is one, else the built-in phantom.",
+        "Default: the downloaded data set where there is one, else the built-in synthetic images.",
     ),
 ]
 PatientOption = Annotated[
@@ -98,7 +98,7 @@ def search(
     ] = 4,
     image_size: Annotated[
         int | None,
-        typer.Option(help="Side of the images in pixels. Default: the architecture's own; 64 for the phantom."),
+        typer.Option(help="Side of the images in pixels. Default: the architecture's own; 64 for synthetic images."),
     ] = None,
     limit: LimitOption = None,
     validation: Annotated[

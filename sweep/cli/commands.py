@@ -16,8 +16,9 @@ from rich.table import Table
 from data import cache
 from data.decode import UnreadableImageError
 from data.faults import InputError
-from data.sources import SPLITS, Source, download, open_source, open_test
+from data.sources import SPLITS, Source, download, open_source, open_test, under_name
 from sweep.cli import terminal as display
+from sweep.orchestrator.former_name import keep_former_name
 from sweep.orchestrator.workdir import alone, mlflow_in, optuna_in, prepare, stoppable, unless
 from sweep.plan import estimate, make_plan
 from sweep.settings import Settings
@@ -35,7 +36,7 @@ def search(settings: Settings, *, as_json: bool) -> None:
     """
     terminal = display.Terminal(to_stderr=as_json)
     with stoppable() as stopping:
-        plan = make_plan(settings, fetch=True)
+        plan = keep_former_name(make_plan(settings, fetch=True), Path.cwd())
         prepare(plan, Path.cwd(), terminal, stopping)
         from sweep.orchestrator.conclude import conclude  # seconds of imports, which wrong input need not wait for
         from sweep.orchestrator.runner import run_plan
@@ -188,6 +189,7 @@ def evaluate(
     version = find_version(client, model)
     classifier, tracking = load(client, version), tracking_of(client, version.run_id)
     source = open_test(location, tuple(classifier.about["classes"]), patient_pattern=patient_pattern)
+    source = under_name(source, classifier.about["name"])
     for note in (*source.notes, *_notes_of_test(classifier.about, source)):
         terminal.say(f"note: {note}")
     counted = terminal.counting("scoring", len(source.splits["test"]))
@@ -253,6 +255,8 @@ def promote(model: str, alias: str, reason: str, tracking_uri: str | None, *, fo
 def dry_run(settings: Settings, *, as_json: bool) -> None:
     """Says what a sweep would do, and does nothing."""
     plan = make_plan(settings, fetch=False)
+    if settings.storage is None:  # a server is left alone: to look for studies makes tables in an empty database
+        plan = keep_former_name(plan, Path.cwd())
     estimates = [estimate(plan, planned) for planned in plan.studies]
     display.Terminal(to_stderr=as_json).show(display.plan_view(plan, estimates))
     if as_json:

@@ -13,6 +13,7 @@ from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.cli import terminal as display
 from sweep.comparisons.replication.published import ROWS
+from sweep.orchestrator.former_name import keep_former_name
 from sweep.orchestrator.workdir import mlflow_in, optuna_in, prepare, stoppable
 from sweep.plan import make_plan
 from sweep.settings import Settings, check
@@ -45,7 +46,7 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
         faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
-        plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
+        plan = keep_former_name(make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False), folder)
         prepare(plan, folder, terminal, stopping)
         from sweep.cli.views import replication_view, tried_view
         from sweep.comparisons.enqueued import (
@@ -83,7 +84,8 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         from sweep.comparisons.enqueued import conclude_enqueued
 
         changes = changes_of(settings.archs[0], changed)  # before weights are looked for
-        plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
+        plan = keep_former_name(make_plan(settings, fetch=True), folder)
+        plan = plan_of_changes(plan, changes, seeds, name)
         prepare(plan, folder, terminal, stopping)
         from sweep.cli.views import ablation_view, tried_view
         from sweep.orchestrator.runner import run_plan

@@ -86,8 +86,8 @@ class Terminal:
 def data_line(plan: Plan) -> str:
     """One line that says which images a sweep learns from."""
     source = plan.source
-    if source.kind == "phantom":
-        what = "data: the built-in phantom (synthetic radiographs, not X-rays; give real ones with --data DIR)"
+    if source.kind == "synthetic":
+        what = "data: the built-in synthetic images (drawn by a program, not X-rays; give real ones with --data DIR)"
     else:
         what = f"data: {source.name} from {source.location}"
     train, validation, test = len(plan.split.train), len(plan.split.validation), len(source.splits["test"])
@@ -154,8 +154,8 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
     if outcome.test.at_threshold is not None:
         lines.append(Text(f"test accuracy at that threshold: {outcome.test.at_threshold['accuracy']}"))
-    if plan.source.kind == "phantom":
-        lines.append(Text("learned from the phantom: these scores say nothing about X-rays", style="yellow"))
+    if plan.source.kind == "synthetic":
+        lines.append(Text("learned from synthetic images: these scores say nothing about X-rays", style="yellow"))
     lines.append(Text(f"registered as {outcome.model} version {outcome.version}"))
     lines += [Text(f"  @{alias}: {sentence}") for alias, sentence in outcome.seats.items()]
     lines.append(

@@ -55,7 +55,7 @@ def about(plan: Plan, planned: PlannedStudy, name: str, identity: str) -> dict[s
         },
         "data": {
             "name": source.name,
-            "location": source.location if source.kind == "phantom" else str(Path(source.location).resolve()),
+            "location": source.location if source.kind == "synthetic" else str(Path(source.location).resolve()),
             "digests": {"train": source.digest, "validation": split.digest},
             "profile": json.dumps({"train": len(split.train), "validation": len(split.validation)}),
         },

@@ -32,7 +32,7 @@ from sweep.stores.registry import Example, ModelSpec, Version, register
 from sweep.stores.tracking import Tracking, open_tracking
 
 SIZE = 16
-NAME = "phantom"
+NAME = "synthetic"
 TEMPERATURE = 1.6
 
 
