@@ -26,7 +26,7 @@ PARTS = ("training", "sharing", "studies", "overhead", "clusters", "scale", "pix
 
 def main(
     parts: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(PARTS)}; all unless given.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A folder of images; the phantom unless given.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A folder of images; the synthetic ones unless given.")] = None,
     seed: Annotated[int, typer.Option(help="Every random draw comes from it.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 5,
     device: Annotated[str, typer.Option(help="cpu or cuda, for training and sharing.")] = "cpu",
@@ -64,13 +64,14 @@ def with_tables(page: str, machine: dict[str, str], options: Options, tables: li
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     said = " · ".join(f"{name} {value}" for name, value in machine.items())
-    data = options.data.name if options.data else "the phantom"
+    data = options.data.name if options.data else "the synthetic images"
     told = f"{said}\n\nOn {data}, seed {options.seed}, {options.repeats} repeats.\n"
     return "\n".join([before + BEGIN + "\n", told, *(table.markdown() for table in tables), END + after])
 
 
 def _plain(machine: dict[str, str], options: Options, tables: list[Table]) -> dict[str, object]:
-    given = {"data": options.data.name if options.data else "phantom", "seed": options.seed, "repeats": options.repeats}
+    data = options.data.name if options.data else "synthetic"
+    given = {"data": data, "seed": options.seed, "repeats": options.repeats}
     return {"machine": machine, **given, "tables": {table.name: table.values for table in tables}}
 
 

@@ -106,7 +106,7 @@ def run(pruner: str, seed: int, size: Size, data: Path | None, folder: Path) -> 
         pruner: As `--pruner` takes it.
         seed: Of sampler and trials.
         size: How large the study is.
-        data: A folder of images; None takes the phantom.
+        data: A folder of images; None takes the synthetic ones.
         folder: The working directory.
 
     Raises:

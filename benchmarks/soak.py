@@ -33,7 +33,7 @@ def soak(
     seed: Annotated[int, typer.Option(help="Decides whom to kill, how and after how long.")] = 0,
     workers: Annotated[int, typer.Option(help="Trials to train at once.")] = 2,
 ) -> None:
-    """Kills a sweep on the built-in phantom at random moments, and checks that nothing is lost or done twice."""
+    """Kills a sweep on the synthetic images at random moments, and checks that nothing is lost or done twice."""
     draw, kills, rounds, wanted = random.Random(seed), Counter(), 0, 0
     end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as name:
@@ -42,7 +42,7 @@ def soak(
             wanted += draw.randint(1, 4)
             while not _attempt(folder, wanted, workers, draw, kills, end):
                 pass
-            trials = consistent(folder, "phantom/cnn3", wanted)
+            trials = consistent(folder, "synthetic/cnn3", wanted)
             rounds += 1
             attempts = Counter(trial.user_attrs.get("origin", trial.number) for trial in trials)
             print(

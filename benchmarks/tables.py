@@ -23,7 +23,7 @@ class Options:
     """What every benchmark is told.
 
     Attributes:
-        data: A folder of images, as `sweep --data` takes it; None takes the built-in phantom.
+        data: A folder of images, as `sweep --data` takes it; None takes the built-in synthetic ones.
         seed: Every random draw comes from it.
         repeats: How often each figure is taken; medians and spreads are over these.
         device: `cpu`, or `cuda` for the parts that train in a process of their own: training and sharing.

@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks.tables import Options, Table, median, ratio
 from data.cache import Images
 from data.decode import decode
-from data.sources import read_phantom
+from data.sources import read_synthetic
 from models import ARCHITECTURES
 from sweep.system.hardware import choose_precision, prepare_training_process, usable_cores
 from sweep.training.config import TrainingConfig
@@ -231,10 +231,10 @@ def _transforms(config: TrainingConfig) -> Callable[[Image.Image], object]:
 
 
 def files_of(options: Options, count: int, folder: Path) -> Path:
-    """A folder of `count` images, a folder a class: links to the user's own, or the phantom's as PNGs."""
+    """A folder of `count` images, a folder a class: links to the user's own, or the synthetic ones as PNGs."""
     root = folder / "files"
     if options.data is None:
-        source = read_phantom()
+        source = read_synthetic()
         listing = source.splits["train"]
         for row in _spread(len(listing), count):
             path = root / source.classes[listing.labels[row]] / f"{row}.png"

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, an .npz file, Kaggle's download or the built-in phantom.
+"""Where images come from: a folder, an .npz file, Kaggle's download or the built-in synthetic images.
 
 A source lists its images and can decode one of them; it reads no pixels before it is asked to.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from platformdirs import user_data_path
 
-from data import phantom
+from data import synthetic
 from data.decode import decode, resize
 from data.faults import InputError
 from data.npz import read_arrays
@@ -66,7 +66,7 @@ class Source:
 
     Attributes:
         name: The data set's name; also the MLflow experiment's and the registered model's.
-        kind: `folder`, `npz` or `phantom`.
+        kind: `folder`, `npz` or `synthetic`.
         location: Where it is, for people.
         classes: Class names in label order. With two of them the second is the positive one.
         splits: `train`, `test` and perhaps `val`.
@@ -107,7 +107,7 @@ def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN
 
     Args:
         location: A folder with `train/` and `test/`, an `.npz` file in MedMNIST's layout, or None for the
-            downloaded data set where there is one and the phantom where there is none.
+            downloaded data set where there is one and the synthetic images where there is none.
         patient_pattern: Regular expression; what it matches in a file's name, or its group if it has one, is the
             patient.
 
@@ -117,7 +117,7 @@ def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN
     pattern = _compiled(patient_pattern)
     if location is None:
         downloaded = download_folder()
-        return read_folder(downloaded, pattern) if (downloaded / "train").is_dir() else read_phantom()
+        return read_folder(downloaded, pattern) if (downloaded / "train").is_dir() else read_synthetic()
     if not location.exists():
         raise InputError(f"--data {location}: no such file or folder")
     if location.is_dir():
@@ -206,8 +206,8 @@ def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
         labels = np.repeat(np.arange(len(classes)), [len(files) for files in of_class])
         splits[split] = _listing(root, paths[split], labels, pattern)
     name = slug(root.resolve().name)
-    if name == phantom.NAME:
-        faults.append(f"--data {root}: the name {name!r} belongs to the built-in phantom; rename the folder")
+    if name in synthetic.NAMES:
+        faults.append(f"--data {root}: the name {name!r} belongs to the built-in synthetic images; rename the folder")
     if faults:
         raise InputError(*faults)
     anonymous = sum(pattern.search(path.name) is None for path in paths["train"])
@@ -231,8 +231,8 @@ def read_npz(path: Path) -> Source:
         InputError: As `data.npz.read_arrays`, or its name is taken.
     """
     name = slug(path.stem)
-    if name == phantom.NAME:
-        raise InputError(f"--data {path}: the name {name!r} belongs to the built-in phantom; rename the file")
+    if name in synthetic.NAMES:
+        raise InputError(f"--data {path}: the name {name!r} belongs to the built-in synthetic images; rename the file")
     arrays = read_arrays(path)
     splits = {}
     for split, images in arrays.images.items():
@@ -244,27 +244,33 @@ def read_npz(path: Path) -> Source:
     return Source(name, "npz", str(path), classes, splits, arrays.decode, (note,))
 
 
-def read_phantom() -> Source:
+def read_synthetic() -> Source:
     """Lists the built-in synthetic radiographs."""
-    films = {split: phantom.films(split) for split in phantom.COUNTS}
+    films = {split: synthetic.films(split) for split in synthetic.COUNTS}
     splits = {
         split: Listing(
             names=tuple(f"{split}/{film.name}" for film in listed),
             labels=np.array([film.label for film in listed], dtype=np.int64),
             patients=tuple(film.patient for film in listed),
-            hashes=tuple(f"phantom-{phantom.VERSION}-{split}-{row}" for row in range(len(listed))),
+            # These are in the digest, which studies remember: they keep the data set's former name.
+            hashes=tuple(f"{synthetic.FORMER_NAME}-{synthetic.VERSION}-{split}-{row}" for row in range(len(listed))),
         )
         for split, listed in films.items()
     }
     return Source(
-        phantom.NAME,
-        "phantom",
-        f"built in, version {phantom.VERSION}",
-        phantom.CLASSES,
+        synthetic.NAME,
+        "synthetic",
+        f"built in, version {synthetic.VERSION}",
+        synthetic.CLASSES,
         splits,
-        lambda split, row, size: resize(Image.fromarray(phantom.draw(films[split][row])), size),
+        lambda split, row, size: resize(Image.fromarray(synthetic.draw(films[split][row])), size),
         ("synthetic radiographs: scores on them say nothing about X-rays",),
     )
+
+
+def under_name(source: Source, name: str) -> Source:
+    """Gives the synthetic images the name that a study, run or model has for them; other sources stay as they are."""
+    return replace(source, name=name) if source.kind == "synthetic" and name in synthetic.NAMES else source
 
 
 def download_folder() -> Path:
@@ -299,7 +305,7 @@ def download() -> Path:
 
 def known_limits(source: Source) -> tuple[str, ...]:
     """What is known to limit a model that learned from a data set, a sentence each without its end."""
-    if source.kind == "phantom":
+    if source.kind == "synthetic":
         return ("It learned from synthetic pictures, which a program drew: its scores say nothing about X-rays",)
     own = (
         "Its test images come with the data set; another hospital, machine or age may give other scores",

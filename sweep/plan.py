@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
-from data import phantom
+from data import synthetic
 from data.faults import InputError
 from data.sources import Source, open_source
 from data.splits import Split, split_source
@@ -83,8 +83,8 @@ class Plan:
 
     @property
     def experiment(self) -> str:
-        """The MLflow experiment: as asked for, but that of the phantom always has the phantom's name."""
-        return self.source.name if self.source.kind == "phantom" else self.settings.experiment or self.source.name
+        """The MLflow experiment: as asked, but for synthetic images always of their name."""
+        return self.source.name if self.source.kind == "synthetic" else self.settings.experiment or self.source.name
 
     def full_name(self, study: PlannedStudy) -> str:
         """The name of a study in Optuna's store, unique among data sets."""
@@ -94,8 +94,8 @@ class Plan:
 def data_line(plan: Plan) -> str:
     """One line that says which images a sweep learns from."""
     source = plan.source
-    if source.kind == "phantom":
-        what = "data: the built-in phantom (synthetic radiographs, not X-rays; give real ones with --data DIR)"
+    if source.kind == "synthetic":
+        what = "data: the built-in synthetic images (drawn by a program, not X-rays; give real ones with --data DIR)"
     else:
         what = f"data: {source.name} from {source.location}"
     train, validation, test = len(plan.split.train), len(plan.split.validation), len(source.splits["test"])
@@ -136,8 +136,10 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     source = source or open_source(settings.data, patient_pattern=settings.patient_pattern)
     split = split_source(source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
     check_data(settings, split)
-    if source.kind != "phantom" and settings.experiment == phantom.NAME:
-        raise InputError(f"--experiment {phantom.NAME}: that name belongs to the built-in phantom; use another")
+    if source.kind != "synthetic" and settings.experiment in synthetic.NAMES:
+        raise InputError(
+            f"--experiment {settings.experiment}: that name belongs to the built-in synthetic images; use another"
+        )
     if settings.engine == "ray":
         machine, gpus = _cluster_of(settings)
     else:

@@ -15,7 +15,7 @@ from data.splits import Split, fold_of
 from models import ARCHITECTURES
 from sweep.space import Space, largest_batch, study_space
 
-PHANTOM_IMAGE_SIZE = 64
+SYNTHETIC_IMAGE_SIZE = 64
 FINETUNE = ("all", "layer4", "head")
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val/auroc": "maximize",
@@ -49,7 +49,7 @@ class Settings:
         study: Name of the study; None names it after the architecture.
         epochs: Epochs of a trial at most.
         patience: Epochs without a lower validation loss before a trial stops; 0 never stops.
-        image_size: Side of the images in pixels; None takes the architecture's own, or 64 for the phantom.
+        image_size: Side of the images in pixels; None takes the architecture's own, or 64 for the synthetic images.
         limit: Training images to use at most; None uses all.
         validation: As `data.splits.split_source` takes it.
         patient_pattern: As `data.sources.open_source` takes it.
@@ -114,7 +114,7 @@ class Settings:
 
     def size_of(self, arch: str, source: Source) -> int:
         """Side of the images that an architecture reads, in pixels."""
-        default = PHANTOM_IMAGE_SIZE if source.kind == "phantom" else ARCHITECTURES[arch].image_size
+        default = SYNTHETIC_IMAGE_SIZE if source.kind == "synthetic" else ARCHITECTURES[arch].image_size
         return self.image_size or default
 
     @cached_property

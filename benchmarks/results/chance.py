@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.results.found import Found, configuration, spread, table
 from benchmarks.results.kept import Results
+from benchmarks.results.search_result import SearchResult, configuration, spread, table
 from benchmarks.results.searching import HALVINGS, KIND, bought, choosers, halves, refolded, ways
 from sweep.metrics.bootstrap import Interval
 from sweep.metrics.calibration import fit_temperature
@@ -17,7 +17,7 @@ from sweep.metrics.scores import all_scores, choose_threshold
 from sweep.metrics.significance import another_run
 
 
-def choosing(small: Sequence[Found]) -> list[str]:
+def choosing(small: Sequence[SearchResult]) -> list[str]:
     """What other ways to choose would have chosen of the searches' trials."""
     found = ways([one.study for one in small])
     archs = [one.arch for one in small]
@@ -43,7 +43,7 @@ def choosing(small: Sequence[Found]) -> list[str]:
     ]
 
 
-def folds(results: Results, small: Sequence[Found]) -> list[str]:
+def folds(results: Results, small: Sequence[SearchResult]) -> list[str]:
     """What choosing by all folds of patients is worth, against one split and one fold."""
     parts = []
     for one in small:
@@ -107,7 +107,7 @@ def _counts(names: Sequence[str]) -> str:
     return ", ".join(name if len(names) == 1 else f"{name} ({count})" for name, count in counts)
 
 
-def thresholds(small: Sequence[Found]) -> list[str]:
+def thresholds(small: Sequence[SearchResult]) -> list[str]:
     """What thresholds and temperatures do on test that validation chose."""
     lines = []
     for one in small:
@@ -145,7 +145,7 @@ def thresholds(small: Sequence[Found]) -> list[str]:
     ]
 
 
-def chance(results: Results, small: Sequence[Found]) -> list[str]:
+def chance(results: Results, small: Sequence[SearchResult]) -> list[str]:
     """How far two halves of a search, two searches, seeds and splits are apart."""
     lines, kinds = [], []
     for one in small:
@@ -210,7 +210,7 @@ def chance(results: Results, small: Sequence[Found]) -> list[str]:
     return parts
 
 
-def _again(results: Results, small: Sequence[Found]) -> list[str]:
+def _again(results: Results, small: Sequence[SearchResult]) -> list[str]:
     """The same search once more, with another seed."""
     parts = []
     for one in small:

@@ -8,8 +8,8 @@ from collections.abc import Container, Sequence
 import numpy as np
 
 from benchmarks.results.chance import chance, choosing, folds, thresholds
-from benchmarks.results.found import SHOWN, Found, configuration, spread, table
 from benchmarks.results.kept import Results, Trial
+from benchmarks.results.search_result import SHOWN, SearchResult, configuration, spread, table
 from benchmarks.results.searching import SHUFFLES, bought, first
 from sweep.comparisons.ablation.analysis import Attempt, Variant, rows, written
 from sweep.comparisons.replication.published import FINAL, ROWS
@@ -56,23 +56,23 @@ def page(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _found(results: Results, arch: str) -> Found:
+def _found(results: Results, arch: str) -> SearchResult:
     study = results.studies[arch]
     winner = study.best
     again = results.studies.get(f"{arch}-{winner.number:03d}-seeds")
-    return Found(study, winner, tuple(again.tested) if again else ())
+    return SearchResult(study, winner, tuple(again.tested) if again else ())
 
 
-def _larger(results: Results) -> list[Found]:
+def _larger(results: Results) -> list[SearchResult]:
     """Winners trained at other sizes: further candidates for the best small network."""
     return [
-        Found(study, study.best, tuple(study.tested))
+        SearchResult(study, study.best, tuple(study.tested))
         for name, study in results.studies.items()
         if "-pixels-" in name and study.tested
     ]
 
 
-def _about(results: Results, found: Sequence[Found]) -> list[str]:
+def _about(results: Results, found: Sequence[SearchResult]) -> list[str]:
     study = found[0].study
     params, tags = study.params, study.tags
     trials = [trial for kept in results.studies.values() for trial in kept.trials]
@@ -101,7 +101,7 @@ def _about(results: Results, found: Sequence[Found]) -> list[str]:
     ]
 
 
-def _goals(small: Sequence[Found], larger: Sequence[Found], studies: Container[str]) -> list[str]:
+def _goals(small: Sequence[SearchResult], larger: Sequence[SearchResult], studies: Container[str]) -> list[str]:
     known = [one for one in small if one.seeds]
     if not known:
         return ["No winner has been trained with other seeds yet."]
@@ -135,12 +135,12 @@ def _goals(small: Sequence[Found], larger: Sequence[Found], studies: Container[s
     ]
 
 
-def _worth(one: Found) -> float:
+def _worth(one: SearchResult) -> float:
     """What an architecture is worth on validation, in its study's metric, a mean over seeds."""
     return float(np.mean([trial.value for trial in one.seeds]))
 
 
-def _why(known: Sequence[Found]) -> str:
+def _why(known: Sequence[SearchResult]) -> str:
     """What stands between validation and the goals that were missed, in figures."""
     said = []
     for one in known:
@@ -164,7 +164,7 @@ def _best_accuracy(trial: Trial) -> float:
     return max(float(((positive >= cut) == labels).mean()) for cut in np.unique(positive))
 
 
-def _winners(found: Sequence[Found]) -> list[str]:
+def _winners(found: Sequence[SearchResult]) -> list[str]:
     lines, commands, single = [], [], []
     for one in found:
         counted = [trial.state for trial in one.study.trials]
@@ -222,7 +222,7 @@ def _winners(found: Sequence[Found]) -> list[str]:
     ]
 
 
-def _further(results: Results, small: Sequence[Found]) -> list[str]:
+def _further(results: Results, small: Sequence[SearchResult]) -> list[str]:
     """Somebody typed the printed command: does that give what was published?"""
     parts = []
     for one in small:
@@ -266,7 +266,7 @@ def _comparison(results: Results) -> list[str]:
     ]
 
 
-def _budgets(results: Results, small: Sequence[Found]) -> list[str]:
+def _budgets(results: Results, small: Sequence[SearchResult]) -> list[str]:
     lines, rows_beside = [], []
     for one in small:
         for found in bought(one.study):
@@ -347,7 +347,7 @@ def _attempt(trial: Trial) -> Attempt:
     return Attempt(trial.seed, len(trial.history), trial.validated, trial.on_test)
 
 
-def _sizes(results: Results, small: Sequence[Found]) -> list[str]:
+def _sizes(results: Results, small: Sequence[SearchResult]) -> list[str]:
     lines = []
     for name, study in results.studies.items():
         if "-pixels-" in name and study.tested:

@@ -56,6 +56,7 @@ def replicate(
     options = locals()  # before there are other local names
     from sweep.cli.terminal import Terminal, print_json
     from sweep.comparisons.replication.published import ROWS
+    from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan
 
@@ -72,7 +73,7 @@ def replicate(
         pruner="none",
     )
     with stoppable() as stopping:
-        plan = make_plan(settings, fetch=False)
+        plan = keep_former_name(make_plan(settings, fetch=False), folder)
         prepare(plan, folder, terminal, stopping)
         from sweep.cli.comparison_views import replication_view
         from sweep.comparisons.enqueued import conclude_enqueued
@@ -137,6 +138,7 @@ def ablate(
     """Try changes of one configuration, each with the same seeds; say which of them pay."""
     settings = option.settings_from(locals(), archs=(arch,), trials=max(seeds, 1), study=None, pruner="none")
     from sweep.cli.terminal import Terminal, print_json
+    from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan
 
@@ -150,7 +152,8 @@ def ablate(
         from sweep.comparisons.enqueued import conclude_enqueued
 
         changes = changes_of(arch, change)  # before weights are looked for
-        plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, study)
+        plan = keep_former_name(make_plan(settings, fetch=True), folder)
+        plan = plan_of_changes(plan, changes, seeds, study)
         prepare(plan, folder, terminal, stopping)
         from sweep.cli.comparison_views import ablation_view
         from sweep.orchestrator.runner import run_plan

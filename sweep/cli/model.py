@@ -82,7 +82,7 @@ def evaluate(
     json: option.Json = False,
 ) -> None:
     """Score a registered model on test images, with error bars, and log it to MLflow."""
-    from data.sources import open_test
+    from data.sources import open_test, under_name
     from sweep.cli.terminal import Terminal, print_json
     from sweep.cli.views import evaluation_view
     from sweep.lifecycle.evaluate import evaluate as score
@@ -96,6 +96,7 @@ def evaluate(
     version = find_version(client, model)
     classifier, tracking = load(client, version), tracking_of(client, version.run_id)
     source = open_test(data, tuple(classifier.about["classes"]), patient_pattern=patient_pattern)
+    source = under_name(source, classifier.about["name"])
     for note in (*source.notes, _note_of_test(classifier.about, source)):
         terminal.say(f"note: {note}")
     counting = terminal.counting("scoring", len(source.splits["test"]))

@@ -108,7 +108,7 @@ Data = Annotated[
     Path | None,
     Option(
         help="A folder with train/ and test/ (one folder per class), or an .npz in MedMNIST's layout. "
-        "Default: the downloaded data set where there is one, else the built-in phantom."
+        "Default: the downloaded data set where there is one, else the built-in synthetic images."
     ),
 ]
 DataNow = Annotated[Path | None, Option("--data", help="Where the images are now. Default: where they were.")]
@@ -118,7 +118,7 @@ TestData = Annotated[
 PatientPattern = Annotated[str, Option(help="Regular expression that finds the patient in a file's name.")]
 Limit = Annotated[int | None, Option(help="Use at most so many training images, for a quick try.")]
 ImageSize = Annotated[
-    int | None, Option(help="Side of the images in pixels. Default: the architecture's own; 64 for the phantom.")
+    int | None, Option(help="Side of the images in pixels. Default: the architecture's own; 64 for synthetic images.")
 ]
 SearchImageSize = Annotated[
     int | None, Option("--image-size", help="Side of the images in pixels. Default: as for a search.")

@@ -72,12 +72,13 @@ def _run(settings: Settings, *, as_json: bool) -> None:
     """
     from sweep.cli.terminal import Terminal, print_json
     from sweep.cli.views import next_commands, outcome_view
+    from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan
 
     terminal = Terminal(to_stderr=as_json)
     with stoppable() as stopping:
-        plan = make_plan(settings, fetch=True)
+        plan = keep_former_name(make_plan(settings, fetch=True), Path.cwd())
         prepare(plan, Path.cwd(), terminal, stopping)
         from sweep.orchestrator.conclude import conclude  # seconds of imports, which wrong input need not wait for
         from sweep.orchestrator.runner import run_plan
@@ -96,9 +97,12 @@ def _show_plan(settings: Settings, *, as_json: bool) -> None:
     from sweep.cli.data import source_to_dict
     from sweep.cli.terminal import Terminal, print_json
     from sweep.cli.views import plan_view
+    from sweep.orchestrator.former_name import keep_former_name
     from sweep.plan import estimate, make_plan
 
     plan = make_plan(settings, fetch=False)
+    if settings.storage is None:  # a server is left alone: to look for studies makes tables in an empty database
+        plan = keep_former_name(plan, Path.cwd())
     estimates = [estimate(plan, planned) for planned in plan.studies]
     Terminal(to_stderr=as_json).show(plan_view(plan, estimates))
     if as_json:

@@ -88,8 +88,8 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
     if outcome.test.at_threshold is not None:
         lines.append(Text(f"test accuracy at that threshold: {outcome.test.at_threshold['accuracy']}"))
-    if plan.source.kind == "phantom":
-        lines.append(Text("learned from the phantom: these scores say nothing about X-rays", style="yellow"))
+    if plan.source.kind == "synthetic":
+        lines.append(Text("learned from synthetic images: these scores say nothing about X-rays", style="yellow"))
     lines.append(Text(f"registered as {outcome.model} version {outcome.version}"))
     lines += [Text(f"  @{alias}: {sentence}") for alias, sentence in outcome.aliases.items()]
     lines.append(

@@ -118,7 +118,7 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
         },
         data=DataDescription(
             name=source.name,
-            location=source.location if source.kind == "phantom" else str(Path(source.location).resolve()),
+            location=source.location if source.kind == "synthetic" else str(Path(source.location).resolve()),
             digests={"train": source.digest, "validation": split.digest},
             profile=json.dumps({"train": len(split.train), "validation": len(split.validation)}),
         ),

@@ -13,17 +13,10 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import BEGIN, END, PARTS, with_tables
-from benchmarks.overhead import grow, run_bare
-from benchmarks.scale import (
-    CHECKPOINT_BYTES,
-    CURVES,
-    EPOCHS,
-    GROUPS,
-    Meter,
-    SleepingEngine,
-    ideal_seconds,
-    logits_of,
-)
+from benchmarks.overhead import CHECKPOINT_BYTES, grow, run_bare
+from benchmarks.scale import Meter
+from benchmarks.scale_tables import GROUPS, ideal_seconds
+from benchmarks.sleeping import CURVES, EPOCHS, SleepingEngine, logits_of
 from benchmarks.tables import Options, Table, median, ratio
 from data.cache import Images
 from sweep.engines import EpochFinished, Job, JobFinished
@@ -142,6 +135,16 @@ def test_time_is_counted_once_and_never_twice():
     assert meter.seconds["inner"] >= 0.02
     assert 0.01 <= meter.seconds["outer"] <= took - meter.seconds["inner"]
     assert ideal_seconds([3.0, 1.0, 1.0, 2.0], workers=2) == 4.0
+
+
+def test_work_whose_methods_are_called_no_more_is_not_counted_as_no_time():
+    meter = Meter()
+    for group in GROUPS:
+        meter.timed(f"{group}/method", lambda: None)()
+    meter.check()
+    del meter.calls["tell/method"]
+    with pytest.raises(LookupError, match="no timed method of tell was called"):
+        meter.check()
 
 
 @pytest.mark.slow

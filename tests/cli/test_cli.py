@@ -151,10 +151,11 @@ def test_a_store_of_trials_that_cannot_be_opened_is_refused_before_mlflows_is_ma
     assert not list(run.folder.iterdir())
 
 
-def test_x_rays_cannot_take_the_phantoms_name(run, pictures):
-    code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16", "--experiment", "phantom")
+@pytest.mark.parametrize("name", ["synthetic", "phantom"])
+def test_x_rays_cannot_take_the_synthetic_images_name(run, pictures, name):
+    code, _, err = run("--arch", "cnn1", "--data", pictures, "--fix", "batch_size=16", "--experiment", name)
     assert code == 2
-    assert "belongs to the built-in phantom" in err
+    assert "belongs to the built-in synthetic images" in err
 
 
 def test_all_faults_come_at_once_and_as_json_too(run):
@@ -188,7 +189,7 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(run, home, pictures):
 def test_without_data_it_says_that_these_are_no_x_rays(run):
     code, out, _ = run("--arch", "cnn1", "--dry-run")
     assert code == 0
-    assert "the built-in phantom (synthetic radiographs, not X-rays" in " ".join(out.split())
+    assert "the built-in synthetic images (drawn by a program, not X-rays" in " ".join(out.split())
 
 
 def test_data_info_counts_images_and_patients(run, pictures):

@@ -189,7 +189,7 @@ def test_from_a_command_to_stores_and_back(tmp_path):
     command = ("ablate", *arguments, "--change", CHANGE, "--seeds", 2)
     done = sweep(tmp_path, *command)
     assert done.returncode == 0, done.stderr
-    trials = trials_of(tmp_path, "phantom/cnn3-ablation")
+    trials = trials_of(tmp_path, "synthetic/cnn3-ablation")
     assert states(trials) == {"COMPLETE": 4}
     assert sorted(trial.user_attrs["label"] for trial in trials) == sorted([BASE, CHANGE] * 2)
     seeds = {
@@ -198,7 +198,7 @@ def test_from_a_command_to_stores_and_back(tmp_path):
     }
     assert seeds[BASE] == seeds[CHANGE]
     assert len(seeds[BASE]) == 2
-    runs = runs_of(tmp_path, "phantom")[1]
+    runs = runs_of(tmp_path, "synthetic")[1]
     for trial in trials:
         run, changed = runs[f"cnn3-ablation-{trial.number:03d}"], trial.user_attrs["label"] == CHANGE
         assert run.data.tags["sweep.label"] == trial.user_attrs["label"]
@@ -221,8 +221,9 @@ def test_from_a_command_to_stores_and_back(tmp_path):
     assert logged.data.metrics["as_it_is/validation"] == pytest.approx(answer["changes"][0]["validation"])
     assert CHANGE in Path(answer["report"]).read_text()
     before = [(trial.number, trial.datetime_complete) for trial in trials]
-    assert [(trial.number, trial.datetime_complete) for trial in trials_of(tmp_path, "phantom/cnn3-ablation")] == before
-    assert runs_of(tmp_path, "phantom")[1].keys() == runs.keys()
+    after = [(trial.number, trial.datetime_complete) for trial in trials_of(tmp_path, "synthetic/cnn3-ablation")]
+    assert after == before
+    assert runs_of(tmp_path, "synthetic")[1].keys() == runs.keys()
 
     changed = next(run for run in runs.values() if run.data.tags["sweep.label"] == CHANGE)
     replayed = sweep(tmp_path, "replay", changed.info.run_id)

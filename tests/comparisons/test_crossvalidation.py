@@ -130,14 +130,14 @@ def searched(tmp_path_factory):
 def test_from_a_search_to_a_choice_and_back(searched):
     """Each fold is an ordinary study; typed again nothing is trained; its choice can be trained and registered."""
     command = ("crossvalidate", "--folds", 2, "--top", 2, "--workers", 2)
-    before = client_of(searched).search_model_versions("name = 'phantom'")
+    before = client_of(searched).search_model_versions("name = 'synthetic'")
     done = sweep(searched, *command)
     assert done.returncode == 0, done.stderr
-    search = sorted(trials_of(searched, "phantom/cnn3"), key=lambda trial: -trial.value)
+    search = sorted(trials_of(searched, "synthetic/cnn3"), key=lambda trial: -trial.value)
     names = [f"cnn3-{trial.number:03d}" for trial in search]
     kept = {}
     for fold in (1, 2):
-        trials = trials_of(searched, f"phantom/cnn3-fold-{fold}-of-2")
+        trials = trials_of(searched, f"synthetic/cnn3-fold-{fold}-of-2")
         assert states(trials) == {"COMPLETE": 2}
         assert {trial.user_attrs["label"] for trial in trials} == set(names[:2])
         (seed,) = {trial.user_attrs["seed"] for trial in trials}
@@ -146,11 +146,11 @@ def test_from_a_search_to_a_choice_and_back(searched):
         assert {trial.user_attrs["run"]["params"]["validation"] for trial in trials} == {f"{fold}/2"}
         kept[fold] = (seed, {trial.user_attrs["label"]: trial.value for trial in trials})
     assert len({seed for seed, _ in kept.values()}) == 2
-    runs = runs_of(searched, "phantom")[1]
+    runs = runs_of(searched, "synthetic")[1]
     folds = [run for name, run in runs.items() if "-fold-" in name]
     assert len(folds) == 4
     assert not any(name.startswith(("test/", "audit/")) for run in folds for name in run.data.metrics)
-    assert client_of(searched).search_model_versions("name = 'phantom'") == before
+    assert client_of(searched).search_model_versions("name = 'synthetic'") == before
 
     again = sweep(searched, *command, "--audit", "--json")
     assert again.returncode == 0, again.stderr
@@ -164,7 +164,7 @@ def test_from_a_search_to_a_choice_and_back(searched):
     logged = client_of(searched).get_run(answer["run_id"])
     assert logged.data.params["choice"] == answer["choice"]
     assert logged.data.metrics[f"{names[0]}/auroc"] == pytest.approx(means[names[0]])
-    assert runs_of(searched, "phantom")[1].keys() == runs.keys(), "something was trained again"
+    assert runs_of(searched, "synthetic")[1].keys() == runs.keys(), "something was trained again"
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_more_finalists_follow_and_a_fold_is_trained_again_to_the_same_numbers(s
     command = ("crossvalidate", "cnn3", "--folds", 3, "--study", "later", "--workers", 2)
     done = sweep(searched, *command, "--top", 2)
     assert done.returncode == 0, done.stderr
-    runs = runs_of(searched, "phantom")[1]
+    runs = runs_of(searched, "synthetic")[1]
     replayed = sweep(searched, "replay", runs["cnn3-later-2-of-3-001"].info.run_id)
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     # The search goes on, and so do the folds, with those that are its best now.
@@ -180,7 +180,7 @@ def test_more_finalists_follow_and_a_fold_is_trained_again_to_the_same_numbers(s
     assert grown.returncode == 0, grown.stderr
     more = sweep(searched, *command, "--top", 3, "--json")
     assert more.returncode == 0, more.stderr
-    best = sorted(trials_of(searched, "phantom/cnn3"), key=lambda trial: -trial.value)[:3]
+    best = sorted(trials_of(searched, "synthetic/cnn3"), key=lambda trial: -trial.value)[:3]
     answer = json.loads(more.stdout)
     assert {line["trial"] for line in answer["finalists"]} == {f"cnn3-{trial.number:03d}" for trial in best}
     assert all(line["folds"] == 3 for line in answer["finalists"])
@@ -238,20 +238,20 @@ def test_of_trials_with_the_same_hyperparameters_the_best_alone_is_a_finalist(tm
     [
         (("--folds", "1", "--top", "0"), "--folds 1: give 2 to 100 error: --top 0: give 1 or more"),
         (("--study", "a/b"), "--study 'a/b': use letters"),
-        (("cnn7",), "cnn7: there is no such study with a search; there are: phantom/cnn3"),
+        (("cnn7",), "cnn7: there is no such study with a search; there are: synthetic/cnn3"),
         (("cnn3", "--folds", "99"), "--folds 99: class NORMAL has only"),
         (("cnn3", "--data", "nowhere"), "--data nowhere: no such file or folder"),
     ],
     ids=["counts", "name", "study", "patients", "data"],
 )
 def test_bad_input_gets_one_message_and_exit_2_and_changes_nothing(typed, searched, arguments, said):
-    before = [trial.number for trial in trials_of(searched, "phantom/cnn3")], len(runs_of(searched, "phantom")[1])
+    before = [trial.number for trial in trials_of(searched, "synthetic/cnn3")], len(runs_of(searched, "synthetic")[1])
     code, out, err = typed(searched, "crossvalidate", *arguments)
     assert code == 2
     assert said in " ".join(err.split())
     assert "Traceback" not in err
     assert out == ""
-    after = [trial.number for trial in trials_of(searched, "phantom/cnn3")], len(runs_of(searched, "phantom")[1])
+    after = [trial.number for trial in trials_of(searched, "synthetic/cnn3")], len(runs_of(searched, "synthetic")[1])
     assert after == before
 
 

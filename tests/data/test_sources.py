@@ -20,12 +20,12 @@ def medmnist(path, classes=2, **changes):
     return path
 
 
-@pytest.fixture(params=["folder", "npz", "phantom"])
+@pytest.fixture(params=["folder", "npz", "synthetic"])
 def source(request, pictures, tmp_path):
     """The contract of every source."""
     if request.param == "folder":
         return open_source(pictures)
-    return open_source(medmnist(tmp_path / "blobs.npz")) if request.param == "npz" else sources.read_phantom()
+    return open_source(medmnist(tmp_path / "blobs.npz")) if request.param == "npz" else sources.read_synthetic()
 
 
 def test_every_source_lists_train_and_test_and_decodes_them(source):
@@ -40,8 +40,12 @@ def test_every_source_lists_train_and_test_and_decodes_them(source):
 
 
 def test_every_source_is_named_so_that_mlflow_takes_it(source):
-    assert source.name in {"blob-pictures", "blobs", "phantom"}
+    assert source.name in {"blob-pictures", "blobs", "synthetic"}
     assert len(source.digest) == 16
+
+
+def test_the_synthetic_images_keep_the_digest_of_stores_made_before_they_had_that_name():
+    assert sources.read_synthetic().digest == "d37714d98406a86a"
 
 
 def test_patients_come_from_the_file_names(pictures):
@@ -79,8 +83,8 @@ def test_more_than_two_classes_are_welcome(pictures, tmp_path):
     assert open_source(medmnist(tmp_path / "five.npz", classes=5)).classes == ("0", "1", "2", "3", "4")
 
 
-def test_without_data_the_phantom_is_taken_until_kaggles_is_there(pictures):
-    assert open_source(None).kind == "phantom"
+def test_without_data_the_synthetic_images_are_taken_until_kaggles_are_there(pictures):
+    assert open_source(None).kind == "synthetic"
     shutil.copytree(pictures, download_folder())
     try:
         assert open_source(None).name == "chest-xray"
@@ -109,7 +113,8 @@ def empty(*parts):
         (remove("train", "NORMAL"), "only the class PNEUMONIA"),
         (remove("test", "NORMAL"), "classes in test/ are PNEUMONIA, in train/ NORMAL, PNEUMONIA"),
         (empty("test", "PNEUMONIA"), "test/PNEUMONIA/ holds no image"),
-        (lambda root: root.rename(root.parent / "phantom"), "belongs to the built-in phantom"),
+        (lambda root: root.rename(root.parent / "synthetic"), "belongs to the built-in synthetic images"),
+        (lambda root: root.rename(root.parent / "phantom"), "belongs to the built-in synthetic images"),
     ],
 )
 def test_a_folder_that_cannot_be_used_says_why(pictures, tmp_path, change, said):
@@ -117,7 +122,7 @@ def test_a_folder_that_cannot_be_used_says_why(pictures, tmp_path, change, said)
     shutil.copytree(pictures, root)
     change(root)
     with pytest.raises(InputError, match=said):
-        open_source(root if root.exists() else tmp_path / "phantom")
+        open_source(next(tmp_path.iterdir()))
 
 
 def test_a_folder_one_too_high_is_told_where_to_look(pictures):

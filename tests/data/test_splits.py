@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data.faults import InputError
-from data.sources import Listing, open_source, read_phantom
+from data.sources import Listing, open_source, read_synthetic
 from data.splits import fold_of, split_source, take_patients, together
 
 
@@ -27,8 +27,8 @@ def test_no_patient_is_on_both_sides_and_the_classes_keep_their_shares(source, s
     assert counts.tolist() == [12, 12]  # 15 % of 80 each, whole patients of four
 
 
-def test_the_phantom_too(tmp_path):
-    source = read_phantom()
+def test_the_synthetic_images_too(tmp_path):
+    source = read_synthetic()
     split = split_source(source)
     assert not patients(source, split.train) & patients(source, split.validation)
     share = len(split.validation) / len(source.splits["train"])

@@ -34,7 +34,7 @@ from sweep.stores.registry import Version, register
 from sweep.stores.tracking import Tracking
 
 SIZE = 16
-NAME = "phantom"
+NAME = "synthetic"
 TEMPERATURE = 1.6
 
 

@@ -245,11 +245,11 @@ def test_people_name_a_version_as_mlflow_does(client: MlflowClient, version: Ver
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("unknown", "model unknown: there is no such one; the registered models here are: .*phantom"),
-        ("phantom@nobody", "phantom has no alias nobody; there are: .*phantom@champion"),
-        ("phantom/999", "phantom has no version 999"),
-        ("phantom/x", "phantom/x: there is no such one"),
-        ("phantom/", "phantom/: there is no such one"),
+        ("unknown", "model unknown: there is no such one; the registered models here are: .*synthetic"),
+        ("synthetic@nobody", "synthetic has no alias nobody; there are: .*synthetic@champion"),
+        ("synthetic/999", "synthetic has no version 999"),
+        ("synthetic/x", "synthetic/x: there is no such one"),
+        ("synthetic/", "synthetic/: there is no such one"),
         ("", "there is no such one"),
     ],
 )

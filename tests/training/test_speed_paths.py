@@ -16,7 +16,7 @@ from torchvision.transforms.functional import to_tensor
 from data import cache
 from data.augment import draw
 from data.cache import images_of
-from data.sources import open_source, read_phantom
+from data.sources import open_source, read_synthetic
 from data.splits import split_source
 from models import ARCHITECTURES
 from models.layers import NORMALISATIONS, Dropout, hastened
@@ -261,7 +261,7 @@ def test_dropout_comes_from_the_seed_and_ends_with_training():
 @pytest.mark.parametrize("arch", SMALL)
 def test_bfloat16_is_as_good_as_float32_within_what_a_seed_decides(arch, tmp_path):
     """The means over five seeds differ by less than the seeds of one precision do, and by less than 0.02."""
-    source = read_phantom()
+    source = read_synthetic()
     cache.build(source, 32)
     images = images_of(source, split_source(source), 32)
     scores = {}

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from data import cache, phantom
+from data import cache, synthetic
 from data.faults import InputError
-from data.sources import Source, read_phantom
+from data.sources import Source, read_synthetic, under_name
 from models import ARCHITECTURES
 from models.outline import cost, sketch
 from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, Search, Tried
@@ -89,7 +89,7 @@ def plan_of_seeds(winner: BestVersion, location: Path, seeds: int, settings: Map
     Raises:
         InputError: The images or the split are not those that it learned from.
     """
-    metric = winner.version.tags.get(tag.METRIC, "")
+    metric, data_name = winner.version.tags.get(tag.METRIC, ""), winner.past.data_name
     plan = make_plan(
         settings_of(
             winner.past.params,
@@ -100,7 +100,7 @@ def plan_of_seeds(winner: BestVersion, location: Path, seeds: int, settings: Map
             **settings,
         ),
         fetch=True,
-        source=read_phantom() if winner.past.data_name == phantom.NAME else None,
+        source=under_name(read_synthetic(), data_name) if data_name in synthetic.NAMES else None,
     )
     for what, here in (("data", plan.source.digest), ("split", plan.split.digest)):
         if here != (there := winner.past.tags[f"sweep.{what}_digest"]):

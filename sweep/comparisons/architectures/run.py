@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from data import synthetic
 from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
@@ -302,8 +303,8 @@ def _notes(
 ) -> list[str]:
     """What one should know to read the comparison."""
     notes = []
-    if found[champion].past.data_name == "phantom":
-        notes.append("all of it was learned from the phantom, synthetic pictures: it says nothing about X-rays")
+    if found[champion].past.data_name in synthetic.NAMES:
+        notes.append("all of it was learned from synthetic images: it says nothing about X-rays")
     if reference != against:
         notes.append(f"there is no {against} to compare with (`sweep --arch {against}`), so {champion} takes its place")
     notes += [

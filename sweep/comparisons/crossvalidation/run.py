@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from data import phantom
+from data import synthetic
 from data.faults import InputError
-from data.sources import read_phantom
+from data.sources import read_synthetic, under_name
 from data.splits import split_source
 from models import ARCHITECTURES
 from sweep.comparisons.crossvalidation.analysis import Choice, Finalist, Fold, choose, rows, told, written
@@ -123,7 +123,7 @@ def plans_of_folds(
         InputError: The images are not those that it learned from, or there are too few for so many folds.
     """
     best, data = found.complete[0], found.description.data
-    drawn = data.name == phantom.NAME
+    drawn = data.name in synthetic.NAMES
     if location is None and not drawn and not Path(data.location).exists():
         raise InputError(f"the study's images were at {data.location}, which is not here; say where with --data")
     settings = settings_of(
@@ -134,7 +134,8 @@ def plans_of_folds(
         experiment=found.study.experiment,
         **machine,
     )
-    plan = make_plan(settings, fetch=True, source=read_phantom() if drawn and location is None else None)
+    source = under_name(read_synthetic(), data.name) if drawn and location is None else None
+    plan = make_plan(settings, fetch=True, source=source)
     if plan.source.digest != (there := data.digests["train"]):
         raise InputError(
             f"{plan.source.location}: its data digest is {plan.source.digest}; {found.study.name} has {there}"
@@ -213,7 +214,7 @@ def command_of(found: Searched, plan: Plan, name: str) -> str:
         "--image-size": settings.image_size,
         "--precision": settings.precision,
     }
-    if plan.source.kind != "phantom":
+    if plan.source.kind != "synthetic":
         wanted["--data"] = plan.source.location
     if plan.experiment != plan.source.name:
         wanted["--experiment"] = plan.experiment

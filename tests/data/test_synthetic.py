@@ -4,61 +4,61 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from data import phantom
+from data import synthetic
 from data.sources import PATIENT_PATTERN
 
 
 @pytest.fixture(scope="module")
 def drawn():
     """Every third training film: its label and its pixels."""
-    some = phantom.films("train")[::3]
-    return np.array([film.label for film in some]), np.stack([phantom.draw(film) for film in some])
+    some = synthetic.films("train")[::3]
+    return np.array([film.label for film in some]), np.stack([synthetic.draw(film) for film in some])
 
 
-@pytest.mark.parametrize("split", phantom.COUNTS)
+@pytest.mark.parametrize("split", synthetic.COUNTS)
 def test_listing_is_complete_and_the_same_every_time(split):
-    films = phantom.films(split)
-    assert films == phantom.films(split)
-    assert len(films) == phantom.COUNTS[split]
-    assert sum(film.label == 0 for film in films) == phantom.NORMALS[split]
+    films = synthetic.films(split)
+    assert films == synthetic.films(split)
+    assert len(films) == synthetic.COUNTS[split]
+    assert sum(film.label == 0 for film in films) == synthetic.NORMALS[split]
 
 
 def test_names_are_unique_and_name_the_patient_as_the_real_ones_do():
-    films = [film for split in phantom.COUNTS for film in phantom.films(split)]
+    films = [film for split in synthetic.COUNTS for film in synthetic.films(split)]
     assert len({film.name for film in films}) == len(films)
     assert [re.findall(PATIENT_PATTERN, film.name) for film in films] == [[film.patient] for film in films]
 
 
 def test_no_patient_is_in_both_splits_or_both_classes():
     groups = [
-        {film.patient_seed for film in phantom.films(split) if film.label == label}
-        for split in phantom.COUNTS
-        for label in range(len(phantom.CLASSES))
+        {film.patient_seed for film in synthetic.films(split) if film.label == label}
+        for split in synthetic.COUNTS
+        for label in range(len(synthetic.CLASSES))
     ]
     assert len(set.union(*groups)) == sum(len(group) for group in groups)
 
 
 def test_patients_of_both_classes_have_several_films():
-    for label in range(len(phantom.CLASSES)):
-        patients = [film.patient for film in phantom.films("train") if film.label == label]
+    for label in range(len(synthetic.CLASSES)):
+        patients = [film.patient for film in synthetic.films("train") if film.label == label]
         assert 1.5 < len(patients) / len(set(patients)) < 3
 
 
 @pytest.mark.parametrize("finding", ["none", "bacteria", "virus"])
 def test_draw_gives_the_same_gray_square_every_time(finding):
-    film, other = [film for film in phantom.films("test") if film.finding == finding][:2]
-    pixels = phantom.draw(film)
+    film, other = [film for film in synthetic.films("test") if film.finding == finding][:2]
+    pixels = synthetic.draw(film)
     assert pixels.dtype == np.uint8
-    assert pixels.shape == (phantom.SIZE, phantom.SIZE)
-    assert np.any(pixels != phantom.draw(other))
-    np.testing.assert_array_equal(pixels, phantom.draw(film))
+    assert pixels.shape == (synthetic.SIZE, synthetic.SIZE)
+    assert np.any(pixels != synthetic.draw(other))
+    np.testing.assert_array_equal(pixels, synthetic.draw(film))
 
 
 def test_pixels_change_only_with_the_version():
     # Two gray levels are allowed for: releases of Pillow and numpy may round differently.
-    pixels = phantom.draw(phantom.films("train")[-1])
+    pixels = synthetic.draw(synthetic.films("train")[-1])
     np.testing.assert_allclose(
-        pixels[100, 16::32].astype(int), [144, 113, 159, 210, 120, 168], atol=2, err_msg="raise phantom.VERSION"
+        pixels[100, 16::32].astype(int), [144, 113, 159, 210, 120, 168], atol=2, err_msg="raise synthetic.VERSION"
     )
 
 
@@ -77,7 +77,7 @@ def test_pneumonia_is_seen_where_the_lungs_are(drawn):
 
 def test_films_of_a_class_are_not_all_alike(drawn):
     labels, pixels = drawn
-    for label in range(len(phantom.CLASSES)):
+    for label in range(len(synthetic.CLASSES)):
         small = pixels[labels == label][:, ::4, ::4].reshape(sum(labels == label), -1).astype(float)
         likeness = np.corrcoef(small)[np.triu_indices(len(small), 1)]
         assert likeness.max() < 0.999

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-NAME = "phantom"
+NAME = "synthetic"
+FORMER_NAME = "phantom"  # of the data set, its experiment and its registered model in older stores, which keep it
+NAMES = (NAME, FORMER_NAME)
 VERSION = 1
 SIZE = 192
 CLASSES = ("NORMAL", "PNEUMONIA")

@@ -23,7 +23,7 @@ SHOWN = {
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What the search of an architecture came to.
 
     Attributes:

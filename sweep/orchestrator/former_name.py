@@ -1,0 +1,41 @@
+"""Stores made when the built-in synthetic images were still called by their former name go on under it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from data import synthetic
+from data.sources import under_name
+from sweep.orchestrator.workdir import optuna_in
+from sweep.plan import Plan
+from sweep.stores.databases import file_of
+
+NOTE = (
+    f"this store began when the synthetic images were called {synthetic.FORMER_NAME}: its studies, its experiment and "
+    "its registered model keep that name"
+)
+
+
+def keep_former_name(plan: Plan, folder: Path) -> Plan:
+    """Gives a plan's synthetic images their former name where Optuna's store has studies under it.
+
+    The same command would begin a second study, experiment and registered model otherwise.
+
+    Args:
+        plan: Any plan; one for other images, or for a new store, is returned as it is.
+        folder: The working directory.
+
+    Raises:
+        InputError: Optuna's store cannot be opened.
+    """
+    storage = plan.settings.storage or optuna_in(folder)
+    path = file_of(storage)
+    if plan.source.kind != "synthetic" or (path is not None and not path.exists()):
+        return plan
+    from sweep.stores.study import stored_studies  # seconds of imports, which a new directory need not wait for
+
+    if not any(study.name.startswith(f"{synthetic.FORMER_NAME}/") for study in stored_studies(storage)):
+        return plan
+    source = under_name(plan.source, synthetic.FORMER_NAME)
+    return replace(plan, source=replace(source, notes=(*source.notes, NOTE)))
