@@ -8,31 +8,16 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, fold_of
 from models import ARCHITECTURES
+from sweep.metrics.names import METRICS
 from sweep.space import Space, largest_batch, study_space
 
 PHANTOM_IMAGE_SIZE = 64
 FINETUNE = ("all", "layer4", "head")
-METRICS: dict[str, Literal["maximize", "minimize"]] = {
-    "val/auroc": "maximize",
-    "val/loss": "minimize",
-    "val/accuracy": "maximize",
-    "val/balanced_accuracy": "maximize",
-    "val/average_precision": "maximize",
-    "val/f1": "maximize",
-    "val/stressed_auroc": "maximize",
-    "val/stressed_loss": "minimize",
-}
-# Of validation images as another machine might have made them.
-STRESSED = frozenset({"val/stressed_auroc", "val/stressed_loss"})
-NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"
-# Scores that look at probabilities alone: no decision threshold moves them.
-THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best")
 ENGINES = ("local", "ray")

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from sweep.comparisons.architectures.audit import AUDITED, TESTED, runs_of
+from sweep.metrics.names import METRICS
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.metrics.scores import all_scores
-from sweep.settings import METRICS
 from sweep.stores.study import ABOUT, Study, TrialRecord, stored_studies
 from sweep.stores.tracking import Run, Tracking, open_tracking
 

@@ -12,7 +12,8 @@ import typer
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from models import ARCHITECTURES
-from sweep.settings import ENGINES, FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings, seconds_of
+from sweep.metrics.names import METRICS
+from sweep.settings import ENGINES, FINETUNE, KEEP, PRUNERS, VALIDATIONS, Settings, seconds_of
 from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 
 REPORTED = ("cnn1", "cnn2", "cnn3")  # the report has tables of these

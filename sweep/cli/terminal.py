@@ -20,7 +20,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
+from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE
 from sweep.space import FIVE
 from sweep.system.redaction import address, shown
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.metrics.assessment import CALIBRATED, Assessment
+from sweep.metrics.assessment import Assessment
 from sweep.metrics.bootstrap import CONFIDENCE
 from sweep.metrics.markdown import table
-from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
+from sweep.metrics.names import CALIBRATED, NOT_A_DEVICE, THRESHOLD_FREE
 
 DESCRIPTION_LENGTH = 5000  # what MLflow's registry takes
 MOST_EPOCHS = 24

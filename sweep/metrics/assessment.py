@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from sweep.metrics.bootstrap import Interval, intervals
+from sweep.metrics.names import CALIBRATED
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import all_scores
-
-# What a temperature is for. With two classes it moves no image across 0.5 and none before another.
-CALIBRATED = ("ece", "brier", "log_loss")
 
 
 @dataclass(frozen=True)

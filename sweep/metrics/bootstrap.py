@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.metrics.calibration import BINS, bins_of, claims
+from sweep.metrics.threshold import decide
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -147,7 +148,7 @@ def weighted_scores(
     """
     classes = likely.shape[1]
     two = classes == 2
-    predicted = (likely[:, 1] >= threshold).astype(int) if two else likely.argmax(axis=1)
+    predicted = decide(likely, threshold)
     one_hot = np.eye(classes)[labels]
     called = np.eye(classes)[predicted]
     total = weights.sum(axis=1)

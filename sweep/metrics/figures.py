@@ -16,6 +16,7 @@ from sklearn import metrics
 
 from sweep.metrics.calibration import claims, expected_calibration_error, reliability
 from sweep.metrics.predictions import Predictions
+from sweep.metrics.threshold import decide
 
 # Okabe and Ito's palette, which colour-blind people can tell apart, less the yellow that white swallows.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
@@ -133,8 +134,8 @@ def roc_curve(
     if len(classes) == 2:
         points = [(0.5, "o", RED), (threshold, "D", ORANGE)]
         for cut, marker, color in points if threshold != 0.5 else points[:1]:
-            called = likely[:, 1] >= cut
-            point = (called[labels == 0].mean(), called[labels == 1].mean())
+            predicted = decide(likely, cut)
+            point = (predicted[labels == 0].mean(), predicted[labels == 1].mean())
             axes.plot(*point, marker, color=color, markersize=6, label=f"threshold {cut:.3g}")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
     axes.set(
@@ -209,7 +210,7 @@ def predictions(
         PNG and CSV by their path among a run's artifacts.
     """
     likely, cut = found.probabilities(temperature), 0.5 if threshold is None else threshold
-    predicted = (likely[:, 1] >= cut).astype(int) if len(found.classes) == 2 else likely.argmax(axis=1)
+    predicted = decide(likely, cut)
     before, named = "" if part == "validation" else f"{part}_", f"{title}, {part}"
     drawn = {
         "confusion_matrix": confusion_matrix(found.labels, predicted, found.classes, named),

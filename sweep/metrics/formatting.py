@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from sweep.metrics.bootstrap import Interval
+from sweep.metrics.names import LABELS
 
 SPACE = "\u00a0"
-LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss", "stressed_auroc": "stressed AUROC"}
 
 
 def format_interval(interval: Interval) -> str:

@@ -19,12 +19,13 @@ from sweep.lifecycle.promotion import settle
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
 from sweep.metrics.calibration import fit_temperature
+from sweep.metrics.names import STRESSED
 from sweep.metrics.predictions import Predictions, read_predictions
-from sweep.metrics.scores import Threshold, choose_threshold, softmax
+from sweep.metrics.scores import softmax
+from sweep.metrics.threshold import Threshold, choose_threshold
 from sweep.orchestrator.mlflow_mirror import CONCLUSION, TEST, Mirror
 from sweep.orchestrator.run_params import predictions_of
 from sweep.plan import Plan, PlannedStudy
-from sweep.settings import STRESSED
 from sweep.stores import registry
 from sweep.stores import tags as tag
 from sweep.stores.study import Study, TrialRecord

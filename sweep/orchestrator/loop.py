@@ -24,6 +24,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 from data.cache import Images, images_of
 from data.faults import InputError
 from sweep.engines import Cause, Engine, EpochFinished, Event, Job, JobFailed, JobFinished
+from sweep.metrics.names import METRICS, STRESSED
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION
 from sweep.orchestrator.figure_pool import Drawer
 from sweep.orchestrator.mlflow_mirror import CONCLUSION, Mirror
@@ -31,7 +32,6 @@ from sweep.orchestrator.progress import Progress, Running, View
 from sweep.orchestrator.reconcile import LEFT_RUNNING, checkpoints_of, requeue
 from sweep.orchestrator.run_params import about, config_of, fingerprint, fixed_params, metrics_of, predictions_of
 from sweep.plan import Plan, PlannedStudy, seed_of
-from sweep.settings import METRICS, STRESSED
 from sweep.space import FIVE, decided
 from sweep.stores import tags as tag
 from sweep.stores.study import ABOUT, AskedTrial, Study, TrialCounts, TrialRecord, open_study, storage_away

@@ -11,10 +11,11 @@ import numpy as np
 
 from data.cache import Images, images_of
 from data.sources import PATIENT_PATTERN
+from sweep.metrics.names import STRESSED
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import scores, softmax
 from sweep.plan import Plan, PlannedStudy
-from sweep.settings import STRESSED, Settings
+from sweep.settings import Settings
 from sweep.space import EXTRA, SPACES
 from sweep.stores import tags as tag
 from sweep.system import provenance

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sweep.comparisons.architectures import charts
 from sweep.comparisons.architectures.analysis import (
     CHOSEN,
-    called,
     cost_rows,
     errors_by_group,
     paired_tests,
@@ -18,6 +18,7 @@ from sweep.comparisons.architectures.analysis import (
 )
 from sweep.metrics.markdown import NOTE_LENGTH, note
 from sweep.metrics.predictions import Predictions
+from sweep.metrics.threshold import decide
 from tests.helpers.compared import CLASSES, comparison, contender
 
 
@@ -79,7 +80,7 @@ def test_errors_are_counted_by_class_and_by_kind():
     assert list(table.index) == ["NORMAL", "PNEUMONIA, bacterial", "PNEUMONIA, viral"]
     assert table["images"].sum() == 200
     for one in found.contenders:
-        wrong = called(one.predictions) != one.predictions.labels
+        wrong = decide(one.predictions.probabilities()) != one.predictions.labels
         assert table[one.arch].sum() == wrong.sum()
         viral = [bool(miss) for miss, name in zip(wrong, one.predictions.images, strict=True) if "_virus_" in name]
         assert table.loc["PNEUMONIA, viral", one.arch] == sum(viral)
@@ -118,7 +119,11 @@ def test_predictions_of_two_classes_are_called_at_a_half():
     found = Predictions(
         ["a", "b"], ["a", "b"], np.array([0, 1]), np.array([[1.0, 1.0], [1.0, 0.9]], dtype=np.float32), CLASSES
     )
-    assert called(found).tolist() == [1, 0]
+    assert decide(found.probabilities()).tolist() == [1, 0]
+    one = replace(comparison(1).contenders[0], predictions=found)
+    assert errors_by_group([one]).set_index("group")["cnn1"].to_dict() == {"NORMAL": 1, "PNEUMONIA": 1}
+    assert charts.confusion(one).data[0].customdata == ([0, 1], [1, 0])
+    assert [(trace.x, trace.y) for trace in charts.roc([one]).data if trace.mode == "markers"] == [((1.0,), (0.0,))]
 
 
 def test_a_note_ends_with_a_paragraph_and_names_the_rest():

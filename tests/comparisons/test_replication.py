@@ -95,6 +95,13 @@ def test_validation_chooses_its_own_row():
     assert (found.by_test, found.by_validation) == (pytest.approx(0.9), pytest.approx(0.7))
 
 
+def test_a_probability_of_exactly_a_half_is_positive_there_too():
+    names = [str(number) for number in range(40)]
+    equal = Predictions(names, names, np.repeat([0, 1], [10, 30]), np.zeros((40, 2), np.float32), CLASSES)
+    rows = [Replica(row_of("cnn2", number), (Attempt(0, 8, 0.5, 0.5, equal),)) for number in (1, 2)]
+    assert selection_bias("cnn2", rows).by_test == 0.75 == rows[0].scores("accuracy")[0]
+
+
 def test_the_page_has_every_row_and_is_careful_with_the_other_protocol():
     every = replicas(lambda row: 0.85)
     written = page(every, {"data": "chest-xray", "pixels": "64 x 64"}, "ours")

@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from sweep.comparisons.architectures import report
 from sweep.comparisons.architectures.report import Picture
-from sweep.settings import NOT_A_DEVICE
+from sweep.metrics.names import NOT_A_DEVICE
 from tests.helpers.compared import ARCHS, comparison
 
 THREE = ("COVID", "NORMAL", "PNEUMONIA")

@@ -13,8 +13,8 @@ from data.faults import InputError
 from sweep.comparisons.ablation.analysis import Attempt, Variant, rows, written
 from sweep.comparisons.enqueued import Tried
 from sweep.metrics import markdown
+from sweep.metrics.names import sign_of
 from sweep.plan import Plan, seed_of
-from sweep.settings import METRICS
 from sweep.space import EXTRA, FIVE, Choice, EnqueuedTrial, Value, decided, study_space
 from sweep.stores import tags as tag
 from sweep.stores.tracking import FINISHED, Tracking
@@ -121,7 +121,7 @@ def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[st
         The run's id, a row an variant as plain data, and the page in Markdown.
     """
     settings, (planned,) = plan.settings, plan.studies
-    metric, sign = settings.metric.removeprefix("val/"), 1 if METRICS[settings.metric] == "maximize" else -1
+    metric, sign = settings.metric.removeprefix("val/"), sign_of(settings.metric)
     lines = rows(variants, metric, sign)
     fixed = dict(planned.enqueued[0].params)
     page = "\n\n".join(

@@ -14,6 +14,7 @@ from sweep.metrics.assessment import Assessment
 from sweep.metrics.bootstrap import Difference, Interval, difference
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import another_run, holm, mcnemar
+from sweep.metrics.threshold import decide
 
 REFERENCE = "resnet50"
 SIGNIFICANT = 0.05
@@ -255,18 +256,12 @@ def errors_by_group(contenders: Sequence[ComparedModel]) -> pd.DataFrame:
         f"{first.classes[label]}{f', {kind}' if (kind := group_of(name)) else ''}"
         for name, label in zip(first.images, first.labels, strict=True)
     ]
-    wrong = {one.arch: called(one.predictions) != one.predictions.labels for one in contenders}
+    wrong = {one.arch: decide(one.predictions.probabilities()) != one.predictions.labels for one in contenders}
     rows = []
     for group in sorted(set(groups)):
         members = np.array([name == group for name in groups])
         rows.append({"group": group, "images": members.sum(), **{arch: w[members].sum() for arch, w in wrong.items()}})
     return pd.DataFrame(rows)
-
-
-def called(predictions: Predictions) -> np.ndarray:
-    """The class that each image is given at a threshold of 0.5, int [N]."""
-    likely = predictions.probabilities()
-    return (likely[:, 1] >= 0.5).astype(int) if len(predictions.classes) == 2 else likely.argmax(axis=1)
 
 
 def score_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -316,11 +311,10 @@ def selection_bias(contender: ComparedModel) -> tuple[float, float] | None:
 
 def _differences(ours: Predictions, theirs: Predictions) -> tuple[Difference, Difference]:
     labels, patients = ours.labels, ours.patients
-    accuracy, auroc = (
-        difference(labels, ours.probabilities(), theirs.probabilities(), patients, score)
-        for score in ("accuracy", "auroc")
-    )
-    exact = mcnemar(called(ours) == labels, called(theirs) == labels, patients)
+    both = ours.probabilities(), theirs.probabilities()
+    accuracy, auroc = (difference(labels, *both, patients, score) for score in ("accuracy", "auroc"))
+    right, theirs_right = (decide(probabilities) == labels for probabilities in both)
+    exact = mcnemar(right, theirs_right, patients)
     return Difference(accuracy.interval, exact), auroc
 
 

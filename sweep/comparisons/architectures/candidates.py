@@ -18,12 +18,12 @@ from models import ARCHITECTURES
 from models.outline import cost, sketch
 from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, Search, Tried
 from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
-from sweep.metrics.assessment import CALIBRATED, assess
+from sweep.metrics.assessment import assess
+from sweep.metrics.names import CALIBRATED, METRICS, STRESSED
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import all_scores, scores
 from sweep.orchestrator.run_params import settings_of
 from sweep.plan import Plan, make_plan, seed_of
-from sweep.settings import METRICS, STRESSED
 from sweep.space import Choice, EnqueuedTrial, layout
 from sweep.stores import registry
 from sweep.stores import tags as tag

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from sklearn import metrics
 
-from sweep.comparisons.architectures.analysis import ComparedModel, PairedTest, called, errors_by_group
+from sweep.comparisons.architectures.analysis import ComparedModel, PairedTest, errors_by_group
 from sweep.comparisons.architectures.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
@@ -32,7 +32,6 @@ from sweep.metrics.bootstrap import Interval
 from sweep.metrics.calibration import reliability
 from sweep.metrics.figures import ORANGE, PALETTE
 from sweep.metrics.formatting import (
-    LABELS,
     SPACE,
     format_count,
     format_difference,
@@ -40,6 +39,8 @@ from sweep.metrics.formatting import (
     format_p_value,
     format_seconds,
 )
+from sweep.metrics.names import LABELS
+from sweep.metrics.threshold import decide
 
 # Classes are no architectures and share no colour with them; a line around each bar does what contrast does not.
 CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")
@@ -80,7 +81,7 @@ def roc(contenders: Sequence[ComparedModel]) -> go.Figure:
             )
         )
     for one in contenders if two else ():
-        found, labels = called(one.predictions), one.predictions.labels
+        found, labels = decide(one.predictions.probabilities()), one.predictions.labels
         figure.add_trace(
             go.Scatter(
                 x=[rounded(found[labels == 0].mean())],
@@ -133,7 +134,7 @@ def confusion(contender: ComparedModel) -> go.Figure:
     """Draws counts, and percentages of each true class, at a threshold of 0.5."""
     found = contender.predictions
     classes = [escape(name) for name in found.classes]
-    counts = metrics.confusion_matrix(found.labels, called(found), labels=range(len(classes)))
+    counts = metrics.confusion_matrix(found.labels, decide(found.probabilities()), labels=range(len(classes)))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new_figure(
         height=max(280, 56 * len(classes) + 100),

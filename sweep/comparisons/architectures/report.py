@@ -33,7 +33,7 @@ from sweep.metrics.formatting import (
     format_p_value,
     format_seconds,
 )
-from sweep.settings import NOT_A_DEVICE
+from sweep.metrics.names import NOT_A_DEVICE
 
 TEMPLATE = "report.html.jinja"
 COLUMNS = ("accuracy", "precision_macro", "f1_macro", "auroc", "balanced_accuracy", "recall", "specificity")

@@ -22,7 +22,6 @@ from sweep.comparisons.architectures.analysis import (
     CHOSEN,
     ComparedModel,
     Comparison,
-    called,
     cost_rows,
     paired_tests,
     score_rows,
@@ -34,6 +33,7 @@ from sweep.comparisons.replay import data_of
 from sweep.lifecycle.promotion import PERSON, TAG
 from sweep.metrics import figures, markdown
 from sweep.metrics import network_diagram as diagrams
+from sweep.metrics.threshold import decide
 from sweep.orchestrator.runner import run_plan
 from sweep.orchestrator.workdir import optuna_in, prepare, unless
 from sweep.space import layout
@@ -212,7 +212,8 @@ def pictures_of(gathered: Gathered) -> list[Picture]:
     if source is None:
         raise InputError("--with-images: the images are not here; say where with --data, and leave --no-audit away")
     found = comparison.of(comparison.champion).predictions
-    predicted, likely = called(found), found.probabilities(comparison.of(comparison.champion).assessment.temperature)
+    predicted = decide(found.probabilities())
+    likely = found.probabilities(comparison.of(comparison.champion).assessment.temperature)
     wrong = np.flatnonzero(predicted != found.labels)
     worst = wrong[np.argsort(-likely[wrong, predicted[wrong]], kind="stable")][:SHOWN_PICTURES]
     rows = {name: row for row, name in enumerate(source.splits["test"].names)}

@@ -25,11 +25,11 @@ from sweep.comparisons.architectures.chart_style import (
     tick_values,
 )
 from sweep.metrics.formatting import (
-    LABELS,
     SPACE,
     format_metric,
     format_seconds,
 )
+from sweep.metrics.names import LABELS
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 

@@ -19,9 +19,10 @@ from sweep.comparisons.crossvalidation.analysis import Choice, Finalist, Fold, c
 from sweep.comparisons.enqueued import Tried
 from sweep.metrics import markdown
 from sweep.metrics.formatting import format_metric
+from sweep.metrics.names import sign_of
 from sweep.orchestrator.run_params import settings_of
 from sweep.plan import Plan, make_plan, seed_of
-from sweep.settings import METRICS, Settings
+from sweep.settings import Settings
 from sweep.space import EnqueuedTrial
 from sweep.stores import tags as tag
 from sweep.stores.study import ABOUT, Study, TrialRecord
@@ -53,7 +54,7 @@ class Searched:
     @property
     def sign(self) -> int:
         """1 where more of it is better, else -1."""
-        return 1 if METRICS[self.metric] == "maximize" else -1
+        return sign_of(self.metric)
 
     def run_name(self, trial: TrialRecord) -> str:
         """What the run of a trial is called."""
@@ -88,7 +89,7 @@ def searched(studies: Sequence[Study], name: str | None) -> Searched:
 
 def _configurations(study: Study) -> tuple[TrialRecord, ...]:
     """A study's complete trials, the best first; of those with the same hyperparameters the best alone."""
-    sign = 1 if METRICS[study.noted(ABOUT)["metric"]] == "maximize" else -1
+    sign = sign_of(study.noted(ABOUT)["metric"])
     complete = [trial for trial in study.trials() if trial.state == "COMPLETE" and trial.value is not None]
     best: dict[tuple[tuple[str, Any], ...], TrialRecord] = {}
     for trial in sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number)):

@@ -15,6 +15,7 @@ from sweep.metrics.markdown import table
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import all_scores
 from sweep.metrics.significance import another_run, mean_gap
+from sweep.metrics.threshold import decide
 
 CHOSEN = {"cnn1": 3, "cnn2": 2, "cnn3": 3}  # the rows that the report calls its final models
 HALVES = 200
@@ -155,7 +156,7 @@ def selection_bias(arch: str, replicas: Sequence[Replica], seed: int = 0) -> Fla
     random, chosen = np.random.default_rng(seed), []
     for index in range(min(len(replica.attempts) for replica in rows)):
         attempts = [replica.attempts[index] for replica in rows]
-        right = np.stack([found.test.probabilities().argmax(axis=1) == found.test.labels for found in attempts])
+        right = np.stack([decide(found.test.probabilities()) == found.test.labels for found in attempts])
         accuracy = right.mean(axis=1)
         by_validation = accuracy[int(np.argmax([found.validation for found in attempts]))]
         _, patient = np.unique(np.asarray(attempts[0].test.patients), return_inverse=True)

@@ -11,8 +11,8 @@ from sweep.comparisons.enqueued import Tried
 from sweep.comparisons.replication.analysis import Attempt, Replica, judge, page, selection_bias, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS, ROWS
 from sweep.metrics import markdown
+from sweep.metrics.names import sign_of
 from sweep.plan import Plan, seed_of
-from sweep.settings import METRICS
 from sweep.space import EnqueuedTrial
 from sweep.stores import tags as tag
 from sweep.stores.tracking import FINISHED, Tracking
@@ -51,7 +51,6 @@ def replicas_of(tried: Sequence[Tried], metric: str) -> list[Replica]:
         tried: A study for each architecture.
         metric: What would be chosen by.
     """
-    sign = 1 if METRICS[metric] == "maximize" else -1
     found = []
     for study in tried:
         for row in ROWS:
@@ -63,7 +62,7 @@ def replicas_of(tried: Sequence[Tried], metric: str) -> list[Replica]:
                         Attempt(
                             trial.attributes["seed"],
                             len(trial.history),
-                            sign * kept[metric],
+                            sign_of(metric) * kept[metric],
                             kept["val/accuracy"],
                             study.predictions[trial.number],
                         )
