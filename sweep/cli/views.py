@@ -6,20 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sweep.cli.terminal import format_duration
 from sweep.comparisons.ablation.analysis import VERDICTS, cells
 from sweep.comparisons.architectures.analysis import Comparison
 from sweep.comparisons.crossvalidation import analysis as crossvalidation
 from sweep.comparisons.crossvalidation.run import Logged
 from sweep.comparisons.enqueued import Tried
-from sweep.comparisons.replication.analysis import Replica, format_difference, judge, selection_bias, side_by_side
+from sweep.comparisons.replication.analysis import Replica, format_gap, judge, selection_bias, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS
+from sweep.metrics.formatting import format_duration, format_spread
 from sweep.plan import Plan
 
 
@@ -46,7 +45,7 @@ def replication_view(replicas: Sequence[Replica]) -> Group:
     said = Table("the report says", "gap in accuracy", "our runs", box=box.SIMPLE_HEAD, pad_edge=False)
     for conclusion in CONCLUSIONS:
         found = judge(conclusion, replicas)
-        said.add_row(conclusion.sentence, format_difference(found.accuracy), found.verdict)
+        said.add_row(conclusion.sentence, format_gap(found.accuracy), found.verdict)
     flattered = [
         Text(
             f"{found.arch}: choosing by test accuracy gives {found.by_test:.4f}, by validation "
@@ -86,10 +85,6 @@ def crossvalidation_view(logged: Logged) -> Group:
     return Group(view, *(Text(sentence) for sentence in logged.sentences))
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f} (sd {np.std(values, ddof=1):.3f})"
-
-
 def comparison_view(comparison: Comparison) -> Group:
     """The architectures side by side."""
     heads = ("", "accuracy (95 %)", "AUROC (95 %)", "parameters", "training", "images/s")
@@ -109,7 +104,9 @@ def comparison_view(comparison: Comparison) -> Group:
         if len(seeds := one.seeds.get("accuracy", ())) > 1:
             areas = one.seeds["auroc"]
             lines.append(
-                Text(f"{one.arch}, {len(seeds)} other seeds: accuracy {_spread(seeds)}, AUROC {_spread(areas)}")
+                Text(
+                    f"{one.arch}, {len(seeds)} other seeds: accuracy {format_spread(seeds)}, AUROC {format_spread(areas)}"
+                )
             )
     lines += [Text(f"{paired_test.sentence}.") for paired_test in comparison.paired_tests]
     lines += [Text(f"missing: {arch}; `sweep --arch {arch}` searches it") for arch in comparison.missing]

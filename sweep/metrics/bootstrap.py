@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.metrics.calibration import BINS, bins_of, claims
+from sweep.metrics.formatting import format_interval
 from sweep.metrics.threshold import decide
 
 RESAMPLES = 2000
@@ -35,10 +36,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        """As people write it: `0.912 (0.889-0.935)`, or `0.912 (too few)`."""
-        if np.isnan(self.low):
-            return f"{self.value:.3f} (too few)"
-        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
+        """As tables in the terminal and in Markdown have it: `0.912 (0.889-0.935)`, or `0.912 (too few)`."""
+        return format_interval(self)
 
 
 def intervals(

@@ -216,8 +216,11 @@ def test_counts_have_three_digits(count, said):
 
 
 def test_numbers_are_written_as_in_print():
-    assert wording.format_interval(Interval(0.9124, 0.8891, 0.935)) == "0.912 (0.889\u20130.935)"
-    assert wording.format_difference(Interval(-0.0121, -0.03, 0.004)) == "\u22121.2 (\u22123.0 to +0.4)"
+    assert (
+        wording.format_interval(Interval(0.9124, 0.8891, 0.935), wording.SCORE_IN_PRINT) == "0.912 (0.889\u20130.935)"
+    )
+    points = wording.format_interval(Interval(-0.0121, -0.03, 0.004), wording.POINTS_IN_PRINT)
+    assert points == "\u22121.2 (\u22123.0 to +0.4)"
     assert wording.format_p_value(0.00099) == "<\u00a00.001"
     assert wording.format_p_value(0.0312) == "0.031"
     assert set(LABELS) - {"loss", "stressed_auroc"} < set(SHOWN)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sweep.metrics.bootstrap import Interval
+from sweep.metrics.formatting import GAIN, format_interval
 from sweep.metrics.markdown import table
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import all_scores
@@ -138,12 +139,8 @@ def cells(line: Mapping[str, Any]) -> list[str]:
     """A row of `rows` as people read it, under HEADS."""
 
     def gap(name: str) -> str:
-        found = line["gaps"].get(name)
-        if found is None:
-            return ""
-        if np.isnan(found["low"]):
-            return f"{found['value']:+.4f}"
-        return f"{found['value']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+        interval = line["gaps"].get(name)
+        return "" if interval is None else format_interval(Interval(**interval), GAIN)
 
     if not line["seeds"]:
         return [line["change"], "none ended", *[""] * (len(HEADS) - 2)]

@@ -11,7 +11,8 @@ import pandas as pd
 
 from data.sources import group_of
 from sweep.metrics.assessment import Assessment
-from sweep.metrics.bootstrap import Difference, Interval, difference
+from sweep.metrics.bootstrap import Difference, difference
+from sweep.metrics.formatting import POINTS_IN_SENTENCE, format_interval
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import another_run, holm, mcnemar
 from sweep.metrics.threshold import decide
@@ -323,7 +324,7 @@ def _sentence(
 ) -> str:
     told = {"accuracy": "accuracy", "auroc": "AUROC"}
     apart = {name: found[name].interval.value for name in told if corrected[name] < SIGNIFICANT}
-    gaps = "; ".join(f"{told[name]} {_points(found[name].interval)}" for name in told)
+    gaps = "; ".join(f"{told[name]} {format_interval(found[name].interval, POINTS_IN_SENTENCE)}" for name in told)
     if not apart:
         return f"{arch} and {reference} cannot be told apart on {images:,} images ({gaps})"
     parts = [f"{'better' if value > 0 else 'worse'} in {told[name]}" for name, value in apart.items()]
@@ -332,9 +333,3 @@ def _sentence(
     rest = [told[name] for name in told if name not in apart]
     not_so = f", and cannot be told apart in {rest[0]}" if rest else ""
     return f"{arch} is {' and '.join(parts)} than {reference}{not_so} ({gaps})"
-
-
-def _points(interval: Interval) -> str:
-    if np.isnan(interval.low):
-        return f"{100 * interval.value:+.1f} points"
-    return f"{100 * interval.value:+.1f} points, {100 * interval.low:+.1f} to {100 * interval.high:+.1f}"

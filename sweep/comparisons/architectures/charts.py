@@ -32,9 +32,10 @@ from sweep.metrics.bootstrap import Interval
 from sweep.metrics.calibration import reliability
 from sweep.metrics.figures import ORANGE, PALETTE
 from sweep.metrics.formatting import (
+    POINTS_IN_PRINT,
+    SCORE_IN_PRINT,
     SPACE,
     format_count,
-    format_difference,
     format_interval,
     format_p_value,
     format_seconds,
@@ -215,7 +216,7 @@ def cost(contenders: Sequence[ComparedModel], over: Literal["train_seconds", "fl
                 marker=arch_marker(one.arch, 11),
                 error_y=error_bars(accuracy),
                 name=one.arch,
-                hovertemplate=f"accuracy {format_interval(accuracy)}<br>{said(amount)} ({label})"
+                hovertemplate=f"accuracy {format_interval(accuracy, SCORE_IN_PRINT)}<br>{said(amount)} ({label})"
                 f"<extra>{one.arch}</extra>",
             )
         )
@@ -322,7 +323,7 @@ def forest(paired_tests: Sequence[PairedTest], score: Literal["accuracy", "auroc
                 marker=arch_marker(paired_test.arch, 11),
                 error_x=error_bars(points),
                 name=paired_test.arch,
-                hovertemplate=f"{paired_test.arch} against {paired_test.against}: {format_difference(interval)}"
+                hovertemplate=f"{paired_test.arch} against {paired_test.against}: {format_interval(interval, POINTS_IN_PRINT)}"
                 f"<br>corrected p {format_p_value(paired_test.corrected[score])}<extra></extra>",
             )
         )

@@ -26,9 +26,11 @@ from sweep.comparisons.replication.published import FINAL, TEST_IMAGES
 from sweep.metrics import markdown as writing
 from sweep.metrics.bootstrap import CONFIDENCE, Interval
 from sweep.metrics.formatting import (
+    ENDS_IN_PRINT,
+    POINTS_IN_PRINT,
+    SCORE_IN_PRINT,
     SPACE,
     format_count,
-    format_difference,
     format_interval,
     format_p_value,
     format_seconds,
@@ -256,8 +258,11 @@ def _scores(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _cell(interval: Interval) -> dict[str, str]:
-    ends = "too few" if np.isnan(interval.low) else f"{interval.low:.3f}\u2013{interval.high:.3f}"
-    return {"value": f"{interval.value:.3f}", "ends": ends, "both": str(interval)}
+    return {
+        "value": f"{interval.value:.3f}",
+        "ends": format_interval(interval, ENDS_IN_PRINT),
+        "both": format_interval(interval),
+    }
 
 
 def _baseline(comparison: Comparison) -> list[str]:
@@ -273,7 +278,7 @@ def _duels(comparison: Comparison) -> list[dict[str, Any]]:
             "sentence": paired_test.sentence,
             **{
                 name: {
-                    "gap": format_difference(found.interval),
+                    "gap": format_interval(found.interval, POINTS_IN_PRINT),
                     "p": format_p_value(found.p),
                     "corrected": format_p_value(paired_test.corrected[name]),
                 }
@@ -365,7 +370,7 @@ def _published(comparison: Comparison) -> list[dict[str, str]]:
             "arch": one.arch,
             "score": SHOWN[name],
             "theirs": f"{value:.4f}",
-            "ours": format_interval(one.assessment.scores[name]),
+            "ours": format_interval(one.assessment.scores[name], SCORE_IN_PRINT),
             "difference": f"{100 * (one.assessment.scores[name].value - value):+.1f}".replace("-", "\u2212"),
         }
         for one in comparison.contenders

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sweep.metrics.bootstrap import Interval
+from sweep.metrics.formatting import GAIN, GAIN_IN_SENTENCE, format_interval
 from sweep.metrics.markdown import table
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import all_scores
@@ -142,10 +143,10 @@ def cells(line: Mapping[str, Any]) -> list[str]:
     """A row of `rows` as people read it, under HEADS, and under TESTED where test was opened."""
     mean = "none ended" if line["mean"] is None else f"{line['mean']:.4f}"
     spread = "" if line["sd"] is None else f" ({line['sd']:.4f})"
-    gain = "" if line["gain"] is None else f"{line['gain']:+.4f}"
-    reach = "" if line["low"] is None else f" ({line['low']:+.4f} to {line['high']:+.4f})"
+    numbers = (float("nan") if line[name] is None else line[name] for name in ("gain", "low", "high"))
+    gain = "" if line["gain"] is None else format_interval(Interval(*numbers), GAIN)
     tested = [] if line["test_accuracy"] is None else [f"{line['test_accuracy']:.4f}", f"{line['test_auroc']:.4f}"]
-    return [line["trial"], f"{line['in_the_study']:.4f}", mean + spread, gain + reach, str(line["folds"]), *tested]
+    return [line["trial"], f"{line['in_the_study']:.4f}", mean + spread, gain, str(line["folds"]), *tested]
 
 
 def told(found: Choice | None, own: str, metric: str, folds: int) -> list[str]:
@@ -165,8 +166,7 @@ def told(found: Choice | None, own: str, metric: str, folds: int) -> list[str]:
     elif gain is None:
         first = f"Over {folds} folds {name} is ahead; {own}, the study's own choice, was not trained on all of them."
     else:
-        reach = "" if np.isnan(gain.low) else f" (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
-        ahead = f"is ahead of the study's choice {own} in {metric} by {gain.value:+.4f}{reach}"
+        ahead = f"is ahead of the study's choice {own} in {metric} by {format_interval(gain, GAIN_IN_SENTENCE)}"
         first = f"Over {folds} folds {name} {ahead}: {'beyond' if gain.low > 0 else 'within'} chance."
     others = ", ".join(f"{one} {count} of {folds}" for one, count in found.alone.items())
     return [first, f"A single fold would have chosen: {others}."]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from sweep.comparisons.replication.published import CONCLUSIONS, CONTRADICTIONS, FINAL, Conclusion, Row
 from sweep.metrics.bootstrap import Interval
+from sweep.metrics.formatting import GAP, format_interval
 from sweep.metrics.markdown import table
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import all_scores
@@ -182,13 +183,9 @@ def final_table(replicas: Sequence[Replica]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def format_difference(interval: Interval | None) -> str:
-    """A gap as people write it."""
-    if interval is None:
-        return "rows are missing"
-    if np.isnan(interval.low):
-        return f"{interval.value:+.3f} (no spread)"
-    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+def format_gap(interval: Interval | None) -> str:
+    """Writes the gap between the rows of a conclusion, if there are such rows."""
+    return "rows are missing" if interval is None else format_interval(interval, GAP)
 
 
 def page(replicas: Sequence[Replica], about: Mapping[str, Any], protocol: str) -> str:
@@ -242,8 +239,8 @@ def page(replicas: Sequence[Replica], about: Mapping[str, Any], protocol: str) -
                 (
                     verdict.conclusion.sentence,
                     verdict.conclusion.sections,
-                    format_difference(verdict.accuracy),
-                    format_difference(verdict.auroc),
+                    format_gap(verdict.accuracy),
+                    format_gap(verdict.auroc),
                     f"**{verdict.verdict}**",
                 )
                 for verdict in verdicts
