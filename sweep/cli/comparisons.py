@@ -47,22 +47,22 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
             raise InputError(*faults)
         plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
         prepare(plan, folder, terminal, stopping)
-        from sweep.cli.views import replication_view, tried_view
+        from sweep.cli.views import enqueued_view, replication_view
         from sweep.comparisons.enqueued import (
             conclude_enqueued,  # seconds of imports, which wrong input need not wait for
         )
-        from sweep.comparisons.replication.run import log, plain, plan_of_rows, replicas_of
+        from sweep.comparisons.replication.run import log, plan_of_rows, replicas_of, to_dict
         from sweep.orchestrator.runner import run_plan
 
         plan = plan_of_rows(plan, name, seeds)
-        tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
+        tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, enqueued_view)
         replicas = replicas_of(tried, settings.metric)
         run_id, written = log(replicas, plan, tracking, protocol)
     path = write_report(folder, f"{plan.source.name}-{name}.md", written)
     terminal.show(replication_view(replicas))
     terminal.say(f"written to {path}, and logged as run {run_id}")
     if as_json:
-        display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(replicas)})
+        display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **to_dict(replicas)})
 
 
 def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *, as_json: bool) -> None:
@@ -85,10 +85,10 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         changes = changes_of(settings.archs[0], changed)  # before weights are looked for
         plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
         prepare(plan, folder, terminal, stopping)
-        from sweep.cli.views import ablation_view, tried_view
+        from sweep.cli.views import ablation_view, enqueued_view
         from sweep.orchestrator.runner import run_plan
 
-        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
+        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, enqueued_view)
         variants = variants_of(tried, changes)
         run_id, lines, written = log(variants, plan, tracking)
     path = write_report(folder, f"{plan.source.name}-{settings.archs[0]}-{name}.md", written)
@@ -122,7 +122,7 @@ def crossvalidate(
         faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
-        from sweep.cli.views import crossvalidation_view, tried_view
+        from sweep.cli.views import crossvalidation_view, enqueued_view
         from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
         from sweep.comparisons.enqueued import conclude_enqueued
         from sweep.orchestrator.runner import run_plan
@@ -134,7 +134,7 @@ def crossvalidate(
         finish, tried, trackings = partial(conclude_enqueued, scored=audit), [], []
         for plan in plans:
             prepare(plan, folder, terminal, stopping)
-            (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, tried_view)
+            (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, enqueued_view)
             tried.append(one)
             trackings.append(tracking)
         logged = log(found, finalists_of(found, top, tried), whole, tried, trackings[-1])

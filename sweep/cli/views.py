@@ -15,21 +15,21 @@ from sweep.comparisons.ablation.analysis import VERDICTS, cells
 from sweep.comparisons.architectures.analysis import Comparison
 from sweep.comparisons.crossvalidation import analysis as crossvalidation
 from sweep.comparisons.crossvalidation.run import Logged
-from sweep.comparisons.enqueued import Tried
+from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.replication.analysis import Replica, format_gap, judge, selection_bias, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS
 from sweep.metrics.formatting import format_duration, format_spread
 from sweep.plan import Plan
 
 
-def tried_view(tried: Tried, plan: Plan) -> Text:
-    """The end of a study of given trials."""
+def enqueued_view(result: EnqueuedResult, plan: Plan) -> Text:
+    """The end of a study of enqueued trials."""
     del plan
-    states = Counter(trial.state.lower() for trial in tried.trials)
+    states = Counter(trial.state.lower() for trial in result.trials)
     said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    opened = "all complete ones scored on test" if tried.predictions else "scored on test before"
-    opened = opened if tried.opened else "the test set stayed closed"
-    return Text(f"study {tried.study}: {said}; {opened}")
+    opened = "all complete ones scored on test" if result.predictions else "scored on test before"
+    opened = opened if result.opened else "the test set stayed closed"
+    return Text(f"study {result.study}: {said}; {opened}")
 
 
 def replication_view(replicas: Sequence[Replica]) -> Group:
@@ -102,12 +102,8 @@ def comparison_view(comparison: Comparison) -> Group:
     lines = [Text(f"{comparison.name}: {comparison.images:,} test images, * chosen by validation", style="bold"), table]
     for one in comparison.contenders:
         if len(seeds := one.seeds.get("accuracy", ())) > 1:
-            areas = one.seeds["auroc"]
-            lines.append(
-                Text(
-                    f"{one.arch}, {len(seeds)} other seeds: accuracy {format_spread(seeds)}, AUROC {format_spread(areas)}"
-                )
-            )
+            accuracy, auroc = format_spread(seeds), format_spread(one.seeds["auroc"])
+            lines.append(Text(f"{one.arch}, {len(seeds)} other seeds: accuracy {accuracy}, AUROC {auroc}"))
     lines += [Text(f"{paired_test.sentence}.") for paired_test in comparison.paired_tests]
     lines += [Text(f"missing: {arch}; `sweep --arch {arch}` searches it") for arch in comparison.missing]
     lines += [Text(f"note: {note}") for note in comparison.notes]

@@ -323,7 +323,8 @@ def forest(paired_tests: Sequence[PairedTest], score: Literal["accuracy", "auroc
                 marker=arch_marker(paired_test.arch, 11),
                 error_x=error_bars(points),
                 name=paired_test.arch,
-                hovertemplate=f"{paired_test.arch} against {paired_test.against}: {format_interval(interval, POINTS_IN_PRINT)}"
+                hovertemplate=f"{paired_test.arch} against {paired_test.against}: "
+                f"{format_interval(interval, POINTS_IN_PRINT)}"
                 f"<br>corrected p {format_p_value(paired_test.corrected[score])}<extra></extra>",
             )
         )

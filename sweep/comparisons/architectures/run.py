@@ -17,7 +17,7 @@ from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
 from sweep.cli.terminal import Terminal
-from sweep.cli.views import tried_view
+from sweep.cli.views import enqueued_view
 from sweep.comparisons.architectures.analysis import (
     CHOSEN,
     ComparedModel,
@@ -115,7 +115,7 @@ def gather(
         for winner in found.values():
             plan = plan_of_seeds(winner, location or Path(winner.past.data_location), seeds, machine)
             prepare(plan, folder, terminal, stopping)
-            run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
+            run_plan(plan, folder, terminal, stopping, conclude_enqueued, enqueued_view)
         studies = _studies(storage)
     source = None
     if audit:
