@@ -47,7 +47,7 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
             raise InputError(*faults)
         plan = make_plan(replace(settings, validation=PROTOCOLS[protocol]), fetch=False)
         prepare(plan, folder, terminal, stopping)
-        from sweep.cli.views import enqueued_view, replication_view
+        from sweep.cli.views import replication_view, tried_view
         from sweep.comparisons.enqueued import (
             conclude_enqueued,  # seconds of imports, which wrong input need not wait for
         )
@@ -55,7 +55,7 @@ def replicate(settings: Settings, seeds: int, protocol: str, name: str | None, *
         from sweep.orchestrator.runner import run_plan
 
         plan = plan_of_rows(plan, name, seeds)
-        tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, enqueued_view)
+        tried, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
         replicas = replicas_of(tried, settings.metric)
         run_id, written = log(replicas, plan, tracking, protocol)
     path = write_report(folder, f"{plan.source.name}-{name}.md", written)
@@ -85,10 +85,10 @@ def ablate(settings: Settings, changed: Sequence[str], seeds: int, name: str, *,
         changes = changes_of(settings.archs[0], changed)  # before weights are looked for
         plan = plan_of_changes(make_plan(settings, fetch=True), changes, seeds, name)
         prepare(plan, folder, terminal, stopping)
-        from sweep.cli.views import ablation_view, enqueued_view
+        from sweep.cli.views import ablation_view, tried_view
         from sweep.orchestrator.runner import run_plan
 
-        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, enqueued_view)
+        (tried,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, tried_view)
         variants = variants_of(tried, changes)
         run_id, lines, written = log(variants, plan, tracking)
     path = write_report(folder, f"{plan.source.name}-{settings.archs[0]}-{name}.md", written)
@@ -122,7 +122,7 @@ def crossvalidate(
         faults += _faults_of_name(name)
         if faults:
             raise InputError(*faults)
-        from sweep.cli.views import crossvalidation_view, enqueued_view
+        from sweep.cli.views import crossvalidation_view, tried_view
         from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
         from sweep.comparisons.enqueued import conclude_enqueued
         from sweep.orchestrator.runner import run_plan
@@ -134,7 +134,7 @@ def crossvalidate(
         finish, tried, trackings = partial(conclude_enqueued, scored=audit), [], []
         for plan in plans:
             prepare(plan, folder, terminal, stopping)
-            (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, enqueued_view)
+            (one,), tracking = run_plan(plan, folder, terminal, stopping, finish, tried_view)
             tried.append(one)
             trackings.append(tracking)
         logged = log(found, finalists_of(found, top, tried), whole, tried, trackings[-1])
@@ -188,22 +188,23 @@ def compare(
     with stoppable("stopped; nothing was written") as stopping:
         from sweep.cli.views import comparison_view
         from sweep.comparisons.architectures import report
-        from sweep.comparisons.architectures.run import gather, log, pictures_of, plain
+        from sweep.comparisons.architectures.run import Request, gather, log, pictures_of, to_dict
         from sweep.stores.tracking import open_client
 
         client = open_client(machine["tracking_uri"] or mlflow_in(folder))
-        gathered = gather(client, name, against, seeds, location, machine, folder, terminal, stopping, audit=audit)
+        request = Request(name, against, seeds, location, machine, folder, audit)
+        gathered = gather(client, request, terminal, stopping)
         found = gathered.comparison
         pictures = pictures_of(gathered) if with_images else []
-        page, twin = report.html(found, gathered.drawings), report.markdown(found)
+        page, twin = report.to_html(found, gathered.drawings), report.to_markdown(found)
         run_id = log(gathered, page, twin)  # without patients' images, which stay on this disk
-    shown = report.html(found, gathered.drawings, pictures) if pictures else page
+    shown = report.to_html(found, gathered.drawings, pictures) if pictures else page
     path = write_report(folder, f"{found.name}-comparison.html", shown)
     write_report(folder, f"{found.name}-comparison.md", twin)
     terminal.show(comparison_view(found))
     terminal.say(f"report: {path} (and .md beside it), logged as run {run_id}")
     if as_json:
-        display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(found)})
+        display.print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **to_dict(found)})
 
 
 def write_report(folder: Path, name: str, content: str) -> Path:

@@ -22,7 +22,7 @@ from sweep.metrics.formatting import format_duration, format_spread
 from sweep.plan import Plan
 
 
-def enqueued_view(result: EnqueuedResult, plan: Plan) -> Text:
+def tried_view(result: EnqueuedResult, plan: Plan) -> Text:
     """The end of a study of enqueued trials."""
     del plan
     states = Counter(trial.state.lower() for trial in result.trials)
@@ -89,7 +89,7 @@ def comparison_view(comparison: Comparison) -> Group:
     """The architectures side by side."""
     heads = ("", "accuracy (95 %)", "AUROC (95 %)", "parameters", "training", "images/s")
     table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
-    for one in comparison.contenders:
+    for one in comparison.models:
         scores, cost = one.assessment.scores, one.cost
         table.add_row(
             f"{one.arch}{' *' if one.arch == comparison.champion else ''}",
@@ -100,7 +100,7 @@ def comparison_view(comparison: Comparison) -> Group:
             f"{cost.images_per_second:,.0f}",
         )
     lines = [Text(f"{comparison.name}: {comparison.images:,} test images, * chosen by validation", style="bold"), table]
-    for one in comparison.contenders:
+    for one in comparison.models:
         if len(seeds := one.seeds.get("accuracy", ())) > 1:
             accuracy, auroc = format_spread(seeds), format_spread(one.seeds["auroc"])
             lines.append(Text(f"{one.arch}, {len(seeds)} other seeds: accuracy {accuracy}, AUROC {auroc}"))
