@@ -65,7 +65,7 @@ def scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> di
 
 
 def all_scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
-    """Scores predictions with all that is worth saying once, of a chosen model.
+    """Scores predictions of a chosen model with all scores, slow ones too.
 
     Args:
         labels: int [N]; every class occurs.
@@ -73,7 +73,7 @@ def all_scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -
         threshold: With two classes, from which probability on an image is positive.
 
     Returns:
-        What `scores` returns; precision and f1 as macro and weighted averages too, since the report does not say which
+        The result of `scores`; precision and f1 as macro and weighted averages too, since the report does not say which
         it means (those of recall are balanced_accuracy and accuracy); and ece, the expected calibration error.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from data.cache import Images
 from data.sources import known_limits
 from models import ARCHITECTURES
-from sweep.lifecycle.model_card import CardData, card, description
+from sweep.lifecycle.model_card import CardData, card_markdown, card_summary
 from sweep.lifecycle.promotion import settle
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
@@ -120,7 +120,7 @@ def conclude(
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
     aliases = (planned.arch, registry.CHAMPION)
     seats = {alias: settle(mirror.tracking, version, alias) for alias in aliases}
-    study.note(CONCLUSION, {"best": best.number, "scores": scores, "description": description(facts)})
+    study.note(CONCLUSION, {"best": best.number, "scores": scores, "description": card_summary(facts)})
     mirror.show_conclusion()
     return Outcome(
         planned.arch,
@@ -190,7 +190,7 @@ def _open_test(
             tags |= {tag.THRESHOLD: threshold.value, tag.THRESHOLD_REASON: threshold.reason}
         opened[key] = {
             "scores": test.values("test"),
-            "assessment": test.plain(),
+            "assessment": test.to_dict(),
             "threshold": None if threshold is None else asdict(threshold),
             "tags": tags,
             "epoch": trained.epoch,
@@ -313,6 +313,6 @@ def _model_spec(
         metrics=scores,
         tags=tags,
         provenance={**facts.provenance, "params": dict(facts.searched)},
-        description=description(facts),
-        files={**pictures, "model_card.md": card(facts, list(pictures))},
+        description=card_summary(facts),
+        files={**pictures, "model_card.md": card_markdown(facts, list(pictures))},
     )

@@ -101,12 +101,12 @@ def gather(
         client: Of the registry.
         request: What is compared, and how.
         terminal: The view.
-        stopping: Whether somebody wants it to end.
+        stopping: Whether it is to stop.
 
     Raises:
         InputError: There is nothing to compare, or it is not where it should be.
         StudyFailedError: No training with another seed is complete.
-        KeyboardInterrupt: Somebody wants it to end.
+        KeyboardInterrupt: It was stopped.
     """
     name = _model(client, request.model)
     storage = request.machine["storage"] or optuna_in(request.folder)
