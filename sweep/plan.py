@@ -14,7 +14,8 @@ from data.faults import InputError
 from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES
-from sweep.settings import STRESSED, Settings, check, check_data
+from sweep.metrics.names import STRESSED
+from sweep.settings import Settings, check, check_data
 from sweep.space import Choice, Space, decided, layout
 from sweep.stores.trials import EnqueuedTrial
 from sweep.system.hardware import Machine, this_machine

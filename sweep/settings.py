@@ -7,31 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, fold_of
 from models import ARCHITECTURES
+from sweep.metrics.names import METRICS
 from sweep.space import Space, largest_batch, study_space
 
 SYNTHETIC_IMAGE_SIZE = 64
 FINETUNE = ("all", "layer4", "head")
-METRICS: dict[str, Literal["maximize", "minimize"]] = {
-    "val/auroc": "maximize",
-    "val/loss": "minimize",
-    "val/accuracy": "maximize",
-    "val/balanced_accuracy": "maximize",
-    "val/average_precision": "maximize",
-    "val/f1": "maximize",
-    "val/stressed_auroc": "maximize",
-    "val/stressed_loss": "minimize",
-}
-# Metrics on validation images as another X-ray machine might have made them.
-STRESSED = frozenset({"val/stressed_auroc", "val/stressed_loss"})
-NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"
-# Scores that depend on probabilities alone, not on a decision threshold.
-THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best")
 ENGINES = ("local", "ray")

@@ -13,8 +13,9 @@ from benchmarks.results.search_result import SearchResult, configuration, spread
 from benchmarks.results.searching import HALVINGS, KIND, bought, choosers, halves, refolded, ways
 from sweep.metrics.bootstrap import Interval
 from sweep.metrics.calibration import fit_temperature
-from sweep.metrics.scores import all_scores, choose_threshold
+from sweep.metrics.scores import all_scores
 from sweep.metrics.significance import another_run
+from sweep.metrics.threshold import choose_threshold
 
 
 def choosing(small: Sequence[SearchResult]) -> list[str]:

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from sweep.comparisons.architectures.audit import AUDITED, TESTED, runs_of
+from sweep.metrics.names import METRICS
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.metrics.scores import all_scores
 from sweep.orchestrator.run_params import description_of
-from sweep.settings import METRICS
 from sweep.stores import tags as tag
 from sweep.stores.mlflow_stores import open_tracking
 from sweep.stores.study import Study, stored_studies

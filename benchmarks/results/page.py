@@ -11,8 +11,9 @@ from benchmarks.results.chance import chance, choosing, folds, thresholds
 from benchmarks.results.kept import Results, Trial
 from benchmarks.results.search_result import SHOWN, SearchResult, configuration, spread, table
 from benchmarks.results.searching import SHUFFLES, bought, first
-from sweep.comparisons.ablation.analysis import Attempt, Variant, rows, written
+from sweep.comparisons.ablation.analysis import Variant, rows, to_markdown
 from sweep.comparisons.replication.published import FINAL, ROWS
+from sweep.comparisons.seed_result import SeedResult
 from sweep.metrics.assessment import assess
 from sweep.metrics.significance import another_run
 from sweep.space import FIVE
@@ -329,22 +330,22 @@ def _levers(results: Results) -> list[str]:
             continue
         labels = dict.fromkeys(trial.label for trial in study.trials)
         variants = [
-            Variant(label, tuple(_attempt(trial) for trial in study.tested if trial.label == label)) for label in labels
+            Variant(label, tuple(_result(trial) for trial in study.tested if trial.label == label)) for label in labels
         ]
         metric = study.params["metric"].removeprefix("val/")
         base = next(trial for trial in study.trials if trial.label == next(iter(labels)))
         parts += [
             f"### {study.params['arch']}: {configuration({key: base.params[key] for key in FIVE})}, "
             f"{study.params['image_size']} pixels, up to {study.params['epochs']} epochs, patience "
-            f"{study.params['patience']}, {max(len(variant.attempts) for variant in variants)} seeds",
-            written(rows(variants, metric, study.sign), metric).replace("\u00a0", ""),
+            f"{study.params['patience']}, {max(len(variant.results) for variant in variants)} seeds",
+            to_markdown(rows(variants, metric, study.sign), metric).replace("\u00a0", ""),
         ]
     return parts
 
 
-def _attempt(trial: Trial) -> Attempt:
+def _result(trial: Trial) -> SeedResult:
     assert trial.on_test is not None
-    return Attempt(trial.seed, len(trial.history), trial.validated, trial.on_test)
+    return SeedResult(trial.seed, len(trial.history), trial.validated, trial.on_test)
 
 
 def _sizes(results: Results, small: Sequence[SearchResult]) -> list[str]:

@@ -6,29 +6,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sweep.cli.terminal import format_duration
 from sweep.comparisons.ablation.analysis import VERDICTS, cells
 from sweep.comparisons.architectures.analysis import Comparison
 from sweep.comparisons.crossvalidation import analysis as crossvalidation
 from sweep.comparisons.crossvalidation.run import Logged
-from sweep.comparisons.enqueued import Tried
-from sweep.comparisons.replication.analysis import Replica, format_difference, judge, selection_bias, side_by_side
+from sweep.comparisons.enqueued import EnqueuedResult
+from sweep.comparisons.replication.analysis import Replica, format_gap, judge, selection_bias, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS
+from sweep.metrics.formatting import format_duration, format_spread
 
 
-def tried_view(tried: Tried) -> Text:
+def enqueued_view(result: EnqueuedResult) -> Text:
     """The end of a study of enqueued trials."""
-    states = Counter(trial.state.lower() for trial in tried.trials)
+    states = Counter(trial.state.lower() for trial in result.trials)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    test = "all complete ones scored on test" if tried.predictions else "scored on test before"
-    test = test if tried.opened else "the test set stayed closed"
-    return Text(f"study {tried.study}: {counts}; {test}")
+    test = "all complete ones scored on test" if result.predictions else "scored on test before"
+    test = test if result.opened else "the test set stayed closed"
+    return Text(f"study {result.study}: {counts}; {test}")
 
 
 def replication_view(replicas: Sequence[Replica]) -> Group:
@@ -44,7 +43,7 @@ def replication_view(replicas: Sequence[Replica]) -> Group:
     conclusions = Table("the report says", "gap in accuracy", "our runs", box=box.SIMPLE_HEAD, pad_edge=False)
     for conclusion in CONCLUSIONS:
         judgement = judge(conclusion, replicas)
-        conclusions.add_row(conclusion.sentence, format_difference(judgement.accuracy), judgement.verdict)
+        conclusions.add_row(conclusion.sentence, format_gap(judgement.accuracy), judgement.verdict)
     biases = [
         Text(
             f"{bias.arch}: choosing by test accuracy gives {bias.by_test:.4f}, by validation "
@@ -88,7 +87,7 @@ def comparison_view(comparison: Comparison) -> Group:
     """The architectures side by side."""
     heads = ("", "accuracy (95 %)", "AUROC (95 %)", "parameters", "training", "images/s")
     table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
-    for model in comparison.contenders:
+    for model in comparison.models:
         scores, cost = model.assessment.scores, model.cost
         table.add_row(
             f"{model.arch}{' *' if model.arch == comparison.champion else ''}",
@@ -99,15 +98,11 @@ def comparison_view(comparison: Comparison) -> Group:
             f"{cost.images_per_second:,.0f}",
         )
     lines = [Text(f"{comparison.name}: {comparison.images:,} test images, * chosen by validation", style="bold"), table]
-    for model in comparison.contenders:
+    for model in comparison.models:
         if len(accuracies := model.seeds.get("accuracy", ())) > 1:
-            spreads = f"accuracy {_spread(accuracies)}, AUROC {_spread(model.seeds['auroc'])}"
+            spreads = f"accuracy {format_spread(accuracies)}, AUROC {format_spread(model.seeds['auroc'])}"
             lines.append(Text(f"{model.arch}, {len(accuracies)} other seeds: {spreads}"))
     lines += [Text(f"{paired_test.sentence}.") for paired_test in comparison.paired_tests]
     lines += [Text(f"missing: {arch}; `sweep --arch {arch}` searches it") for arch in comparison.missing]
     lines += [Text(f"note: {note}") for note in comparison.notes]
     return Group(*lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f} (sd {np.std(values, ddof=1):.3f})"

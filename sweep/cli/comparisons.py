@@ -19,7 +19,7 @@ from sweep.settings import Settings, check
 
 if TYPE_CHECKING:
     from sweep.cli.terminal import Terminal
-    from sweep.comparisons.enqueued import Tried
+    from sweep.comparisons.enqueued import EnqueuedResult
 
 REPORTS = "reports"
 MOST_FOLDS = 100
@@ -77,7 +77,7 @@ def replicate(
         prepare(plan, folder, terminal, stopping)
         from sweep.cli.comparison_views import replication_view
         from sweep.comparisons.enqueued import conclude_enqueued
-        from sweep.comparisons.replication.run import log, plain, plan_of_rows, replicas_of
+        from sweep.comparisons.replication.run import log, plan_of_rows, replicas_of, to_dict
         from sweep.orchestrator.runner import run_plan
 
         plan = plan_of_rows(plan, name, seeds)
@@ -88,7 +88,7 @@ def replicate(
     terminal.show(replication_view(replicas))
     terminal.say(f"written to {path}, and logged as run {run_id}")
     if json:
-        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(replicas)})
+        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **to_dict(replicas)})
 
 
 def _faults_of_replication(archs: Sequence[str], seeds: int, protocol: str) -> list[str]:
@@ -264,32 +264,31 @@ def compare(
     with stoppable("stopped; nothing was written") as stopping:
         from sweep.cli.comparison_views import comparison_view
         from sweep.comparisons.architectures import report
-        from sweep.comparisons.architectures.run import gather, log, pictures_of, plain
+        from sweep.comparisons.architectures.run import Request, gather, log, pictures_of, to_dict
         from sweep.stores.mlflow_stores import open_client
 
         client = open_client(tracking_uri or mlflow_in(folder))
-        gathered = gather(
-            client, model, against, seeds, data, machine, folder, terminal, stopping, _shows(terminal), audit=audit
-        )
+        request = Request(model, against, seeds, data, machine, folder, audit)
+        gathered = gather(client, request, terminal, stopping, _shows(terminal))
         comparison = gathered.comparison
         pictures = pictures_of(gathered) if with_images else []
-        page, text = report.html(comparison, gathered.drawings), report.markdown(comparison)
+        page, text = report.to_html(comparison, gathered.drawings), report.to_markdown(comparison)
         run_id = log(gathered, page, text)  # without patients' images, which stay on this disk
     if pictures:
-        page = report.html(comparison, gathered.drawings, pictures)
+        page = report.to_html(comparison, gathered.drawings, pictures)
     path = _write_report(folder, f"{comparison.name}-comparison.html", page)
     _write_report(folder, f"{comparison.name}-comparison.md", text)
     terminal.show(comparison_view(comparison))
     terminal.say(f"report: {path} (and .md beside it), logged as run {run_id}")
     if json:
-        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **plain(comparison)})
+        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **to_dict(comparison)})
 
 
-def _shows(terminal: Terminal) -> Callable[[Tried], None]:
+def _shows(terminal: Terminal) -> Callable[[EnqueuedResult], None]:
     """What `run_plan` calls at the end of each study of enqueued trials."""
-    from sweep.cli.comparison_views import tried_view
+    from sweep.cli.comparison_views import enqueued_view
 
-    return lambda study: terminal.show(tried_view(study))
+    return lambda study: terminal.show(enqueued_view(study))
 
 
 def _faults_of_name(name: str) -> list[str]:

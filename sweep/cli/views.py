@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sweep.cli.terminal import format_duration
+from sweep.metrics.formatting import format_duration
+from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE
 from sweep.plan import data_line
-from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
 from sweep.system.redaction import address, shown
 
 if TYPE_CHECKING:

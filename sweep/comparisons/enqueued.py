@@ -1,4 +1,4 @@
-"""Studies whose trials are given and not searched: rows of a table, or seeds of a winner. Nothing is registered."""
+"""Studies whose trials are enqueued and not searched: rows of a table, other seeds. Nothing is registered."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sweep.comparisons.architectures.audit import audit, runs_of
+from sweep.comparisons.seed_result import SeedResult
 from sweep.metrics.predictions import Predictions
 from sweep.orchestrator.study_run import StudyRun
 from sweep.stores.attributes import CONCLUSION, OPENED
 from sweep.stores.trials import TrialRecord
 from sweep.system.errors import StudyFailedError
 
-ABOUT_IT = (
+SCORED = (
     "Its trials were given and not searched, and every one of them was scored on the test images (`audit/...`). "
     "Nothing was chosen by that, and nothing is registered from this study."
 )
@@ -26,15 +27,16 @@ CLOSED = (
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What a study of given trials came to.
+class EnqueuedResult:
+    """The result of a study of enqueued trials.
 
     Attributes:
         arch: The architecture.
         study: The study's full name.
         parent_run_id: Its MLflow run.
         trials: All of its trials, failed attempts too.
-        predictions: What each complete one says of the test images, by number; empty where this command did not ask.
+        predictions: Predictions of the test images by the number of the complete trial; empty where this command did
+            not open the test set.
         opened: Whether any of them has been scored on test, now or before.
     """
 
@@ -45,16 +47,22 @@ class Tried:
     predictions: Mapping[int, Predictions]
     opened: bool = True
 
-    def labelled(self, label: str) -> list[TrialRecord]:
-        """The complete trials that were given under a label, in the order in which they were."""
-        return [
-            trial
+    def results(self, label: str) -> tuple[SeedResult, ...]:
+        """Complete trainings that were enqueued under a label, in the order of their trials."""
+        return tuple(
+            SeedResult(
+                trial.attributes["seed"], len(trial.history), trial.validation, self.predictions.get(trial.number)
+            )
             for trial in self.trials
-            if trial.number in self.predictions and trial.attributes.get("label") == label
-        ]
+            if trial.state == "COMPLETE" and trial.attributes.get("label") == label
+        )
+
+    def tested(self, label: str) -> tuple[SeedResult, ...]:
+        """Those of them whose predictions of the test images are there."""
+        return tuple(result for result in self.results(label) if result.test is not None)
 
 
-def conclude_enqueued(run: StudyRun, *, scored: bool = True) -> Tried:
+def conclude_enqueued(run: StudyRun, *, scored: bool = True) -> EnqueuedResult:
     """Scores every trial on the test images; takes what `conclude.conclude` takes.
 
     Args:
@@ -65,15 +73,15 @@ def conclude_enqueued(run: StudyRun, *, scored: bool = True) -> Tried:
         StudyFailedError: No trial is complete.
     """
     planned, study, mirror, source = run.planned, run.study, run.mirror, run.plan.source
-    best, trials, found = study.best(), study.trials(), {}
+    best, trials, predictions = study.best(), study.trials(), {}
     if best is None:
         raise StudyFailedError(f"study {study.name}: none of its {planned.trials} trials is complete")
     if scored:
         study.note(OPENED, True)
         runs = runs_of(mirror.tracking, mirror.parent)
-        found = audit(trials, runs, mirror.tracking, run.images["test"], source.digest, source.classes)
+        predictions = audit(trials, runs, mirror.tracking, run.images["test"], source.digest, source.classes)
     opened = bool(study.noted(OPENED))
-    told = ABOUT_IT if scored else OPENED_BEFORE if opened else CLOSED
-    study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": told})
+    description = SCORED if scored else OPENED_BEFORE if opened else CLOSED
+    study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": description})
     mirror.show_conclusion()
-    return Tried(planned.arch, study.name, mirror.parent, tuple(trials), found, opened)
+    return EnqueuedResult(planned.arch, study.name, mirror.parent, tuple(trials), predictions, opened)

@@ -1,4 +1,4 @@
-"""Train a run again from what MLflow knows of it, and compare every epoch: the promise of the same seed, tested."""
+"""Train a run again from its MLflow record and compare every epoch: a test that the same seed gives the same result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sweep.system.errors import StudyFailedError
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric that came out otherwise."""
+    """A metric that differs."""
 
     epoch: int
     metric: str
@@ -40,8 +40,8 @@ class Replay:
         epochs: How many were compared.
         metrics: How many numbers.
         differences: Those that differ.
-        surroundings: What differs around it: tag -> recorded, now. An explanation where numbers differ.
-        ending: What differs in how it ended, as a sentence; empty if nothing does.
+        surroundings: Versions and hardware that differ: tag -> recorded, now. They may explain differences.
+        ending: How the two ended differently, as a sentence; empty if they did not.
     """
 
     epochs: int
@@ -108,12 +108,12 @@ def replay(
         source: Its images, as `data_of` gives them; cached here.
         split: Likewise.
         engine: Where it is trained; with as many threads as the run had.
-        stopping: Says whether somebody wants it to end.
-        say: Says a line an epoch.
+        stopping: Whether it is to stop.
+        say: Called with one line per epoch.
 
     Raises:
         StudyFailedError: It could not be trained here.
-        KeyboardInterrupt: Somebody wants it to end.
+        KeyboardInterrupt: It was stopped.
     """
     config = config_of(past.params, len(source.classes))
     cache.build(source, config.image_size)
@@ -134,10 +134,10 @@ def replay(
                         engine.stop(0)
                     if epoch in recorded:
                         now = metrics_of(event.result, images["validation"].labels)
-                        found = _differences(epoch, recorded[epoch], now)
+                        differing = _differences(epoch, recorded[epoch], now)
                         compared, numbers = compared + 1, numbers + len(now)
-                        differences += found
-                        say(f"epoch {epoch:>3}: {_verdict(found, len(now))}")
+                        differences += differing
+                        say(f"epoch {epoch:>3}: {_verdict(differing, len(now))}")
                 elif isinstance(event, JobFailed):
                     ended, ending = True, _ending(past, event)
                 else:
@@ -158,12 +158,12 @@ def _differences(epoch: int, recorded: Mapping[str, float], now: Mapping[str, fl
     ]
 
 
-def _verdict(found: list[Difference], count: int) -> str:
-    if not found:
+def _verdict(differing: list[Difference], count: int) -> str:
+    if not differing:
         return f"{count} metrics equal"
-    worst = max(found, key=lambda difference: abs(difference.recorded - difference.replayed))
+    worst = max(differing, key=lambda difference: abs(difference.recorded - difference.replayed))
     return (
-        f"{len(found)} of {count} metrics differ, most {worst.metric}: "
+        f"{len(differing)} of {count} metrics differ, most {worst.metric}: "
         f"{worst.recorded:.6f} then, {worst.replayed:.6f} now"
     )
 

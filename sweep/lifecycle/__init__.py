@@ -1,1 +1,1 @@
-"""What happens to a model after its study: card, promotion, evaluation, prediction."""
+"""What happens to a model after its study: model card, promotion, evaluation, prediction."""

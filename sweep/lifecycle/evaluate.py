@@ -1,4 +1,4 @@
-"""Score a registered model on test images, and write it down as an MLflow run that is linked to the version."""
+"""Score a registered model on test images, and log that as an MLflow run that is linked to the version."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ NAMED_FAULTS = 10
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a version is worth on some images.
+    """The scores of a version on some images.
 
     Attributes:
         version: The version.
         assessment: Its scores.
-        predictions: What they were made from.
+        predictions: The predictions that were scored.
         run_id: The MLflow run that shows them.
     """
 
@@ -52,7 +52,7 @@ def evaluate(
         classifier: The same, loaded by `registry.load`.
         source: A source of the model's classes, with a split `test`.
         tracking: Where the evaluation is logged: the experiment that the version's run is in.
-        progress: Told how many images are done; may raise to stop.
+        progress: Called with the number of images done; may raise to stop.
 
     Raises:
         InputError: An image cannot be read.
@@ -73,13 +73,13 @@ def evaluate(
         more = len(unreadable) - NAMED_FAULTS
         raise InputError(*unreadable[:NAMED_FAULTS], *([f"and {more:,} more unreadable images"] if more > 0 else []))
     classes = tuple(about["classes"])
-    found = Predictions(listing.names, listing.patients, listing.labels, np.concatenate(logits), classes)
-    assessment = assess(found, about["temperature"], about["threshold"])
-    return Evaluation(version, assessment, found, _log(version, about, source, found, assessment, tracking))
+    predictions = Predictions(listing.names, listing.patients, listing.labels, np.concatenate(logits), classes)
+    assessment = assess(predictions, about["temperature"], about["threshold"])
+    return Evaluation(version, assessment, predictions, _log(version, about, source, predictions, assessment, tracking))
 
 
 def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
-    """The scores with their intervals as plain data, a row a score."""
+    """The scores with their intervals as plain data, one row per score."""
     rows = []
     for name, interval in assessment.scores.items():
         row = {"score": name, "value": interval.value, "low": interval.low, "high": interval.high}
@@ -91,7 +91,7 @@ def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
 
 
 def _note(version: Version, assessment: Assessment, source: Source) -> str:
-    """What the run's page says of it."""
+    """The description of the run."""
     own = "at 0.5" if assessment.threshold is not None else "value"
     heads: list[str] = ["score", own]
     columns: list[list[Any]] = [list(assessment.scores), list(assessment.scores.values())]
@@ -112,13 +112,13 @@ def _log(
     version: Version,
     about: dict[str, Any],
     source: Source,
-    found: Predictions,
+    predictions: Predictions,
     assessment: Assessment,
     tracking: Tracking,
 ) -> str:
     title = f"{about['architecture']} v{version.version}"
     # Drawn before the run is begun: a process that dies here leaves nothing behind.
-    files = figures.predictions(found, "test", title, assessment.temperature, assessment.threshold)
+    files = figures.predictions(predictions, "test", title, assessment.temperature, assessment.threshold)
     run = tracking.start(
         f"evaluate-{about['architecture']}-v{version.version}",
         {

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.metrics.assessment import CALIBRATED, Assessment
+from sweep.metrics.assessment import Assessment
 from sweep.metrics.bootstrap import CONFIDENCE
 from sweep.metrics.markdown import table
-from sweep.settings import NOT_A_DEVICE, THRESHOLD_FREE
+from sweep.metrics.names import CALIBRATED, NOT_A_DEVICE, THRESHOLD_FREE
 
 DESCRIPTION_LENGTH = 5000  # what MLflow's registry takes
 MOST_EPOCHS = 24
@@ -18,7 +18,7 @@ FIRST = ("auroc", "accuracy", "balanced_accuracy", "recall", "specificity", "pre
 
 @dataclass(frozen=True)
 class CardData:
-    """Everything that a card says, as it was found.
+    """Everything that a model card says.
 
     Attributes:
         name: The registered model.
@@ -29,20 +29,20 @@ class CardData:
         study: The study's full name.
         trial: The chosen trial.
         run: Its run's name.
-        metric: What it was chosen by.
+        metric: The metric that it was chosen by.
         searched: Hyperparameters that the search chose.
         fixed: The other settings of its training.
-        history: A row of metrics an epoch.
+        history: One row of metrics per epoch.
         epoch: The one whose weights these are.
         counts: part -> class -> images.
         patients: part -> how many.
         split: How validation was cut, a sentence without its end.
-        validation: Its worth there.
-        test: Its worth there.
+        validation: Its scores there.
+        test: Its scores there.
         threshold: Why the threshold is what it is, a sentence without its end.
         opened: For how many of the study's trials the test set was opened so far.
         limits: What is known to limit the data, a sentence each.
-        provenance: What made it: digests, seed, commit, versions.
+        provenance: How it was made: digests, seed, commit, versions.
     """
 
     name: str
@@ -69,11 +69,11 @@ class CardData:
     provenance: Mapping[str, Any]
 
 
-def card(facts: CardData, figures: Sequence[str] = ()) -> str:
+def card_markdown(facts: CardData, figures: Sequence[str] = ()) -> str:
     """Writes the whole card.
 
     Args:
-        facts: What it says.
+        facts: The facts.
         figures: Paths of pictures beside it.
 
     Returns:
@@ -94,8 +94,8 @@ def card(facts: CardData, figures: Sequence[str] = ()) -> str:
     return _join(parts)
 
 
-def description(facts: CardData) -> str:
-    """Writes the card's heart, short enough for the registry.
+def card_summary(facts: CardData) -> str:
+    """Writes the main parts of the card, short enough for the registry.
 
     Returns:
         Markdown of at most DESCRIPTION_LENGTH characters.
@@ -177,10 +177,10 @@ def _threshold(facts: CardData) -> str:
 
 def _calibration(facts: CardData) -> str:
     rows = []
-    for part, found in (("validation", facts.validation), ("test", facts.test)):
+    for part, assessment in (("validation", facts.validation), ("test", facts.test)):
         for name in CALIBRATED:
-            rows.append((part, name, f"{found.uncalibrated[name]:.4f}", f"{found.scores[name].value:.4f}"))
-    validation, test = (found.scores["ece"].value for found in (facts.validation, facts.test))
+            rows.append((part, name, f"{assessment.uncalibrated[name]:.4f}", f"{assessment.scores[name].value:.4f}"))
+    validation, test = (assessment.scores["ece"].value for assessment in (facts.validation, facts.test))
     gap = (
         f"On test the error is {test:.3f} and not {validation:.3f}: the temperature was fitted on validation, and test "
         "differs from it. Do not read its probabilities as frequencies elsewhere."

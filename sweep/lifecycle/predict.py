@@ -22,10 +22,10 @@ COLUMNS = ("file", "label", "probability")
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a model says of some files.
+    """The answers of a model about some files.
 
     Attributes:
-        answers: A row a file, `file` before the columns that serving answers.
+        answers: One row per file, `file` before the columns of the served answer.
         unreadable: file -> why it could not be read.
     """
 
@@ -45,7 +45,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     Raises:
         InputError: One of them names nothing.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     faults = []
     for pattern in patterns:
         path = Path(pattern)
@@ -64,10 +64,10 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
             inside = [match for match in matches if match.is_file()]
         if not inside:
             faults.append(f"{pattern}: {'the folder holds no image' if path.is_dir() else 'there is no such file'}")
-        found |= dict.fromkeys(inside)
+        images |= dict.fromkeys(inside)
     if faults:
         raise InputError(*faults)
-    return list(found)
+    return list(images)
 
 
 def label(
@@ -80,11 +80,11 @@ def label(
     """Labels image files; one that cannot be read is set aside.
 
     Args:
-        classifier: As `registry.load` gives it.
+        classifier: As `registry.load` returns it.
         paths: The files.
         threshold: From which probability on an image is positive; None for the model's own.
         heatmaps: Where an overlay of each image goes, as PNG; None for none.
-        progress: Told how many files are done; may raise to stop.
+        progress: Called with the number of files done; may raise to stop.
     """
     answers, unreadable, size = [], {}, classifier.about["image_size"]
     names = _overlay_names(paths) if heatmaps else {}
@@ -117,12 +117,12 @@ def label(
 
 
 def _is_image(path: Path) -> bool:
-    """Whether a file in a folder is meant: heatmaps of an earlier time, laid among the images, are not."""
+    """Whether a file of a folder is an image to label; heatmaps of an earlier run among the images are not."""
     return path.suffix.lower() in SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
 
 
 def _overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name for the overlay of each image, which no image has; those that would share one are numbered."""
+    """A file name for the overlay of each image; overlays that would share one are numbered."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:

@@ -1,6 +1,6 @@
-"""Who holds an alias: a version takes it that is better beyond chance on the same validation images, or by a person.
+"""Decide whether an alias moves to a version: where it is better beyond chance on validation, or a person says so.
 
-Every decision is written down before the alias moves: as tags of the version, and in `promotions.jsonl` of its run.
+Every decision is recorded before the alias moves: as tags of the version, and in `promotions.jsonl` of its run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sweep.stores.tracking import Tracking
 LOG = "promotions.jsonl"
 PERSON = "by decision of a person"
 TAG = tag.PROMOTION
-# What a study chooses by, as the bootstrap computes it; a loss is better the lower it is.
+# Metric of a study -> its name in the bootstrap, and -1 where less is better.
 SCORES = {"val/loss": ("balanced_log_loss", -1)}
 
 
@@ -36,10 +36,10 @@ class Decision:
     Attributes:
         alias: The alias.
         version: The version that wants it.
-        holder: The version that holds it; None if nobody does.
+        holder: The version that holds it; None if there is none.
         moves: Whether it moves.
         reason: Why, a sentence without its end.
-        metric: What both were compared by; empty where they were not.
+        metric: The metric of the comparison; empty where there was none.
         difference: By how much the candidate is better; None where they were not compared.
         low: Lower end of its CONFIDENCE interval.
         high: Upper end of it.
@@ -69,8 +69,8 @@ def promote(tracking: Tracking, version: Version, alias: str, *, force: bool = F
         tracking: Of the store with the versions' runs.
         version: The candidate.
         alias: An architecture, `champion`, or any other.
-        force: A person decides; the comparison is made and written down all the same.
-        reason: What the person says to it.
+        force: A person decides; the comparison is made and recorded all the same.
+        reason: The person's reason.
 
     Returns:
         The decision; a version that holds the alias already keeps it, and nothing is written.
@@ -78,15 +78,15 @@ def promote(tracking: Tracking, version: Version, alias: str, *, force: bool = F
     client, settled = tracking.client, f"{TAG}.{alias}.settled"
     holder = alias_holder(client, version.name, alias)
     if holder is not None and holder.version == version.version:
-        if version.tags.get(settled) == "no":  # this process's forerunner died just before it could say so
+        if version.tags.get(settled) == "no":  # an earlier process ended just before it could record that
             tag_version(client, version, {settled: "yes"})
         return Decision(alias, version.version, holder.version, False, f"version {version.version} holds it")
     decision = judge(tracking, version, holder, alias)
     if force:
-        told = f": {reason}" if reason else ""
-        sentence = f"version {version.version} takes it {PERSON}{told}"
+        because = f": {reason}" if reason else ""
+        sentence = f"version {version.version} takes it {PERSON}{because}"
         decision = replace(decision, moves=True, by=_login(), reason=f"{sentence} ({decision.reason})")
-    _write_down(tracking, version, decision)
+    _record(tracking, version, decision)
     if decision.moves:
         set_alias(client, version.name, alias, version.version)
     tag_version(client, version, {settled: "yes"})
@@ -102,7 +102,7 @@ def settle(tracking: Tracking, version: Version, alias: str) -> str:
         alias: An alias.
 
     Returns:
-        What became of the alias, a sentence without its end.
+        What happened to the alias, a sentence without its end.
     """
     if version.tags.get(f"{TAG}.{alias}.settled") != "yes":
         return promote(tracking, version, alias).reason
@@ -130,18 +130,18 @@ def judge(tracking: Tracking, version: Version, holder: Version | None, alias: s
     # Where the splits differ, images that both kept for validation are images that neither learned from.
     shared = sorted(set(ours.images) & set(theirs.images))
     enough = len(shared) >= min(SMALLEST_VALIDATION, len(ours.images))
-    found = _difference(ours.select(shared), theirs.select(shared), metric) if enough else None
-    if found is None:
+    gain = _gain(ours.select(shared), theirs.select(shared), metric) if enough else None
+    if gain is None:
         few = f"{len(shared):,} validation images in common are too few to compare on"
         return replace(stays, reason=f"{keeps}: {few}{otherwise}", images=len(shared))
-    moves = found.low > 0
-    verb, how = f"version {number} takes it" if moves else keeps, "better" if found.value >= 0 else "worse"
+    moves = gain.low > 0
+    verb, how = f"version {number} takes it" if moves else keeps, "better" if gain.value >= 0 else "worse"
     sentence = (
-        f"{verb}: {metric} {how} by {abs(found.value):.4f} ({100 * CONFIDENCE:g} % "
-        f"interval {found.low:+.4f} to {found.high:+.4f}) on the same {len(shared):,} validation images"
+        f"{verb}: {metric} {how} by {abs(gain.value):.4f} ({100 * CONFIDENCE:g} % "
+        f"interval {gain.low:+.4f} to {gain.high:+.4f}) on the same {len(shared):,} validation images"
     )
     return Decision(
-        alias, number, holder.version, moves, sentence, metric, found.value, found.low, found.high, len(shared)
+        alias, number, holder.version, moves, sentence, metric, gain.value, gain.low, gain.high, len(shared)
     )
 
 
@@ -152,33 +152,33 @@ def _login() -> str:
         return "somebody"
 
 
-def _difference(ours: Predictions, theirs: Predictions, metric: str) -> Interval | None:
-    """By how much we are better; None where a class is missing or too rare to draw."""
+def _gain(ours: Predictions, theirs: Predictions, metric: str) -> Interval | None:
+    """By how much ours are better; None where a class is missing or too rare to draw."""
     if len(np.unique(ours.labels)) < len(ours.classes) or ours.classes != theirs.classes:
         return None
     plain = metric.replace("stressed_", "")
     score, sign = SCORES.get(plain, (plain.removeprefix("val/"), 1))
-    found = difference(ours.labels, ours.probabilities(), theirs.probabilities(), ours.patients, score).interval
-    if np.isnan(found.low):
+    interval = difference(ours.labels, ours.probabilities(), theirs.probabilities(), ours.patients, score).interval
+    if np.isnan(interval.low):
         return None
-    low, high = sorted((sign * found.low, sign * found.high))
-    return Interval(sign * found.value, low, high)
+    low, high = sorted((sign * interval.low, sign * interval.high))
+    return Interval(sign * interval.value, low, high)
 
 
 def _both(
     tracking: Tracking, version: Version, holder: Version, metric: str
 ) -> tuple[Predictions | None, Predictions | None, str]:
-    """What both versions say of validation images, and the metric to compare them by.
+    """Predictions of validation images by both versions, and the metric to compare them by.
 
     A study that chose by stressed images is compared on these, where the holder's did so too, on the same split: each
     image is stressed alike then. Otherwise both are compared on the images as they are.
     """
     plain, split = metric.replace("stressed_", ""), version.tags.get(tag.SPLIT_DIGEST)
     if metric != plain and split is not None and split == holder.tags.get(tag.SPLIT_DIGEST):
-        ours, theirs = (_validation(tracking, one, STRESSED_VALIDATION) for one in (version, holder))
+        ours, theirs = (_validation(tracking, side, STRESSED_VALIDATION) for side in (version, holder))
         if ours is not None and theirs is not None:
             return ours, theirs, metric
-    ours, theirs = (_validation(tracking, one, VALIDATION) for one in (version, holder))
+    ours, theirs = (_validation(tracking, side, VALIDATION) for side in (version, holder))
     return ours, theirs, plain
 
 
@@ -188,10 +188,10 @@ def _validation(tracking: Tracking, version: Version, artifact: str) -> Predicti
         return None if path is None else read_predictions(path)
 
 
-def _write_down(tracking: Tracking, version: Version, decision: Decision) -> None:
-    """Adds a decision to tags and log, unless an earlier process did and died before it could move the alias."""
-    name, known = f"{TAG}.{decision.alias}", _read_log(tracking, version)
-    last = next((entry for entry in reversed(known) if entry["alias"] == decision.alias), None)
+def _record(tracking: Tracking, version: Version, decision: Decision) -> None:
+    """Adds a decision to tags and log, unless an earlier process did and ended before it could move the alias."""
+    name, entries = f"{TAG}.{decision.alias}", _read_log(tracking, version)
+    last = next((entry for entry in reversed(entries) if entry["alias"] == decision.alias), None)
     if version.tags.get(f"{name}.settled") == "no" and last is not None and _same(decision, last):
         return
     entry = {**asdict(decision), "at": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -199,7 +199,7 @@ def _write_down(tracking: Tracking, version: Version, decision: Decision) -> Non
     tags = {name: decision.reason, f"{name}.settled": "no"}
     tags |= {f"{name}.{key}": "" if value is None else f"{value:.6g}" for key, value in figures.items()}
     tag_version(tracking.client, version, tags)
-    tracking.log_files(version.run_id, {LOG: "".join(json.dumps(line) + "\n" for line in [*known, entry])})
+    tracking.log_files(version.run_id, {LOG: "".join(json.dumps(line) + "\n" for line in [*entries, entry])})
 
 
 def _read_log(tracking: Tracking, version: Version) -> list[Mapping[str, object]]:

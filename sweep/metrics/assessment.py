@@ -1,4 +1,4 @@
-"""What a model is worth on some images: every score with its error bars, beside what no model at all would score."""
+"""Assess a model on some images: every score with its interval, beside the scores of always the same answer."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ from typing import Any
 import numpy as np
 
 from sweep.metrics.bootstrap import Interval, intervals
+from sweep.metrics.names import CALIBRATED
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import all_scores
-
-# What a temperature is for. With two classes it moves no image across 0.5 and none before another.
-CALIBRATED = ("ece", "brier", "log_loss")
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """Scores of a model as it is served, temperature and all.
+    """Scores of a model as it is served, with its temperature.
 
     Attributes:
-        images: How many images it is of.
-        patients: How many patients.
-        temperature: What logits were divided by.
+        images: Number of images.
+        patients: Number of patients.
+        temperature: The logits were divided by it.
         threshold: The model's own; None for more than two classes.
-        scores: At a threshold of 0.5, or of the likeliest class.
+        scores: At a threshold of 0.5; with more than two classes the likeliest one is the answer.
         at_threshold: At the model's own threshold, where that is not 0.5.
-        baseline: What calling every image `always` would score; what needs a probability is not in it.
-        always: The positive class, or with more than two the commonest.
+        baseline: Scores of answering `always` for every image, without those of probabilities.
+        always: The positive class, or with more than two the most frequent.
         uncalibrated: CALIBRATED scores before the temperature.
     """
 
@@ -48,7 +46,7 @@ class Assessment:
         at_threshold = self.at_threshold or {}
         return named | {f"{prefix}_at_threshold/{name}": interval.value for name, interval in at_threshold.items()}
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data, for `assessment_of`."""
 
         def ends(scores: Mapping[str, Interval] | None) -> dict[str, list[float]] | None:
@@ -62,17 +60,17 @@ def assess(predictions: Predictions, temperature: float, threshold: float | None
 
     Args:
         predictions: Of images in which every class occurs.
-        temperature: What logits are divided by.
+        temperature: Logits are divided by it.
         threshold: The model's own; None for more than two classes.
         seed: Decides the bootstrap's draws.
     """
     labels, likely, patients = predictions.labels, predictions.probabilities(temperature), predictions.patients
     classes = len(predictions.classes)
     always = 1 if classes == 2 else int(np.bincount(labels).argmax())
-    nothing = np.eye(classes)[np.full(len(labels), always)]
+    constant = np.eye(classes)[np.full(len(labels), always)]
 
-    def scored(cut: float) -> dict[str, Interval]:
-        return intervals(labels, likely, patients, all_scores(labels, likely, cut), cut, seed)
+    def scored(threshold: float) -> dict[str, Interval]:
+        return intervals(labels, likely, patients, all_scores(labels, likely, threshold), threshold, seed)
 
     return Assessment(
         len(labels),
@@ -81,17 +79,18 @@ def assess(predictions: Predictions, temperature: float, threshold: float | None
         threshold,
         scored(0.5),
         None if threshold in (None, 0.5) else scored(float(threshold)),
-        {name: value for name, value in all_scores(labels, nothing).items() if name not in CALIBRATED},
+        {name: value for name, value in all_scores(labels, constant).items() if name not in CALIBRATED},
         predictions.classes[always],
         {name: value for name, value in all_scores(labels, predictions.probabilities()).items() if name in CALIBRATED},
     )
 
 
-def assessment_of(plain: Mapping[str, Any]) -> Assessment:
-    """Makes an assessment from what `Assessment.plain` gave."""
+def assessment_of(data: Mapping[str, Any]) -> Assessment:
+    """Makes an assessment from the result of `Assessment.to_dict`."""
 
     def intervals_of(ends: Mapping[str, Any] | None) -> dict[str, Interval] | None:
         return None if ends is None else {name: Interval(*three) for name, three in ends.items()}
 
-    known = {"scores": intervals_of(plain["scores"]), "at_threshold": intervals_of(plain["at_threshold"])}
-    return Assessment(**{**plain, **known})
+    return Assessment(
+        **{**data, "scores": intervals_of(data["scores"]), "at_threshold": intervals_of(data["at_threshold"])}
+    )

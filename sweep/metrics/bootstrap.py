@@ -1,6 +1,6 @@
-"""Error bars: what another draw of patients would have given, by the bootstrap.
+"""Intervals of scores by the bootstrap: how far another draw of patients may lie.
 
-Whole patients are drawn, since two films of one child are not two opinions. Every score of a draw is computed with
+Whole patients are drawn, since two images of one patient are not independent. Every score of a draw is computed with
 weights, all draws at once; `tests/metrics/test_bootstrap.py` holds them against scikit-learn's.
 """
 
@@ -12,20 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.metrics.calibration import BINS, bins_of, claims
+from sweep.metrics.formatting import format_interval
+from sweep.metrics.threshold import decide
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-FEWEST_PATIENTS = 10  # fewer of them tell nothing of others
+FEWEST_PATIENTS = 10  # with fewer there is no interval
 CHUNK = 2**22  # weights in memory at once: 32 MB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and how far another draw of patients may lie from it.
+    """A score or a difference of scores, with its interval.
 
     Attributes:
-        value: On the images as they are.
-        low: Lower end of the CONFIDENCE interval; NaN where there are too few images to tell.
+        value: On the images themselves.
+        low: Lower end of the CONFIDENCE interval; NaN where there are too few images.
         high: Upper end of it.
     """
 
@@ -34,10 +36,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        """As people write it: `0.912 (0.889-0.935)`, or `0.912 (too few)`."""
-        if np.isnan(self.low):
-            return f"{self.value:.3f} (too few)"
-        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
+        """As tables in the terminal and in Markdown have it: `0.912 (0.889-0.935)`, or `0.912 (too few)`."""
+        return format_interval(self)
 
 
 def intervals(
@@ -62,9 +62,9 @@ def intervals(
     """
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
     for weights in draws(patients, seed):
-        found = weighted_scores(labels, likely, weights, threshold)
+        scores = weighted_scores(labels, likely, weights, threshold)
         for name, chunks in drawn.items():
-            chunks.append(found[name])
+            chunks.append(scores[name])
     return {name: _interval(values[name], np.concatenate(chunks), patients) for name, chunks in drawn.items()}
 
 
@@ -74,8 +74,8 @@ class Difference:
 
     Attributes:
         interval: The difference, with its interval.
-        p: How often so large a difference would come of drawing patients alone, from both sides, 0 to 1; NaN where
-            there are too few images to tell. At its smallest 2 / (RESAMPLES + 1).
+        p: The p-value, two-sided, 0 to 1: how often drawing patients alone gives so large a difference; NaN where
+            there are too few images. At its smallest 2 / (RESAMPLES + 1).
     """
 
     interval: Interval
@@ -89,7 +89,7 @@ def difference(
 
     Args:
         labels: int [N]; every class occurs.
-        ours: Probabilities of the one, float [N, classes].
+        ours: Probabilities of one model, float [N, classes].
         theirs: Of the other.
         patients: Of each image; those of one patient are drawn together.
         score: A key of what `weighted_scores` returns.
@@ -97,20 +97,20 @@ def difference(
     """
 
     def gap(weights: np.ndarray) -> np.ndarray:
-        one, other = (weighted_scores(labels, likely, weights, only=score)[score] for likely in (ours, theirs))
-        return one - other
+        first, second = (weighted_scores(labels, likely, weights, only=score)[score] for likely in (ours, theirs))
+        return first - second
 
     drawn = np.concatenate([gap(weights) for weights in draws(patients, seed)])
     interval = _interval(float(gap(np.ones((1, len(labels))))[0]), drawn, patients)
     if np.isnan(interval.low):
         return Difference(interval, float("nan"))
-    known = drawn[~np.isnan(drawn)]
-    beyond = min((known <= 0).sum(), (known >= 0).sum())
-    return Difference(interval, min(1.0, 2 * float(beyond + 1) / (len(known) + 1)))
+    defined = drawn[~np.isnan(drawn)]
+    beyond = min((defined <= 0).sum(), (defined >= 0).sum())
+    return Difference(interval, min(1.0, 2 * float(beyond + 1) / (len(defined) + 1)))
 
 
 def draws(patients: Sequence[str], seed: int, count: int = RESAMPLES) -> Iterator[np.ndarray]:
-    """Draws as many patients as there are, with replacement, again and again.
+    """Draws as many patients as there are, with replacement, many times.
 
     Args:
         patients: Of each of N images.
@@ -119,14 +119,17 @@ def draws(patients: Sequence[str], seed: int, count: int = RESAMPLES) -> Iterato
 
     Yields:
         float64 [some, N]: how often each image was drawn.
+
+    >>> [weights.shape for weights in draws(["a", "a", "b"], seed=0, count=5)]
+    [(5, 3)]
     """
     _, group = np.unique(np.asarray(patients), return_inverse=True)
     groups = int(group.max()) + 1
     random = np.random.default_rng(seed)
     step = max(1, CHUNK // len(group))
     for start in range(0, count, step):
-        some = min(step, count - start)
-        yield random.multinomial(groups, np.full(groups, 1 / groups), some)[:, group].astype(np.float64)
+        size = min(step, count - start)
+        yield random.multinomial(groups, np.full(groups, 1 / groups), size)[:, group].astype(np.float64)
 
 
 def weighted_scores(
@@ -139,7 +142,7 @@ def weighted_scores(
         likely: Probabilities, float [N, classes].
         weights: float [draws, N], how often each image counts.
         threshold: With two classes, from which probability on an image is positive.
-        only: Leave out the slow ones but this.
+        only: The only one of the slow scores to compute; None computes all.
 
     Returns:
         name -> float [draws], NaN where a class was not drawn; balanced_log_loss too, the mean over the classes of
@@ -147,14 +150,14 @@ def weighted_scores(
     """
     classes = likely.shape[1]
     two = classes == 2
-    predicted = (likely[:, 1] >= threshold).astype(int) if two else likely.argmax(axis=1)
+    predicted = decide(likely, threshold)
     one_hot = np.eye(classes)[labels]
-    called = np.eye(classes)[predicted]
+    decided = np.eye(classes)[predicted]
     total = weights.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         support = weights @ one_hot  # [draws, classes]
-        hits = weights @ (one_hot * called)
-        calls = weights @ called
+        hits = weights @ (one_hot * decided)
+        calls = weights @ decided
         everywhere = np.where((support > 0).all(axis=1), 1.0, np.nan)
         recalls = hits / support
         precisions = np.where(calls > 0, hits / calls, 0.0)
@@ -169,7 +172,7 @@ def weighted_scores(
         wanted = {name: score for name, score in slow.items() if only in (None, name)}
         by_rank = {name: np.mean([score(label) for label in ranked], axis=0) for name, score in wanted.items()}
         squares = np.square(likely - one_hot).sum(axis=1) / (2 if two else 1)
-        found = {
+        scores = {
             "accuracy": hits.sum(axis=1) / total,
             "balanced_accuracy": recalls.mean(axis=1),
             "precision": precisions[:, 1] if two else precisions.mean(axis=1),
@@ -186,7 +189,7 @@ def weighted_scores(
             "f1_weighted": (shares * f1s).sum(axis=1),
             **({"ece": _calibration_error(labels, likely, weights)} if only in (None, "ece") else {}),
         }
-    return {name: values * everywhere for name, values in found.items()}
+    return {name: values * everywhere for name, values in scores.items()}
 
 
 def _auroc(positive: np.ndarray, likely: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -204,8 +207,8 @@ def _average_precision(positive: np.ndarray, likely: np.ndarray, weights: np.nda
     order, starts = _ranks(-likely)
     true = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
     every = np.add.reduceat(weights[:, order], starts, axis=1)
-    called = np.cumsum(every, axis=1)
-    precision = np.where(called > 0, np.cumsum(true, axis=1) / called, 0.0)
+    above = np.cumsum(every, axis=1)
+    precision = np.where(above > 0, np.cumsum(true, axis=1) / above, 0.0)
     return (true * precision).sum(axis=1) / true.sum(axis=1)
 
 

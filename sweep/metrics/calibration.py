@@ -1,4 +1,4 @@
-"""Whether a probability of 0.8 comes true eight times in ten, and the one number that brings it nearer to that."""
+"""Calibration: how often probabilities come true, and the temperature that improves it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reliability:
 
 
 def claims(labels: np.ndarray, likely: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What predictions claim, and whether it is true.
+    """The probability that each prediction states, and whether it came true.
 
     Args:
         labels: int [N].
@@ -49,7 +49,7 @@ def bins_of(probability: np.ndarray) -> np.ndarray:
 
 
 def reliability(labels: np.ndarray, likely: np.ndarray) -> Reliability:
-    """Sets what predictions claim beside what came true.
+    """Compares the stated probabilities with how often they came true.
 
     Args:
         labels: int [N].
@@ -65,7 +65,7 @@ def reliability(labels: np.ndarray, likely: np.ndarray) -> Reliability:
 
 
 def expected_calibration_error(labels: np.ndarray, likely: np.ndarray) -> float:
-    """Mean distance between claim and truth over the images, in BINS bins (Guo et al. 2017, arXiv:1706.04599).
+    """Mean distance between stated and observed frequency, in BINS bins (Guo et al. 2017, arXiv:1706.04599).
 
     Args:
         labels: int [N].
@@ -74,8 +74,8 @@ def expected_calibration_error(labels: np.ndarray, likely: np.ndarray) -> float:
     Returns:
         From 0 to 1. With two classes it is about the probability of the positive one.
     """
-    found = reliability(labels, likely)
-    return float((found.images * np.abs(found.predicted - found.observed)).sum() / found.images.sum())
+    bins = reliability(labels, likely)
+    return float((bins.images * np.abs(bins.predicted - bins.observed)).sum() / bins.images.sum())
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -106,5 +106,5 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     def loss(log_temperature: float) -> float:
         return -float((targets * log_softmax(wide / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
-    return float(np.exp(found.x))
+    fit = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
+    return float(np.exp(fit.x))

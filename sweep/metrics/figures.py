@@ -16,6 +16,7 @@ from sklearn import metrics
 
 from sweep.metrics.calibration import claims, expected_calibration_error, reliability
 from sweep.metrics.predictions import Predictions
+from sweep.metrics.threshold import decide
 
 # Okabe and Ito's palette, which colour-blind people can tell apart, less the yellow that white swallows.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
@@ -133,8 +134,8 @@ def roc_curve(
     if len(classes) == 2:
         points = [(0.5, "o", RED), (threshold, "D", ORANGE)]
         for cut, marker, color in points if threshold != 0.5 else points[:1]:
-            called = likely[:, 1] >= cut
-            point = (called[labels == 0].mean(), called[labels == 1].mean())
+            predicted = decide(likely, cut)
+            point = (predicted[labels == 0].mean(), predicted[labels == 1].mean())
             axes.plot(*point, marker, color=color, markersize=6, label=f"threshold {cut:.3g}")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
     axes.set(
@@ -149,21 +150,21 @@ def roc_curve(
 
 
 def calibration(predictions: Predictions, temperature: float, title: str) -> Figure:
-    """Draws what probabilities came true, before and after the temperature.
+    """Draws how often probabilities came true, before and after the temperature.
 
     Args:
         predictions: Of images whose classes are known.
-        temperature: What logits are divided by.
+        temperature: Logits are divided by it.
         title: Above the figure.
     """
     figure, (axes,) = panels(1, (4.4, 4.2), title)
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
     for name, value, color, marker in (("as trained", 1.0, ORANGE, "o"), ("as served", temperature, BLUE, "D")):
-        found = reliability(predictions.labels, predictions.probabilities(value))
+        bins = reliability(predictions.labels, predictions.probabilities(value))
         error = expected_calibration_error(predictions.labels, predictions.probabilities(value))
-        axes.plot(found.predicted, found.observed, color=color, linewidth=1.4, label=f"{name}: error {error:.3f}")
-        size = 12 + 120 * np.sqrt(found.images / found.images.sum())
-        axes.scatter(found.predicted, found.observed, size, color=color, marker=marker, alpha=0.75, linewidths=0)
+        axes.plot(bins.predicted, bins.observed, color=color, linewidth=1.4, label=f"{name}: error {error:.3f}")
+        size = 12 + 120 * np.sqrt(bins.images / bins.images.sum())
+        axes.scatter(bins.predicted, bins.observed, size, color=color, marker=marker, alpha=0.75, linewidths=0)
     positive = f"probability of {predictions.classes[1]}" if len(predictions.classes) == 2 else "largest probability"
     axes.set(xlabel=positive, ylabel="came true", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
@@ -175,7 +176,7 @@ def score_histogram(predictions: Predictions, temperature: float, threshold: flo
 
     Args:
         predictions: Of images whose classes are known.
-        temperature: What logits are divided by.
+        temperature: Logits are divided by it.
         threshold: Marked with two classes.
         title: Above the figure.
     """
@@ -196,20 +197,20 @@ def score_histogram(predictions: Predictions, temperature: float, threshold: flo
 def predictions(
     found: Predictions, part: str, title: str, temperature: float = 1.0, threshold: float | None = None
 ) -> dict[str, bytes | str]:
-    """Draws what some predictions are worth, and writes a table of them.
+    """Draws the figures of some predictions, and writes a table of them.
 
     Args:
         found: The predictions.
         part: `validation` or `test`.
         title: Above the figures.
-        temperature: What logits are divided by.
+        temperature: Logits are divided by it.
         threshold: From which probability of the second of two classes on it is predicted; None for 0.5.
 
     Returns:
         PNG and CSV by their path among a run's artifacts.
     """
     likely, cut = found.probabilities(temperature), 0.5 if threshold is None else threshold
-    predicted = (likely[:, 1] >= cut).astype(int) if len(found.classes) == 2 else likely.argmax(axis=1)
+    predicted = decide(likely, cut)
     before, named = "" if part == "validation" else f"{part}_", f"{title}, {part}"
     drawn = {
         "confusion_matrix": confusion_matrix(found.labels, predicted, found.classes, named),
@@ -230,13 +231,13 @@ def of_model(
     threshold: float | None,
     title: str,
 ) -> dict[str, bytes]:
-    """Draws what a model card shows.
+    """Draws the figures of a model card.
 
     Args:
-        history: A row of metrics an epoch.
+        history: One row of metrics per epoch.
         epoch: The one whose weights these are.
-        parts: What the model says of `validation` and, where it was kept, of `test`.
-        temperature: What logits are divided by.
+        parts: The model's predictions of `validation` and, where they were kept, of `test`.
+        temperature: Logits are divided by it.
         threshold: The model's own; None for more than two classes.
         title: Above the figures.
 
@@ -253,7 +254,7 @@ def of_model(
 
 
 def class_balance(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
-    """Draws how many images each class has in each split, a panel a split (report figure 2 drew pies).
+    """Draws how many images each class has in each split, one panel per split (report figure 2 drew pies).
 
     Args:
         counts: split -> class -> images.

@@ -1,50 +1,114 @@
-"""Scores, times and counts as people write them."""
+"""Scores, intervals, times and counts as text for people."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from sweep.metrics.bootstrap import Interval
+from sweep.metrics.names import LABELS
+
+if TYPE_CHECKING:
+    from sweep.metrics.bootstrap import Interval
 
 SPACE = "\u00a0"
-LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss", "stressed_auroc": "stressed AUROC"}
 
 
-def format_interval(interval: Interval) -> str:
-    """A score as people write it: `0.912 (0.889-0.935)` with an en dash, or `0.912 (too few to tell)`."""
-    if np.isnan(interval.low) or np.isnan(interval.high):
-        return f"{interval.value:.3f} (too few to tell)"
-    return f"{interval.value:.3f} ({interval.low:.3f}\u2013{interval.high:.3f})"
+@dataclass(frozen=True)
+class Style:
+    """How an interval is written.
+
+    Attributes:
+        number: Format of each of its numbers.
+        known: Template with `{value}`, `{low}` and `{high}`.
+        unknown: Template with `{value}`, where the ends are NaN.
+        factor: What each number is multiplied by; 100 writes shares as points.
+        minus: The minus sign.
+    """
+
+    number: str
+    known: str
+    unknown: str
+    factor: float = 1
+    minus: str = "-"
 
 
-def format_difference(interval: Interval) -> str:
-    """A difference of two scores as people write it, in points: `+1.2 (-0.3 to +2.7)` with a minus sign."""
+SCORE = Style(".3f", "{value} ({low}-{high})", "{value} (too few)")
+SCORE_IN_PRINT = Style(".3f", "{value} ({low}\u2013{high})", "{value} (too few to tell)")
+ENDS_IN_PRINT = Style(".3f", "{low}\u2013{high}", "too few")
+POINTS_IN_PRINT = Style("+.1f", "{value} ({low} to {high})", "{value} (too few to tell)", 100, "\u2212")
+POINTS_IN_SENTENCE = Style("+.1f", "{value} points, {low} to {high}", "{value} points", 100)
+GAIN = Style("+.4f", "{value} ({low} to {high})", "{value}")
+GAIN_IN_SENTENCE = Style("+.4f", "{value} (95 % interval {low} to {high})", "{value}")
+GAP = Style("+.3f", "{value} ({low} to {high})", "{value} (no spread)")
+
+
+def format_interval(interval: Interval, style: Style = SCORE) -> str:
+    """Writes a score or a difference with its interval.
+
+    >>> from sweep.metrics.bootstrap import Interval
+    >>> format_interval(Interval(0.912, 0.889, 0.935))
+    '0.912 (0.889-0.935)'
+    >>> format_interval(Interval(0.012, -0.003, 0.027), POINTS_IN_SENTENCE)
+    '+1.2 points, -0.3 to +2.7'
+    >>> format_interval(Interval(0.9, float("nan"), float("nan")))
+    '0.900 (too few)'
+    """
     value, low, high = (
-        f"{100 * end:+.1f}".replace("-", "\u2212") for end in (interval.value, interval.low, interval.high)
+        f"{style.factor * end:{style.number}}".replace("-", style.minus)
+        for end in (interval.value, interval.low, interval.high)
     )
-    return f"{value} (too few to tell)" if np.isnan(interval.low) else f"{value} ({low} to {high})"
+    template = style.unknown if np.isnan(interval.low) or np.isnan(interval.high) else style.known
+    return template.format(value=value, low=low, high=high)
+
+
+def format_spread(values: Sequence[float]) -> str:
+    """Writes the mean of two or more values and their standard deviation.
+
+    >>> format_spread([0.8, 0.82])
+    '0.810 (sd 0.014)'
+    """
+    return f"{np.mean(values):.3f} (sd {np.std(values, ddof=1):.3f})"
 
 
 def format_p_value(p: float) -> str:
-    """A p-value as people write it."""
+    """Writes a p-value; those below 0.001 as such."""
     if np.isnan(p):
         return "not known"
     return "<\u00a00.001" if p < 0.001 else f"{p:.3f}"
 
 
 def format_metric(name: str) -> str:
-    """What a study chose by, in words."""
+    """Writes what a study chose by.
+
+    >>> format_metric("val/balanced_accuracy")
+    'validation balanced accuracy'
+    """
     score = name.removeprefix("val/")
     return f"validation {LABELS.get(score, score.replace('_', ' '))}"
 
 
 def format_seconds(seconds: float) -> str:
-    """A time in the unit that people would choose."""
+    """Writes a time in one unit, with at most one decimal: `54 s`, `1.2 min`, `24 h`."""
     for unit, length, most in (("s", 1, 60), ("min", 60, 60), ("h", 3600, 48)):
-        # What rounds to a whole one of the next unit is told as such.
+        # What rounds to a whole one of the next unit is written in that unit.
         if round(seconds / length) < most:
             return f"{_short(seconds / length)}{SPACE}{unit}"
     return f"{_short(seconds / 86400)}{SPACE}d"
+
+
+def format_duration(seconds: float) -> str:
+    """Writes a time in whole units, from 90 minutes on in two: for estimates and tables in the terminal.
+
+    >>> format_duration(45), format_duration(720), format_duration(12000)
+    ('45 s', '12 min', '3 h 20 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def format_count(count: float) -> str:

@@ -1,4 +1,4 @@
-"""What a network said of some images: the table that every score, figure and comparison is made from."""
+"""Predictions of some images: the table that every score, figure and comparison is made from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data.cache import Images
 from sweep.metrics.scores import softmax
 
 PROBABILITY, LOGIT = "probability_", "logit_"
-# Where runs have those of the validation images, and of these as another machine might have made them.
+# Artifacts of a run: predictions of the validation images, and of these as another machine might have made them.
 VALIDATION, STRESSED_VALIDATION = "predictions/validation.csv", "predictions/validation-stressed.csv"
 
 
@@ -23,7 +23,7 @@ class Predictions:
 
     Attributes:
         images: Their names, N of them.
-        patients: Whose they are; the unit that error bars are drawn by.
+        patients: The patient of each image; intervals draw whole patients.
         labels: int [N].
         logits: float32 [N, classes], as the network gives them.
         classes: Names in logit order; with two of them the second is the positive one.
@@ -61,10 +61,10 @@ def predictions_of(images: Images, logits: np.ndarray, classes: tuple[str, ...])
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Reads what `to_csv` wrote; every logit comes back as it was.
+    """Reads a file of `to_csv`; every logit is exactly as it was.
 
     Raises:
-        ValueError: It is no such table.
+        ValueError: The file is no such table.
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     classes = tuple(name.removeprefix(LOGIT) for name in table.columns if name.startswith(LOGIT))

@@ -14,16 +14,17 @@ import numpy as np
 from data.cache import Images
 from data.sources import known_limits
 from models import ARCHITECTURES
-from sweep.lifecycle.model_card import CardData, card, description
+from sweep.lifecycle.model_card import CardData, card_markdown, card_summary
 from sweep.lifecycle.promotion import settle
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
 from sweep.metrics.calibration import fit_temperature
+from sweep.metrics.names import STRESSED
 from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
-from sweep.metrics.scores import Threshold, choose_threshold, softmax
+from sweep.metrics.scores import softmax
+from sweep.metrics.threshold import Threshold, choose_threshold
 from sweep.orchestrator.study_run import StudyRun
 from sweep.plan import Plan
-from sweep.settings import STRESSED
 from sweep.stores import packaging, registry
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
@@ -105,7 +106,7 @@ def conclude(run: StudyRun) -> Outcome:
         except packaging.ModelDiffersError as error:
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
     aliases = {alias: settle(mirror.tracking, version, alias) for alias in (planned.arch, registry.CHAMPION)}
-    study.note(CONCLUSION, {"best": best.number, "scores": scores, "description": description(facts)})
+    study.note(CONCLUSION, {"best": best.number, "scores": scores, "description": card_summary(facts)})
     mirror.show_conclusion()
     return Outcome(
         planned.arch,
@@ -164,7 +165,7 @@ def _open_test(
             tags |= {tag.THRESHOLD: threshold.value, tag.THRESHOLD_REASON: threshold.reason}
         opened[key] = {
             "scores": test.values("test"),
-            "assessment": test.plain(),
+            "assessment": test.to_dict(),
             "threshold": None if threshold is None else asdict(threshold),
             "tags": tags,
             "epoch": trained.epoch,
@@ -286,6 +287,6 @@ def _model_spec(
         metrics=scores,
         tags=tags,
         provenance={**facts.provenance, "params": dict(facts.searched)},
-        description=description(facts),
-        files={**pictures, "model_card.md": card(facts, list(pictures))},
+        description=card_summary(facts),
+        files={**pictures, "model_card.md": card_markdown(facts, list(pictures))},
     )

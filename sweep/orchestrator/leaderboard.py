@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from sweep.settings import METRICS
+from sweep.metrics.names import METRICS
 from sweep.stores.trials import TrialRecord
 
 

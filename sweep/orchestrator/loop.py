@@ -18,6 +18,7 @@ import numpy as np
 
 from data.cache import images_of
 from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinished
+from sweep.metrics.names import STRESSED
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, predictions_of
 from sweep.metrics.scores import metrics_of
 from sweep.orchestrator.mlflow_mirror import Mirror
@@ -27,7 +28,6 @@ from sweep.orchestrator.run_params import config_of, fixed_params
 from sweep.orchestrator.study_run import StudyRun, SweepRun
 from sweep.orchestrator.trial_table import TrialTable, shown_hyperparameters
 from sweep.plan import PlannedStudy, seed_of
-from sweep.settings import STRESSED
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION
 from sweep.stores.study import Study

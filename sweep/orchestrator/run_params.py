@@ -12,8 +12,9 @@ import numpy as np
 
 from data.cache import images_of
 from data.sources import PATIENT_PATTERN
+from sweep.metrics.names import STRESSED
 from sweep.plan import Plan, PlannedStudy
-from sweep.settings import STRESSED, Settings
+from sweep.settings import Settings
 from sweep.space import EXTRA, SPACES
 from sweep.stores import tags as tag
 from sweep.stores.study import ABOUT, Study

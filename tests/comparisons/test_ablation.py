@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from data.faults import InputError
-from sweep.comparisons.ablation.analysis import Attempt, Variant, effects, verdict
+from sweep.comparisons.ablation.analysis import Variant, effects, verdict
 from sweep.comparisons.ablation.run import BASE, Change, changes_of, plan_of_changes
+from sweep.comparisons.seed_result import SeedResult
 from sweep.metrics.bootstrap import Interval
 from sweep.metrics.predictions import Predictions
 from sweep.plan import make_plan
@@ -67,7 +68,7 @@ def variant(label, losses, gaps):
     """An variant with a seed for each validation loss, whose logits of four test images differ by `gaps`."""
     logits = np.stack([np.zeros(4), np.array(gaps, dtype=float)], axis=1)
     said = Predictions(list("abcd"), list("abcd"), np.array([0, 0, 1, 1]), logits, ("NORMAL", "PNEUMONIA"))
-    return Variant(label, tuple(Attempt(seed, 3, {"loss": loss}, said) for seed, loss in enumerate(losses)))
+    return Variant(label, tuple(SeedResult(seed, 3, {"loss": loss}, said) for seed, loss in enumerate(losses)))
 
 
 RIGHT, WRONG = (-1, -1, 1, 1), (1, 1, -1, -1)

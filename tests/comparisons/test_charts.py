@@ -8,14 +8,15 @@ from sweep.comparisons.architectures import chart_style, charts, search_charts
 from sweep.comparisons.architectures.analysis import SHOWN, paired_tests
 from sweep.metrics import formatting as wording
 from sweep.metrics.bootstrap import Interval
-from tests.helpers.compared import ARCHS, comparison, contender
+from sweep.metrics.names import LABELS
+from tests.helpers.compared import ARCHS, compared_model, comparison
 
 THREE = ("COVID", "NORMAL", "PNEUMONIA")
 
 
 def drawn(found):
     """Every chart of a comparison, by name."""
-    some = found.contenders
+    some = found.models
     charted = {
         "roc": charts.roc(some),
         "calibration": charts.calibration(some),
@@ -61,7 +62,7 @@ def test_colours_stand_out_from_both_pages(color, page):
 def test_an_architecture_has_one_colour_and_symbol_whoever_is_beside_it():
     assert len({chart_style.color(arch) for arch in ARCHS}) == len({chart_style.symbol(arch) for arch in ARCHS}) == 4
     for count in (1, 4):
-        line = traces(charts.roc(comparison(count).contenders), f"cnn1, AUROC {auroc('cnn1', count):.3f}")[0].line
+        line = traces(charts.roc(comparison(count).models), f"cnn1, AUROC {auroc('cnn1', count):.3f}")[0].line
         assert line.color == chart_style.color("cnn1")
     assert chart_style.color("a network that is none of ours") in chart_style.COLORS
 
@@ -71,7 +72,7 @@ def auroc(arch, count):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_every_chart_is_drawn_of_one_to_four_contenders(count):
+def test_every_chart_is_drawn_of_one_to_four_models(count):
     charted = drawn(comparison(count))
     absent = {name for name, figure in charted.items() if figure is None}
     assert absent == ({"forest accuracy", "forest auroc"} if count == 1 else set())
@@ -90,26 +91,26 @@ def test_without_a_search_its_charts_are_missing_and_no_other():
     absent = {name.split()[0] for name, figure in drawn(found).items() if figure is None}
     assert absent == {"history", "importance", "seeds"}
     # The chosen ones are known all the same.
-    assert [len(trace.x) for trace in search_charts.selection(found.contenders, "auroc").data] == [1, 1, 2, 2]
+    assert [len(trace.x) for trace in search_charts.selection(found.models, "auroc").data] == [1, 1, 2, 2]
 
 
 def test_three_classes_have_a_macro_roc_without_an_operating_point():
     found = comparison(2, classes=THREE)
     assert all(plain(figure)["data"] for figure in drawn(found).values() if figure is not None)
-    roc = charts.roc(found.contenders)
+    roc = charts.roc(found.models)
     assert not [trace for trace in roc.data if trace.mode == "markers"]
     curve = roc.data[1]
     assert np.trapezoid(curve.y, curve.x) == pytest.approx(auroc_of_three(found), abs=0.01)
-    assert charts.confusion(found.contenders[0]).data[0].z[0][0] > 0.4
-    assert charts.calibration(found.contenders).layout.xaxis.title.text == "largest probability"
+    assert charts.confusion(found.models[0]).data[0].z[0][0] > 0.4
+    assert charts.calibration(found.models).layout.xaxis.title.text == "largest probability"
 
 
 def auroc_of_three(found):
-    return found.contenders[0].assessment.scores["auroc"].value
+    return found.models[0].assessment.scores["auroc"].value
 
 
 def test_intervals_that_are_not_known_are_not_drawn():
-    some = [contender(arch, seed, patients=5) for seed, arch in enumerate(ARCHS[:2])]
+    some = [compared_model(arch, seed, patients=5) for seed, arch in enumerate(ARCHS[:2])]
     assert np.isnan(some[0].assessment.scores["accuracy"].low)
     costs, gaps = charts.cost(some, "flops"), charts.forest(paired_tests(some, "cnn1"), "auroc")
     assert [trace.error_y.visible for trace in costs.data] == [False, False]
@@ -120,7 +121,7 @@ def test_intervals_that_are_not_known_are_not_drawn():
 
 
 def test_the_operating_point_is_at_a_threshold_of_a_half():
-    one = comparison(1).contenders[0]
+    one = comparison(1).models[0]
     (point,) = [trace for trace in charts.roc([one]).data if trace.mode == "markers"]
     scores = one.assessment.scores
     assert point.y[0] == pytest.approx(scores["recall"].value, abs=1e-4)
@@ -128,7 +129,7 @@ def test_the_operating_point_is_at_a_threshold_of_a_half():
 
 
 def test_confusion_matrices_count_every_image_once():
-    one = comparison(1).contenders[0]
+    one = comparison(1).models[0]
     figure = charts.confusion(one)
     counts = np.array(figure.data[0].customdata)
     assert counts.sum() == 200
@@ -137,7 +138,7 @@ def test_confusion_matrices_count_every_image_once():
 
 
 def test_the_search_shows_every_trial_and_the_best_so_far():
-    figure = search_charts.search_history(comparison(1).contenders[0])
+    figure = search_charts.search_history(comparison(1).models[0])
     assert list(traces(figure, "best so far")[0].y) == pytest.approx([0.9, 0.91, 0.94, 0.94])
     assert [list(traces(figure, name)[0].x) for name in ("finished", "pruned", "failed")] == [[0, 1, 4], [2], [3]]
     assert list(traces(figure, "failed")[0].y) == [0.9]  # at the edge, and not left out
@@ -146,7 +147,7 @@ def test_the_search_shows_every_trial_and_the_best_so_far():
 
 
 def test_a_search_for_less_goes_down():
-    one = comparison(1).contenders[0]
+    one = comparison(1).models[0]
     search = replace(one.search, metric="val/loss", maximize=False)
     figure = search_charts.search_history(replace(one, search=search))
     assert list(traces(figure, "best so far")[0].y) == pytest.approx([0.9, 0.9, 0.9, 0.9])
@@ -154,7 +155,7 @@ def test_a_search_for_less_goes_down():
 
 
 def test_the_kept_epoch_is_marked_and_a_loss_that_blew_up_is_on_a_logarithmic_scale():
-    one = comparison(1).contenders[0]
+    one = comparison(1).models[0]
     figure = search_charts.learning_curves(one, "scores")
     assert figure.layout.shapes[0].x0 == 3
     assert [trace.name for trace in figure.data] == ["training accuracy", "validation accuracy", "validation AUROC"]
@@ -167,9 +168,9 @@ def test_the_kept_epoch_is_marked_and_a_loss_that_blew_up_is_on_a_logarithmic_sc
 
 def test_errors_are_shares_of_their_group():
     found = comparison(2)
-    figure = charts.errors(found.contenders)
+    figure = charts.errors(found.models)
     assert list(figure.data[0].y) == ["NORMAL", "PNEUMONIA,<br>bacterial", "PNEUMONIA,<br>viral"]
-    one = found.contenders[0]
+    one = found.models[0]
     assert figure.data[0].x[0] == pytest.approx(1 - one.assessment.scores["specificity"].value)
     assert figure.data[0].text[0].endswith(" of 100")
 
@@ -215,8 +216,11 @@ def test_counts_have_three_digits(count, said):
 
 
 def test_numbers_are_written_as_in_print():
-    assert wording.format_interval(Interval(0.9124, 0.8891, 0.935)) == "0.912 (0.889\u20130.935)"
-    assert wording.format_difference(Interval(-0.0121, -0.03, 0.004)) == "\u22121.2 (\u22123.0 to +0.4)"
+    assert (
+        wording.format_interval(Interval(0.9124, 0.8891, 0.935), wording.SCORE_IN_PRINT) == "0.912 (0.889\u20130.935)"
+    )
+    points = wording.format_interval(Interval(-0.0121, -0.03, 0.004), wording.POINTS_IN_PRINT)
+    assert points == "\u22121.2 (\u22123.0 to +0.4)"
     assert wording.format_p_value(0.00099) == "<\u00a00.001"
     assert wording.format_p_value(0.0312) == "0.031"
-    assert set(wording.LABELS) - {"loss", "stressed_auroc"} < set(SHOWN)
+    assert set(LABELS) - {"loss", "stressed_auroc"} < set(SHOWN)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from data.faults import InputError
-from sweep.comparisons.crossvalidation.analysis import Finalist, Fold, choose, gap, rows, told, written
+from sweep.comparisons.crossvalidation.analysis import Finalist, choose, gap, rows, sentences, to_markdown
 from sweep.comparisons.crossvalidation.run import _configurations, command_of, plans_of_folds
 from sweep.comparisons.crossvalidation.run import searched as find
+from sweep.comparisons.seed_result import SeedResult
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import paired_gap
 from sweep.orchestrator.run_params import DataDescription, StudyDescription
@@ -31,7 +32,9 @@ def finalist(name, scores, *, value=0.9, right=None):
     if right is not None:
         logits = np.stack([np.zeros(4), np.array([-1, -1, 1, 1 if right else -1.0])], axis=1)
         test = Predictions(list("abcd"), list("abcd"), np.array([0, 0, 1, 1]), logits, ("NORMAL", "PNEUMONIA"))
-    folds = {number: Fold({"auroc": score}, test) for number, score in enumerate(scores, 1) if score is not None}
+    folds = {
+        number: SeedResult(0, 3, {"auroc": score}, test) for number, score in enumerate(scores, 1) if score is not None
+    }
     return Finalist(name, value, folds)
 
 
@@ -69,7 +72,7 @@ def test_where_the_studys_own_choice_missed_a_fold_nothing_is_said_of_a_gain():
         assert found.finalist is BETTER
         assert not found.own
         assert found.gain is None
-        assert told(found, "cnn1-003", "validation AUROC", 3)[0] == (
+        assert sentences(found, "cnn1-003", "validation AUROC", 3)[0] == (
             "Over 3 folds cnn1-001 is ahead; cnn1-003, the study's own choice, was not trained on all of them."
         )
 
@@ -79,7 +82,7 @@ def test_the_studys_own_choice_can_stay_ahead_and_less_can_be_better():
     assert found.finalist is BETTER
     assert found.own
     assert found.gain is None
-    assert "the study's own choice, is ahead" in told(found, "cnn1-001", "validation AUROC", 3)[0]
+    assert "the study's own choice, is ahead" in sentences(found, "cnn1-001", "validation AUROC", 3)[0]
     lowest = choose([BETTER, OWN], "auroc", -1, 3)
     assert lowest.finalist is OWN
     assert lowest.gain.value > 0
@@ -90,27 +93,27 @@ def test_who_was_not_trained_on_every_fold_is_shown_and_not_chosen():
     assert choose([OWN, short], "auroc", 1, 3).finalist is OWN
     assert gap(short, OWN, "auroc", 1, 3).value == pytest.approx(0.085)
     assert choose([short], "auroc", 1, 3) is None
-    assert "none is chosen" in told(None, "cnn1-009", "validation AUROC", 3)[0]
+    assert "none is chosen" in sentences(None, "cnn1-009", "validation AUROC", 3)[0]
     lines = rows([OWN, short, finalist("cnn1-010", [None] * 3)], "auroc", 1, 3)
     assert [(line["trial"], line["folds"]) for line in lines] == [("cnn1-003", 3), ("cnn1-009", 2), ("cnn1-010", 0)]
-    assert "none ended" in written(lines, ["x"])
+    assert "none ended" in to_markdown(lines, ["x"])
 
 
 def test_it_says_whether_the_gain_is_chance():
     beyond = choose([OWN, BETTER], "auroc", 1, 3)
-    assert told(beyond, "cnn1-003", "validation AUROC", 3)[0].endswith(": beyond chance.")
+    assert sentences(beyond, "cnn1-003", "validation AUROC", 3)[0].endswith(": beyond chance.")
     within = choose([OWN, finalist("cnn1-001", [0.99, 0.90, 0.91])], "auroc", 1, 3)
-    assert told(within, "cnn1-003", "validation AUROC", 3)[0].endswith(": within chance.")
+    assert sentences(within, "cnn1-003", "validation AUROC", 3)[0].endswith(": within chance.")
     once = choose([finalist("a", [0.9, 0.9]), finalist("b", [0.95, 0.95])], "auroc", 1, 2)  # no spread tells nothing
-    assert told(once, "a", "validation AUROC", 2)[0].endswith("by +0.0500: within chance.")
+    assert sentences(once, "a", "validation AUROC", 2)[0].endswith("by +0.0500: within chance.")
 
 
 def test_test_scores_are_shown_where_the_test_set_was_opened():
-    closed = written(rows([OWN], "auroc", 1, 3), ["Nothing."])
+    closed = to_markdown(rows([OWN], "auroc", 1, 3), ["Nothing."])
     assert "test" not in closed
     opened = rows([finalist("a", [0.9, 0.8], right=True), finalist("b", [0.7, 0.6], right=False)], "auroc", 1, 2)
     assert [line["test_accuracy"] for line in opened] == [1.0, 0.75]
-    assert "| test accuracy" in written(opened, ["Nothing."])
+    assert "| test accuracy" in to_markdown(opened, ["Nothing."])
 
 
 # The command ---------------------------------------------------------------------------------------------------------

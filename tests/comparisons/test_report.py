@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from sweep.comparisons.architectures import report
 from sweep.comparisons.architectures.report import Picture
-from sweep.settings import NOT_A_DEVICE
+from sweep.metrics.names import NOT_A_DEVICE
 from tests.helpers.compared import ARCHS, comparison
 
 THREE = ("COVID", "NORMAL", "PNEUMONIA")
@@ -23,7 +23,7 @@ SECTIONS = ["known", "tests", "curves", "confusion", "errors", "costs", "seeds",
 
 @cache
 def page(count=3, **options):
-    return report.html(comparison(count, **options), dict.fromkeys(ARCHS[:count], SVG))
+    return report.to_html(comparison(count, **options), dict.fromkeys(ARCHS[:count], SVG))
 
 
 @cache
@@ -133,7 +133,7 @@ def test_a_name_of_a_class_ends_no_script_and_begins_no_element():
 def test_patients_are_shown_where_they_were_asked_for_alone():
     assert "data:image/jpeg" not in own()
     assert "must not be published" not in own()
-    written = report.html(comparison(1), {}, [PICTURE])
+    written = report.to_html(comparison(1), {}, [PICTURE])
     assert f"data:image/jpeg;base64,{base64.b64encode(PICTURE.jpeg).decode()}" in written
     assert "must not be published" in written
     assert "NORMAL, called PNEUMONIA with probability 0.987" in written
@@ -141,8 +141,8 @@ def test_patients_are_shown_where_they_were_asked_for_alone():
 
 def test_the_same_comparison_gives_the_same_bytes():
     again = comparison.__wrapped__(3)
-    assert report.html(again, dict.fromkeys(ARCHS[:3], SVG)) == page(3)
-    assert report.markdown(again) == report.markdown(comparison(3))
+    assert report.to_html(again, dict.fromkeys(ARCHS[:3], SVG)) == page(3)
+    assert report.to_markdown(again) == report.to_markdown(comparison(3))
 
 
 def test_drawings_keep_their_names_and_styles_to_themselves():
@@ -166,7 +166,7 @@ def test_three_classes_have_no_specificity():
     assert "specificity" not in text
     assert "by the largest probability" in text
     assert "threshold of 0.5" not in text
-    assert "By the largest probability, on 200 images" in report.markdown(comparison(2, classes=THREE))
+    assert "By the largest probability, on 200 images" in report.to_markdown(comparison(2, classes=THREE))
     assert "the mean over the 3 classes" in text
 
 
@@ -174,16 +174,16 @@ def test_too_few_patients_are_said_and_not_drawn():
     text = Elements(own(2, patients=5)).text
     assert "too few" in text
     assert not re.search(r"\bnan\b", text, re.I)
-    assert not re.search(r"\bnan\b", report.markdown(comparison(2, patients=5)), re.I)
+    assert not re.search(r"\bnan\b", report.to_markdown(comparison(2, patients=5)), re.I)
 
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_twin_tells_the_same(count):
     found = comparison(count)
-    written = report.markdown(found)
+    written = report.to_markdown(found)
     assert written.startswith("# chest-xray: ")
     assert "on 200 test images." in written
-    for one in found.contenders:
+    for one in found.models:
         assert f"| {one.arch}" in written
         assert str(one.assessment.scores["auroc"]) in written
     for paired_test in found.paired_tests:
@@ -199,5 +199,5 @@ def test_the_twin_tells_the_same(count):
 
 
 def test_the_twin_says_that_one_seed_is_one_draw():
-    assert "one draw" in report.markdown(comparison(2, search=False, seeds=False))
-    assert "| cnn1\u00a0\u00a0 | accuracy\u00a0\u00a0 |" in report.markdown(comparison(2))
+    assert "one draw" in report.to_markdown(comparison(2, search=False, seeds=False))
+    assert "| cnn1\u00a0\u00a0 | accuracy\u00a0\u00a0 |" in report.to_markdown(comparison(2))

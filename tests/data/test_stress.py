@@ -16,9 +16,9 @@ from data.cache import images_of
 from data.recipe import STRESS
 from data.sources import open_source
 from data.splits import split_source
+from sweep.metrics.names import METRICS, STRESSED
 from sweep.metrics.predictions import read_predictions
 from sweep.metrics.scores import scores
-from sweep.settings import METRICS, STRESSED
 from sweep.training.config import BEST, LAST
 from sweep.training.inference import compute_logits, restore
 from tests.helpers.consistent import consistent

@@ -9,8 +9,8 @@ from sweep.comparisons.architectures.analysis import (
     ComparedModel,
     Comparison,
     Cost,
+    ScoredTrial,
     Search,
-    Tried,
     paired_tests,
 )
 from sweep.metrics.assessment import assess
@@ -33,11 +33,11 @@ def predictions(seed: int, classes=CLASSES, patients: int = 120, images: int = 2
     return Predictions(names, owners, labels, logits.astype(np.float32), tuple(classes))
 
 
-def trials(arch: str, found: Predictions) -> tuple[Tried, ...]:
+def trials(arch: str, found: Predictions) -> tuple[ScoredTrial, ...]:
     states = ("COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE")
     known = scores(found.labels, found.probabilities())
     return tuple(
-        Tried(
+        ScoredTrial(
             name=f"{arch}-{number:03d}",
             number=number,
             state=state,
@@ -52,7 +52,9 @@ def trials(arch: str, found: Predictions) -> tuple[Tried, ...]:
 
 
 @cache
-def contender(arch: str, seed: int, *, classes=CLASSES, search=True, seeds=True, patients: int = 120) -> ComparedModel:
+def compared_model(
+    arch: str, seed: int, *, classes=CLASSES, search=True, seeds=True, patients: int = 120
+) -> ComparedModel:
     found = predictions(seed, classes, patients)
     epochs = [
         {
@@ -87,16 +89,16 @@ def contender(arch: str, seed: int, *, classes=CLASSES, search=True, seeds=True,
 
 @cache
 def comparison(count: int = 3, **options) -> Comparison:
-    contenders = tuple(contender(arch, seed, **options) for seed, arch in enumerate(ARCHS[:count]))
-    classes = contenders[0].predictions.classes
+    models = tuple(compared_model(arch, seed, **options) for seed, arch in enumerate(ARCHS[:count]))
+    classes = models[0].predictions.classes
     images = {name: 10 * place + 30 for place, name in enumerate(classes)}
     return Comparison(
         name="chest-xray",
-        contenders=contenders,
+        models=models,
         champion=ARCHS[count - 1],
         chosen=CHOSEN["gate"],
         reference=ARCHS[0],
-        paired_tests=paired_tests(contenders, ARCHS[0]),
+        paired_tests=paired_tests(models, ARCHS[0]),
         missing=ARCHS[count:],
         notes=("one seed is one draw (`sweep compare --seeds 5`)", "cnn1 began with random weights"),
         counts={"train": images, "validation": images, "test": images},

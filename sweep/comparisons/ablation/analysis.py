@@ -1,4 +1,4 @@
-"""One configuration and its changes beside each other, seed by seed: which of them pay."""
+"""Compare a configuration with its changes, seed by seed: which changes pay."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sweep.comparisons.seed_result import SeedResult
 from sweep.metrics.bootstrap import Interval
+from sweep.metrics.formatting import GAIN, format_interval
 from sweep.metrics.markdown import table
-from sweep.metrics.predictions import Predictions
-from sweep.metrics.scores import all_scores
 from sweep.metrics.significance import paired_gap
 
 VERDICTS = {
@@ -24,48 +24,31 @@ Verdict = Literal["pays", "validation only", "harms", "undecided"]
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One training.
-
-    Attributes:
-        seed: The seed.
-        epochs: How many it trained.
-        validation: Its scores at the epoch that was kept, as `auroc` and `loss`.
-        test: What it says of the test images.
-    """
-
-    seed: int
-    epochs: int
-    validation: Mapping[str, float]
-    test: Predictions
-
-
-@dataclass(frozen=True)
 class Variant:
-    """What was tried, with every seed that came to an end."""
+    """A configuration of the ablation, with the result of every seed that is complete."""
 
     label: str
-    attempts: tuple[Attempt, ...]
+    results: tuple[SeedResult, ...]
 
     def validation(self, name: str) -> dict[int, float]:
-        """A validation score of each seed."""
-        return {one.seed: one.validation[name] for one in self.attempts}
+        """A validation score by seed."""
+        return {result.seed: result.validation[name] for result in self.results}
 
     def test(self, name: str) -> dict[int, float]:
-        """A test score of each seed, at a threshold of 0.5."""
-        return {one.seed: all_scores(one.test.labels, one.test.probabilities())[name] for one in self.attempts}
+        """A test score by seed, at a threshold of 0.5."""
+        return {result.seed: result.test_score(name) for result in self.results}
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a change does: means over seeds of the difference to the same seed of the base, with 95 % intervals.
+    """The effect of a change: means over seeds of the difference to the same seed of the base, with 95 % intervals.
 
     Attributes:
         variant: The change.
-        chosen: Of the metric that a study chooses by, positive where better.
-        loss: Of the validation loss; negative is better.
-        accuracy: Of test accuracy at a threshold of 0.5.
-        auroc: Of test AUROC.
+        chosen: In the metric that a study chooses by, positive where better.
+        loss: In the validation loss; negative is better.
+        accuracy: In test accuracy at a threshold of 0.5.
+        auroc: In test AUROC.
         verdict: A key of VERDICTS.
     """
 
@@ -86,30 +69,30 @@ def effects(variants: Sequence[Variant], metric: str, sign: int) -> list[Effect]
         sign: 1 where more of it is better, else -1.
     """
     base, *others = variants
-    found = []
+    compared = []
     for variant in others:
         if not set(variant.validation(metric)) & set(base.validation(metric)):
             continue
         chosen = _gap(variant.validation(metric), base.validation(metric), sign)
         loss = _gap(variant.validation("loss"), base.validation("loss"))
         accuracy, auroc = (_gap(variant.test(name), base.test(name)) for name in ("accuracy", "auroc"))
-        found.append(Effect(variant, chosen, loss, accuracy, auroc, verdict(chosen, (accuracy, auroc))))
-    return found
+        compared.append(Effect(variant, chosen, loss, accuracy, auroc, verdict(chosen, (accuracy, auroc))))
+    return compared
 
 
 def verdict(chosen: Interval, tested: Sequence[Interval]) -> Verdict:
-    """Judges by validation; test can only object."""
+    """Judges by validation; the test set can only object."""
     if chosen.low > 0:
         return "validation only" if any(gap.high < 0 for gap in tested) else "pays"
     return "harms" if chosen.high < 0 else "undecided"
 
 
 def rows(variants: Sequence[Variant], metric: str, sign: int) -> list[dict[str, Any]]:
-    """A row an variant: means over seeds, gaps to the base and the verdict, as plain data."""
-    known = {effect.variant.label: effect for effect in effects(variants, metric, sign)}
+    """One row per variant: means over seeds, gaps to the base and the verdict, as plain data."""
+    by_label = {effect.variant.label: effect for effect in effects(variants, metric, sign)}
     lines = []
     for variant in variants:
-        effect = known.get(variant.label)
+        effect = by_label.get(variant.label)
         gaps = {
             name: {"value": gap.value, "low": gap.low, "high": gap.high}
             for name in ("chosen", "loss", "accuracy", "auroc")
@@ -119,7 +102,7 @@ def rows(variants: Sequence[Variant], metric: str, sign: int) -> list[dict[str, 
         lines.append(
             {
                 "change": variant.label,
-                "seeds": len(variant.attempts),
+                "seeds": len(variant.results),
                 "validation": _mean(variant.validation(metric)),
                 "validation_loss": _mean(variant.validation("loss")),
                 "test_accuracy": _mean(variant.test("accuracy")),
@@ -135,15 +118,11 @@ HEADS = ("", "validation {}", "gain", "validation loss", "test accuracy", "gain"
 
 
 def cells(line: Mapping[str, Any]) -> list[str]:
-    """A row of `rows` as people read it, under HEADS."""
+    """A row of `rows` as text, a cell for each of HEADS."""
 
     def gap(name: str) -> str:
-        found = line["gaps"].get(name)
-        if found is None:
-            return ""
-        if np.isnan(found["low"]):
-            return f"{found['value']:+.4f}"
-        return f"{found['value']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+        interval = line["gaps"].get(name)
+        return "" if interval is None else format_interval(Interval(**interval), GAIN)
 
     if not line["seeds"]:
         return [line["change"], "none ended", *[""] * (len(HEADS) - 2)]
@@ -160,15 +139,16 @@ def cells(line: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def written(lines: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """The table in Markdown, and what its verdicts mean."""
+def to_markdown(lines: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """Writes the table in Markdown, and what its verdicts mean."""
     heads = [head.format(metric.replace("auroc", "AUROC").replace("_", " ")) for head in HEADS]
-    told = [f"- *{name}*: {meaning}." for name, meaning in VERDICTS.items() if any(x["verdict"] == name for x in lines)]
-    return "\n\n".join(part for part in (table(heads, map(cells, lines)), "\n".join(told)) if part)
+    verdicts = {line["verdict"] for line in lines}
+    meanings = [f"- *{name}*: {meaning}." for name, meaning in VERDICTS.items() if name in verdicts]
+    return "\n\n".join(part for part in (table(heads, map(cells, lines)), "\n".join(meanings)) if part)
 
 
-def _gap(one: Mapping[int, float], other: Mapping[int, float], sign: int = 1) -> Interval:
-    return paired_gap([sign * (one[seed] - other[seed]) for seed in sorted(one.keys() & other.keys())])
+def _gap(scores: Mapping[int, float], base: Mapping[int, float], sign: int = 1) -> Interval:
+    return paired_gap([sign * (scores[seed] - base[seed]) for seed in sorted(scores.keys() & base.keys())])
 
 
 def _mean(values: Mapping[int, float]) -> float:

@@ -1,4 +1,4 @@
-"""Train one configuration and some that differ from it, all with the same seeds: given trials of an ordinary study."""
+"""Train one configuration and some changes of it, all with the same seeds: enqueued trials of an ordinary study."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from typing import Any
 import pandas as pd
 
 from data.faults import InputError
-from sweep.comparisons.ablation.analysis import Attempt, Variant, rows, written
-from sweep.comparisons.enqueued import Tried
-from sweep.metrics import markdown
+from sweep.comparisons.ablation.analysis import Variant, rows, to_markdown
+from sweep.comparisons.enqueued import EnqueuedResult
+from sweep.comparisons.run_log import log_run
+from sweep.metrics.names import sign_of
 from sweep.plan import Plan, seed_of
-from sweep.settings import METRICS
 from sweep.space import EXTRA, FIVE, Choice, Value, decided, study_space
 from sweep.stores import tags as tag
-from sweep.stores.tracking import FINISHED, Tracking
+from sweep.stores.tracking import Tracking
 from sweep.stores.trials import EnqueuedTrial
-from sweep.system import provenance
 
 BASE = "as it is"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is tried.
+    """A change of the configuration.
 
     Attributes:
-        label: As it was written: `augmentation=both+schedule=cosine`.
+        label: As it was typed: `augmentation=both+schedule=cosine`.
         params: What differs from the base.
     """
 
@@ -37,16 +36,16 @@ class Change:
     params: Mapping[str, Value]
 
 
-def changes_of(arch: str, written: Sequence[str]) -> tuple[Change, ...]:
+def changes_of(arch: str, texts: Sequence[str]) -> tuple[Change, ...]:
     """Reads changes, `name=value` each, several at once with `+` between them.
 
     Raises:
-        InputError: A text cannot be understood, or names what does not exist; all of them are said.
+        InputError: A text cannot be understood, or names what does not exist; with every fault.
     """
     changes, faults = [], []
-    if len(set(written)) < len(written):
+    if len(set(texts)) < len(texts):
         faults.append("--change: one is given twice")
-    for text in written:
+    for text in texts:
         parts = re.split(r"\+(?=[a-z_]+=)", text)  # not within 1e+3
         names = [part.partition("=")[0] for part in parts]
         try:
@@ -64,7 +63,7 @@ def plan_of_changes(plan: Plan, changes: Sequence[Change], seeds: int, name: str
 
     Args:
         plan: As the settings give it; its space leaves no choice in the five hyperparameters.
-        changes: What is tried.
+        changes: The changes.
         seeds: How often each is trained. The same seeds serve all, so that they are compared pairwise.
         name: Of the study, after its architecture.
 
@@ -79,13 +78,13 @@ def plan_of_changes(plan: Plan, changes: Sequence[Change], seeds: int, name: str
             f"--fix: an ablation changes one configuration; fix {', '.join(missing)} too, such as --fix {missing[0]}="
             + ("relu" if missing[0] == "activation" else "...")
         )
-    seen, faults = {BASE: base}, []
+    by_label, faults = {BASE: base}, []
     for change in changes:
         params = {**base, **change.params}
-        twin = next((label for label, other in seen.items() if other == params), None)
+        twin = next((label for label, other in by_label.items() if other == params), None)
         if twin is not None:
             faults.append(f"--change {change.label}: that is {'the configuration itself' if twin == BASE else twin}")
-        seen[change.label] = params
+        by_label[change.label] = params
         if int(params["batch_size"]) > len(plan.split.train):
             faults.append(f"--change {change.label}: the training set has {len(plan.split.train):,} images")
     if faults:
@@ -103,26 +102,19 @@ def plan_of_changes(plan: Plan, changes: Sequence[Change], seeds: int, name: str
     return replace(plan, studies=(wide.of(f"{planned.arch}-{name}", enqueued),))
 
 
-def variants_of(tried: Tried, changes: Sequence[Change]) -> list[Variant]:
-    """The base and its changes with what became of them, in the order in which they were given."""
-    variants = []
-    for label in (BASE, *(change.label for change in changes)):
-        attempts = []
-        for trial in tried.labelled(label):
-            seed, test = trial.attributes["seed"], tried.predictions[trial.number]
-            attempts.append(Attempt(seed, len(trial.history), trial.validation, test))
-        variants.append(Variant(label, tuple(attempts)))
-    return variants
+def variants_of(study: EnqueuedResult, changes: Sequence[Change]) -> list[Variant]:
+    """The base and its changes with their results, in the order in which they were given."""
+    return [Variant(label, study.tested(label)) for label in (BASE, *(change.label for change in changes))]
 
 
 def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[str, list[dict[str, Any]], str]:
     """Logs an ablation as a run of its own.
 
     Returns:
-        The run's id, a row an variant as plain data, and the page in Markdown.
+        The run's id, one row per variant as plain data, and the page in Markdown.
     """
     settings, (planned,) = plan.settings, plan.studies
-    metric, sign = settings.metric.removeprefix("val/"), 1 if METRICS[settings.metric] == "maximize" else -1
+    metric, sign = settings.metric.removeprefix("val/"), sign_of(settings.metric)
     lines = rows(variants, metric, sign)
     fixed = dict(planned.enqueued[0].params)
     page = "\n\n".join(
@@ -134,34 +126,32 @@ def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[st
             "difference to the same seed without the change, with 95 % intervals (Student's t); other patients are not "
             "drawn. Each interval stands alone: of twenty changes that do nothing one seems to do something. "
             "Validation judges, test can only object.",
-            written(lines, metric),
+            to_markdown(lines, metric),
         )
     )
-    run = tracking.start(
+    page += "\n"
+    common = {"study": plan.full_name(planned), "epochs": settings.epochs, "patience": settings.patience}
+    run_id = log_run(
+        tracking,
         f"ablation-{planned.name}",
         {
             tag.KIND: "ablation",
-            tag.STATE: "RUNNING",
             tag.ARCH: planned.arch,
             tag.DATA: plan.source.name,
             tag.DATA_DIGEST: plan.source.digest,
             tag.SPLIT_DIGEST: plan.split.digest,
-            "mlflow.note.content": markdown.note(page, "ablation.md"),
-            **provenance.tags(),
         },
+        params={**common, "metric": settings.metric, "image_size": planned.image_size, **fixed},
+        metrics={
+            f"{line['change'].replace('=', '_').replace('+', '_').replace(' ', '_')}/{name}": line[name]
+            for line in lines
+            if line["seeds"]
+            for name in ("validation", "test_accuracy", "test_auroc")
+        },
+        files={
+            "ablation.md": page,
+            "changes.json": pd.DataFrame([{**line, "gaps": str(line["gaps"])} for line in lines]),
+        },
+        page="ablation.md",
     )
-    common = {"study": plan.full_name(planned), "epochs": settings.epochs, "patience": settings.patience}
-    tracking.log_params(run.run_id, {**common, "metric": settings.metric, "image_size": planned.image_size, **fixed})
-    scores = {
-        f"{line['change'].replace('=', '_').replace('+', '_').replace(' ', '_')}/{name}": line[name]
-        for line in lines
-        if line["seeds"]
-        for name in ("validation", "test_accuracy", "test_auroc")
-    }
-    tracking.log(run.run_id, scores, tags={tag.STATE: "COMPLETE"})
-    tracking.log_files(run.run_id, {"ablation.md": page + "\n"})
-    tracking.log_table(
-        run.run_id, pd.DataFrame([{**line, "gaps": str(line["gaps"])} for line in lines]), "changes.json"
-    )
-    tracking.finish(run.run_id, FINISHED)
-    return run.run_id, lines, page + "\n"
+    return run_id, lines, page

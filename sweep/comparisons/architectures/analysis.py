@@ -11,9 +11,12 @@ import pandas as pd
 
 from data.sources import group_of
 from sweep.metrics.assessment import Assessment
-from sweep.metrics.bootstrap import Difference, Interval, difference
+from sweep.metrics.bootstrap import Difference, difference
+from sweep.metrics.formatting import POINTS_IN_SENTENCE, format_interval
+from sweep.metrics.names import LABELS
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import another_run, holm, mcnemar
+from sweep.metrics.threshold import decide
 
 REFERENCE = "resnet50"
 SIGNIFICANT = 0.05
@@ -35,15 +38,15 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network takes.
+    """What a network costs.
 
     Attributes:
-        parameters: Of the network.
+        parameters: How many the network has.
         flops: Floating point operations of one image's forward pass; a multiplication with its addition is two.
-        bytes: Of the network's file, as it is registered.
-        train_seconds: Of the training that made it.
-        search_seconds: Of all trainings of its study, one after the other.
-        images_per_second: What the registered network labels on this machine, in batches.
+        bytes: Size of the network's file, as it is registered.
+        train_seconds: Duration of the training that made it.
+        search_seconds: Duration of all trainings of its study, one after the other; None where it is not known.
+        images_per_second: Images that the registered network labels on this machine, in batches.
     """
 
     parameters: int
@@ -55,16 +58,16 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A trial of a search.
+class ScoredTrial:
+    """A trial of a search, with its scores.
 
     Attributes:
         name: Its run's.
         number: Its own.
         state: `COMPLETE`, `PRUNED` or `FAIL`.
-        value: What the study makes of it, at its best epoch; None where it did not get that far.
+        value: The metric of the study at its best epoch; None where it did not get that far.
         validation: Its scores on validation at that epoch, `accuracy`, `auroc`, ...
-        test: Its scores on test, opened after the choice; None where they were not.
+        test: Its scores on test, computed after the choice; None where they were not.
         seconds: How long it took.
         params: Its hyperparameters.
     """
@@ -94,7 +97,7 @@ class Search:
     name: str
     metric: str
     maximize: bool
-    trials: tuple[Tried, ...]
+    trials: tuple[ScoredTrial, ...]
     importances: Mapping[str, float]
 
 
@@ -108,14 +111,14 @@ class ComparedModel:
         run: The name of the run that made it.
         run_id: That run.
         params: Everything that it was trained with.
-        history: A row of metrics an epoch.
+        history: One row of metrics per epoch.
         epoch: The one whose weights these are.
         validation: Its scores on validation.
-        assessment: What it is worth on test.
-        predictions: What it says of the test images.
-        cost: What it takes.
+        assessment: Its scores on test.
+        predictions: Its predictions of the test images.
+        cost: What it costs.
         search: The study that found it; None where Optuna's store does not have it.
-        seeds: Test scores of the same configuration with other seeds: name -> one a seed; empty without.
+        seeds: Test scores of the same configuration with other seeds: name -> one per seed; empty without.
     """
 
     arch: str
@@ -152,7 +155,7 @@ class ComparedModel:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two contenders on the same images.
+    """Two models on the same images.
 
     Attributes:
         arch: The one.
@@ -177,9 +180,9 @@ class Comparison:
 
     Attributes:
         name: The data set.
-        contenders: One an architecture.
+        models: The best of each architecture.
         champion: The architecture that stands first.
-        chosen: Who chose it, as `validation chooses`; see CHOSEN.
+        chosen: Who or what chose it, as `validation chooses`; see CHOSEN.
         reference: The one that all others are compared with.
         paired_tests: One for each of the others.
         missing: Architectures that have none.
@@ -189,7 +192,7 @@ class Comparison:
     """
 
     name: str
-    contenders: tuple[ComparedModel, ...]
+    models: tuple[ComparedModel, ...]
     champion: str
     chosen: str
     reference: str
@@ -202,60 +205,60 @@ class Comparison:
     @property
     def images(self) -> int:
         """How many test images all were scored on."""
-        return self.contenders[0].assessment.images
+        return self.models[0].assessment.images
 
     @property
     def patients(self) -> int:
         """How many patients these show."""
-        return self.contenders[0].assessment.patients
+        return self.models[0].assessment.patients
 
     @property
     def headline(self) -> str:
         """The result in a sentence or two."""
         best = self.of(self.champion)
         scores = best.assessment.scores
-        count = len(self.contenders)
+        count = len(self.models)
         who = f"Of {count} architectures {self.chosen} {best.arch}" if count > 1 else f"There is {best.arch} alone"
-        told = f"{who}: accuracy {scores['accuracy']} and AUROC {scores['auroc']} on {self.images:,} test images."
-        return " ".join([told, *(f"{paired_test.sentence}." for paired_test in self.paired_tests)])
+        scored = f"{who}: accuracy {scores['accuracy']} and AUROC {scores['auroc']} on {self.images:,} test images."
+        return " ".join([scored, *(f"{paired_test.sentence}." for paired_test in self.paired_tests)])
 
     def of(self, arch: str) -> ComparedModel:
-        """The contender of an architecture."""
-        return next(contender for contender in self.contenders if contender.arch == arch)
+        """The model of an architecture."""
+        return next(model for model in self.models if model.arch == arch)
 
 
-def paired_tests(contenders: Sequence[ComparedModel], reference: str) -> tuple[PairedTest, ...]:
-    """Tests every contender against the reference, in accuracy and AUROC, corrected for the number of all these tests.
+def paired_tests(models: Sequence[ComparedModel], reference: str) -> tuple[PairedTest, ...]:
+    """Tests every model against the reference, in accuracy and AUROC, corrected for the number of all these tests.
 
     Args:
-        contenders: Scored on the same images, in the same order.
+        models: Scored on the same images, in the same order.
         reference: The architecture of one of them.
     """
-    (theirs,) = (contender for contender in contenders if contender.arch == reference)
-    others = [contender for contender in contenders if contender.arch != reference]
+    (theirs,) = (model for model in models if model.arch == reference)
+    others = [model for model in models if model.arch != reference]
     pairs = [(other, *_differences(other.predictions, theirs.predictions)) for other in others]
-    corrected = holm([found.p for _, *both in pairs for found in both])
-    found = []
+    corrected = holm([tested.p for _, *both in pairs for tested in both])
+    tests = []
     for index, (other, accuracy, auroc) in enumerate(pairs):
-        chances = {"accuracy": corrected[2 * index], "auroc": corrected[2 * index + 1]}
+        p_values = {"accuracy": corrected[2 * index], "auroc": corrected[2 * index + 1]}
         images = len(other.predictions.labels)
-        sentence = _sentence(other.arch, reference, {"accuracy": accuracy, "auroc": auroc}, chances, images)
-        found.append(PairedTest(other.arch, reference, accuracy, auroc, chances, sentence))
-    return tuple(found)
+        sentence = _sentence(other.arch, reference, {"accuracy": accuracy, "auroc": auroc}, p_values, images)
+        tests.append(PairedTest(other.arch, reference, accuracy, auroc, p_values, sentence))
+    return tuple(tests)
 
 
-def errors_by_group(contenders: Sequence[ComparedModel]) -> pd.DataFrame:
-    """Counts errors by class, and by what file names tell of its kind (bacterial and viral pneumonia).
+def errors_by_group(models: Sequence[ComparedModel]) -> pd.DataFrame:
+    """Counts errors by class, and by kind where file names have it (bacterial and viral pneumonia).
 
     Returns:
         Columns group, images, and for each architecture how many of them it has wrong.
     """
-    first = contenders[0].predictions
+    first = models[0].predictions
     groups = [
         f"{first.classes[label]}{f', {kind}' if (kind := group_of(name)) else ''}"
         for name, label in zip(first.images, first.labels, strict=True)
     ]
-    wrong = {one.arch: called(one.predictions) != one.predictions.labels for one in contenders}
+    wrong = {model.arch: decide(model.predictions.probabilities()) != model.predictions.labels for model in models}
     rows = []
     for group in sorted(set(groups)):
         members = np.array([name == group for name in groups])
@@ -263,30 +266,24 @@ def errors_by_group(contenders: Sequence[ComparedModel]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def called(predictions: Predictions) -> np.ndarray:
-    """The class that each image is given at a threshold of 0.5, int [N]."""
-    likely = predictions.probabilities()
-    return (likely[:, 1] >= 0.5).astype(int) if len(predictions.classes) == 2 else likely.argmax(axis=1)
-
-
 def score_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Scores of every contender with their intervals, as plain data: a row a score and architecture."""
+    """Scores of every model with their intervals, as plain data: one row per score and architecture."""
     rows = []
-    for contender in comparison.contenders:
+    for model in comparison.models:
         for name, label in SHOWN.items():
-            interval = contender.assessment.scores.get(name)
+            interval = model.assessment.scores.get(name)
             if interval is None:  # there is no specificity with more than two classes
                 continue
-            seeds = contender.seeds.get(name, ())
+            seeds = model.seeds.get(name, ())
             spread = another_run(seeds) if len(seeds) > 1 else None
             rows.append(
                 {
-                    "arch": contender.arch,
+                    "arch": model.arch,
                     "score": label,
                     "value": interval.value,
                     "low": interval.low,
                     "high": interval.high,
-                    "validation": contender.validation.get(name),
+                    "validation": model.validation.get(name),
                     "seeds": len(seeds),
                     "seeds_mean": float(np.mean(seeds)) if len(seeds) else None,
                     "seeds_sd": float(np.std(seeds, ddof=1)) if spread else None,
@@ -296,51 +293,48 @@ def score_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def cost_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Costs of every contender as plain data."""
+    """Costs of every model as plain data."""
     return [
-        {"arch": contender.arch, **vars(contender.cost), "seconds_per_point": contender.seconds_per_point}
-        for contender in comparison.contenders
+        {"arch": model.arch, **vars(model.cost), "seconds_per_point": model.seconds_per_point}
+        for model in comparison.models
     ]
 
 
-def selection_bias(contender: ComparedModel) -> tuple[float, float] | None:
+def selection_bias(model: ComparedModel) -> tuple[float, float] | None:
     """How far the chosen trial falls from validation to test, and the mean of all trials, in AUROC; None if unknown."""
-    if contender.search is None:
+    if model.search is None:
         return None
-    known = [trial for trial in contender.search.trials if trial.test is not None]
-    gaps = {trial.name: trial.validation["auroc"] - trial.test["auroc"] for trial in known if trial.test}
-    if len(gaps) < 2 or contender.run not in gaps:
+    gaps = {
+        trial.name: trial.validation["auroc"] - trial.test["auroc"]
+        for trial in model.search.trials
+        if trial.test is not None
+    }
+    if len(gaps) < 2 or model.run not in gaps:
         return None
-    return gaps[contender.run], float(np.mean(list(gaps.values())))
+    return gaps[model.run], float(np.mean(list(gaps.values())))
 
 
 def _differences(ours: Predictions, theirs: Predictions) -> tuple[Difference, Difference]:
     labels, patients = ours.labels, ours.patients
-    accuracy, auroc = (
-        difference(labels, ours.probabilities(), theirs.probabilities(), patients, score)
-        for score in ("accuracy", "auroc")
-    )
-    exact = mcnemar(called(ours) == labels, called(theirs) == labels, patients)
+    both = ours.probabilities(), theirs.probabilities()
+    accuracy, auroc = (difference(labels, *both, patients, score) for score in ("accuracy", "auroc"))
+    right, theirs_right = (decide(probabilities) == labels for probabilities in both)
+    exact = mcnemar(right, theirs_right, patients)
     return Difference(accuracy.interval, exact), auroc
 
 
 def _sentence(
-    arch: str, reference: str, found: Mapping[str, Difference], corrected: Mapping[str, float], images: int
+    arch: str, reference: str, differences: Mapping[str, Difference], corrected: Mapping[str, float], images: int
 ) -> str:
-    told = {"accuracy": "accuracy", "auroc": "AUROC"}
-    apart = {name: found[name].interval.value for name in told if corrected[name] < SIGNIFICANT}
-    gaps = "; ".join(f"{told[name]} {_points(found[name].interval)}" for name in told)
+    apart = {name: tested.interval.value for name, tested in differences.items() if corrected[name] < SIGNIFICANT}
+    gaps = "; ".join(
+        f"{LABELS[name]} {format_interval(tested.interval, POINTS_IN_SENTENCE)}" for name, tested in differences.items()
+    )
     if not apart:
         return f"{arch} and {reference} cannot be told apart on {images:,} images ({gaps})"
-    parts = [f"{'better' if value > 0 else 'worse'} in {told[name]}" for name, value in apart.items()]
+    parts = [f"{'better' if value > 0 else 'worse'} in {LABELS[name]}" for name, value in apart.items()]
     if len(parts) == 2 and len({value > 0 for value in apart.values()}) == 1:
         parts = [f"{'better' if apart['auroc'] > 0 else 'worse'} in accuracy and AUROC"]
-    rest = [told[name] for name in told if name not in apart]
+    rest = [LABELS[name] for name in differences if name not in apart]
     not_so = f", and cannot be told apart in {rest[0]}" if rest else ""
     return f"{arch} is {' and '.join(parts)} than {reference}{not_so} ({gaps})"
-
-
-def _points(interval: Interval) -> str:
-    if np.isnan(interval.low):
-        return f"{100 * interval.value:+.1f} points"
-    return f"{100 * interval.value:+.1f} points, {100 * interval.low:+.1f} to {100 * interval.high:+.1f}"

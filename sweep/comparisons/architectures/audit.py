@@ -1,6 +1,6 @@
-"""Test scores of trials that were not chosen: opened after the choice, to see what choosing was worth.
+"""Test scores of trials that were not chosen: computed after the choice, to see what choosing gains.
 
-No choice is made by them. They are called `audit/...`, so that nobody takes them for the `test/...` of a chosen trial.
+No choice is made by them. They are called `audit/...`, so that they are not taken for the `test/...` of a chosen trial.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ def audit(
         images: The test images at the study's size; None where they are not here, and then only what was written.
         digest: Of the data set.
         classes: Names in logit order.
-        progress: Told how many trials are done; may raise to stop.
+        progress: Called with the number of trials done; may raise to stop.
 
     Returns:
         Predictions by the trial's number, without those whose checkpoint is gone.
     """
-    found = {}
+    audited = {}
     for done, trial in enumerate(trials, 1):
         run = runs.get(trial.number)
         if trial.state == "COMPLETE" and run is not None:
-            predictions = _known(run, tracking, digest)
+            predictions = _stored(run, tracking, digest)
             if predictions is None and images is not None:
                 predictions = _score(run, trial, tracking, images, digest, classes)
             if predictions is not None:
-                found[trial.number] = predictions
+                audited[trial.number] = predictions
         progress(done)
-    return found
+    return audited
 
 
 def runs_of(tracking: Tracking, parent: str) -> dict[int, Run]:
     """The runs of a study's trials, by number."""
-    found: dict[int, Run] = {}
+    runs: dict[int, Run] = {}
     for run in tracking.children(parent):
         if tag.TRIAL in run.tags:
-            found.setdefault(int(run.tags[tag.TRIAL]), run)
-    return found
+            runs.setdefault(int(run.tags[tag.TRIAL]), run)
+    return runs
 
 
-def _known(run: Run, tracking: Tracking, digest: str) -> Predictions | None:
+def _stored(run: Run, tracking: Tracking, digest: str) -> Predictions | None:
     with tempfile.TemporaryDirectory() as folder:
         path = None
         if any(name.startswith("test/") for name in run.metrics):  # it was the chosen one
@@ -86,8 +86,8 @@ def _score(
             return None
         trained = restore(path)
     logits = predict(trained.network, trained.config, images)
-    found = Predictions(images.names, images.patients, images.labels, logits, classes)
-    named = {f"audit/{name}": value for name, value in scores(found.labels, found.probabilities()).items()}
-    tracking.log_files(run.run_id, {AUDITED: found.to_csv()})
+    predictions = Predictions(images.names, images.patients, images.labels, logits, classes)
+    named = {f"audit/{name}": value for name, value in scores(predictions.labels, predictions.probabilities()).items()}
+    tracking.log_files(run.run_id, {AUDITED: predictions.to_csv()})
     tracking.log(run.run_id, named, step=trial.best_epoch or 0, tags={DIGEST: digest})
-    return found
+    return predictions

@@ -1,4 +1,4 @@
-"""What each architecture's best brings to a comparison, read from the registry, MLflow and Optuna."""
+"""Read and measure the best version of each architecture, from the registry, MLflow and Optuna."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from data.faults import InputError
 from data.sources import Source, read_synthetic, under_name
 from models import ARCHITECTURES
 from models.outline import cost, sketch
-from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, Search, Tried
+from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, ScoredTrial, Search
 from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
-from sweep.metrics.assessment import CALIBRATED, assess
+from sweep.metrics.assessment import assess
+from sweep.metrics.names import CALIBRATED, METRICS, STRESSED
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import all_scores, scores
 from sweep.orchestrator.run_params import description_of, settings_of
 from sweep.plan import Plan, make_plan, seed_of
-from sweep.settings import METRICS, STRESSED
 from sweep.space import Choice, layout
 from sweep.stores import registry
 from sweep.stores import tags as tag
@@ -55,8 +55,8 @@ class BestVersion:
     study: Study | None
 
 
-def winners(client: registry.MlflowClient, name: str, studies: Sequence[Study]) -> dict[str, BestVersion]:
-    """Finds who holds each architecture's alias.
+def best_versions(client: registry.MlflowClient, name: str, studies: Sequence[Study]) -> dict[str, BestVersion]:
+    """Finds the version that holds each architecture's alias.
 
     Args:
         client: Of the registry.
@@ -64,24 +64,24 @@ def winners(client: registry.MlflowClient, name: str, studies: Sequence[Study]) 
         studies: Those of Optuna's store.
 
     Returns:
-        By architecture, in their usual order, without those that nobody holds.
+        By architecture, in their usual order, without those whose alias no version holds.
     """
-    known = {description_of(study).study_id: study for study in studies}
-    found = {}
+    by_id = {description_of(study).study_id: study for study in studies}
+    versions = {}
     for arch in ARCHITECTURES:
         version = registry.alias_holder(client, name, arch)
         if version is not None:
             tracking = tracking_of(client, version.run_id)
             past = read_run(tracking.uri, version.run_id)
-            found[arch] = BestVersion(arch, version, tracking, past, known.get(version.tags.get(tag.STUDY_ID, "")))
-    return found
+            versions[arch] = BestVersion(arch, version, tracking, past, by_id.get(version.tags.get(tag.STUDY_ID, "")))
+    return versions
 
 
-def plan_of_seeds(winner: BestVersion, location: Path, seeds: int, settings: Mapping[str, Any]) -> Plan:
-    """Plans to train a winner's configuration anew with other seeds; its own was chosen, and would flatter.
+def plan_of_seeds(best: BestVersion, location: Path, seeds: int, settings: Mapping[str, Any]) -> Plan:
+    """Plans to train the configuration of a best version with other seeds; its own was chosen, and would flatter.
 
     Args:
-        winner: The winner.
+        best: The best version.
         location: Where its images are.
         seeds: How many.
         settings: Further ones: workers, device, stores.
@@ -89,13 +89,13 @@ def plan_of_seeds(winner: BestVersion, location: Path, seeds: int, settings: Map
     Raises:
         InputError: The images or the split are not those that it learned from.
     """
-    metric, data_name = winner.version.tags.get(tag.METRIC, ""), winner.past.data_name
+    metric, data_name = best.version.tags.get(tag.METRIC, ""), best.past.data_name
     plan = make_plan(
         settings_of(
-            winner.past.params,
+            best.past.params,
             trials=seeds,
             data=location,
-            experiment=winner.tracking.experiment,
+            experiment=best.tracking.experiment,
             **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
             **settings,
         ),
@@ -103,52 +103,52 @@ def plan_of_seeds(winner: BestVersion, location: Path, seeds: int, settings: Map
         source=under_name(read_synthetic(), data_name) if data_name in synthetic.NAMES else None,
     )
     for what, here in (("data", plan.source.digest), ("split", plan.split.digest)):
-        if here != (there := winner.past.tags[f"sweep.{what}_digest"]):
-            raise InputError(f"{plan.source.location}: its {what} digest is {here}; {winner.past.name} has {there}")
+        if here != (there := best.past.tags[f"sweep.{what}_digest"]):
+            raise InputError(f"{plan.source.location}: its {what} digest is {here}; {best.past.name} has {there}")
     # Every hyperparameter is fixed, so its space holds the one value.
     chosen = {name: domain.values[0] for name, domain in plan.studies[0].space.items() if isinstance(domain, Choice)}
-    label = winner.past.name
+    label = best.past.name
     enqueued = [EnqueuedTrial(label, chosen, seed_of("seeds", label, index)) for index in range(seeds)]
-    planned = plan.studies[0].of(_seeds_name(winner), enqueued)
+    planned = plan.studies[0].of(_seeds_name(best), enqueued)
     return Plan(**{**vars(plan), "studies": (planned,)})
 
 
-def contender(
+def measure(
     client: registry.MlflowClient,
-    winner: BestVersion,
+    best: BestVersion,
     source: Source | None,
     studies: Sequence[Study],
     progress: Callable[[int], None],
 ) -> ComparedModel:
-    """Reads and measures all that a comparison shows of a winner.
+    """Reads and measures everything that a comparison shows of a best version.
 
     Args:
         client: Of the registry.
-        winner: The winner.
+        best: The best version.
         source: Its data set, for test scores of the trials that were not chosen; None to leave them out.
         studies: Those of Optuna's store; one of them may have trained it with other seeds.
-        progress: Told how many trials are done; may raise to stop.
+        progress: Called with the number of trials done; may raise to stop.
 
     Raises:
         InputError: Its predictions of the test images are gone.
     """
-    past, version, params = winner.past, winner.version, winner.past.params
+    past, version, params = best.past, best.version, best.past.params
     size, classifier = int(params["image_size"]), registry.load(client, version)
-    predictions = _tested(winner)
+    predictions = _tested(best)
     classes = predictions.classes
-    search = None if winner.study is None else _search(winner, source, size, classes, progress)
-    outlined = cost(sketch(winner.arch, size, len(classes), **layout(params)), size)
+    search = None if best.study is None else _search(best, source, size, classes, progress)
+    outlined = cost(sketch(best.arch, size, len(classes), **layout(params)), size)
     epoch = int(classifier.about["provenance"]["epoch"])
-    shown = next((row for row in past.epochs if row["epoch"] == epoch), {})
+    kept = next((row for row in past.epochs if row["epoch"] == epoch), {})
     return ComparedModel(
-        arch=winner.arch,
+        arch=best.arch,
         version=version.version,
         run=past.name,
         run_id=version.run_id,
         params=params,
         history=past.epochs,
         epoch=epoch,
-        validation={key.removeprefix("val/"): value for key, value in shown.items() if key.startswith("val/")},
+        validation={key.removeprefix("val/"): value for key, value in kept.items() if key.startswith("val/")},
         assessment=assess(predictions, classifier.about["temperature"], classifier.about["threshold"]),
         predictions=predictions,
         cost=Cost(
@@ -160,42 +160,41 @@ def contender(
             _speed(classifier, size),
         ),
         search=search,
-        seeds=_seeds(winner, studies),
+        seeds=_seeds(best, studies),
     )
 
 
-def _tested(winner: BestVersion) -> Predictions:
+def _tested(best: BestVersion) -> Predictions:
     with tempfile.TemporaryDirectory() as folder:
-        path = winner.tracking.fetch(winner.version.run_id, TESTED, Path(folder))
+        path = best.tracking.fetch(best.version.run_id, TESTED, Path(folder))
         if path is None:
-            raise InputError(
-                f"{winner.past.name}: its run has no {TESTED} any more, so {winner.arch} cannot be compared"
-            )
+            raise InputError(f"{best.past.name}: its run has no {TESTED} any more, so {best.arch} cannot be compared")
         return read_predictions(path)
 
 
 def _search(
-    winner: BestVersion, source: Source | None, size: int, classes: tuple[str, ...], progress: Callable[[int], None]
+    best: BestVersion, source: Source | None, size: int, classes: tuple[str, ...], progress: Callable[[int], None]
 ) -> Search:
-    study, tracking = winner.study, winner.tracking
+    study, tracking = best.study, best.tracking
     assert study is not None  # noqa: S101
     trials, metric = study.trials(), description_of(study).metric
-    run = tracking.get(winner.version.run_id)
+    run = tracking.get(best.version.run_id)
     parent = run.tags.get("mlflow.parentRunId", "") if run else ""
     runs = runs_of(tracking, parent)
     images = None
     if source is not None:
         cache.build(source, size)
         images = cache.test_images(source, size)
-    found = audit(trials, runs, tracking, images, winner.past.tags[tag.DATA_DIGEST], classes, progress)
+    predictions = audit(trials, runs, tracking, images, best.past.tags[tag.DATA_DIGEST], classes, progress)
     if images is not None:
-        tracking.log(parent, {}, tags={tag.AUDITED: f"{len(found)} trials, after the choice"})
+        tracking.log(parent, {}, tags={tag.AUDITED: f"{len(predictions)} trials, after the choice"})
+    names = {number: run.name for number, run in runs.items()}
     return Search(
         study.name,
         metric,
         METRICS[metric] == "maximize",
         tuple(
-            _tried(trial, runs[trial.number].name if trial.number in runs else str(trial.number), found)
+            _scored_trial(trial, names.get(trial.number, str(trial.number)), predictions.get(trial.number))
             for trial in trials
             if trial.state in ("COMPLETE", "PRUNED", "FAIL")
         ),
@@ -203,39 +202,39 @@ def _search(
     )
 
 
-def _tried(trial: TrialRecord, name: str, found: Mapping[int, Predictions]) -> Tried:
-    history, test = trial.history, found.get(trial.number)
-    best = history[(trial.best_epoch or len(history)) - 1] if history else {}
-    return Tried(
+def _scored_trial(trial: TrialRecord, name: str, test: Predictions | None) -> ScoredTrial:
+    history = trial.history
+    kept = history[(trial.best_epoch or len(history)) - 1] if history else {}
+    return ScoredTrial(
         name,
         trial.number,
         trial.state,
         trial.value,
-        {key.removeprefix("val/"): value for key, value in best.items() if key.startswith("val/")},
+        {key.removeprefix("val/"): value for key, value in kept.items() if key.startswith("val/")},
         None if test is None else scores(test.labels, test.probabilities()),
         _seconds(history),
         trial.params,
     )
 
 
-def _seeds(winner: BestVersion, studies: Sequence[Study]) -> dict[str, list[float]]:
+def _seeds(best: BestVersion, studies: Sequence[Study]) -> dict[str, list[float]]:
     """Test scores of the trainings with other seeds, where there were any."""
-    name = f"{winner.tracking.experiment}/{_seeds_name(winner)}"
+    name = f"{best.tracking.experiment}/{_seeds_name(best)}"
     study = next((study for study in studies if study.name == name), None)
     if study is None:
         return {}
-    parent = winner.tracking.find_study(description_of(study).study_id)
-    runs = runs_of(winner.tracking, parent.run_id) if parent else {}
-    digest = winner.past.tags[tag.DATA_DIGEST]
-    found = audit(study.trials(), runs, winner.tracking, None, digest, ()).values()
-    every = [all_scores(tested.labels, tested.probabilities()) for tested in found]
-    # Those of a calibration depend on the temperature, which only the winner has.
+    parent = best.tracking.find_study(description_of(study).study_id)
+    runs = runs_of(best.tracking, parent.run_id) if parent else {}
+    digest = best.past.tags[tag.DATA_DIGEST]
+    predictions = audit(study.trials(), runs, best.tracking, None, digest, ()).values()
+    every = [all_scores(tested.labels, tested.probabilities()) for tested in predictions]
+    # Those of a calibration depend on the temperature, which only the registered model has.
     names = [name for name in SHOWN if name not in CALIBRATED and every and name in every[0]]
-    return {name: [one[name] for one in every] for name in names}
+    return {name: [tested[name] for tested in every] for name in names}
 
 
-def _seeds_name(winner: BestVersion) -> str:
-    return f"{winner.past.name}-seeds"
+def _seeds_name(best: BestVersion) -> str:
+    return f"{best.past.name}-seeds"
 
 
 def _seconds(history: Sequence[Mapping[str, float]]) -> float:

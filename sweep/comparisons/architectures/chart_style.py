@@ -49,7 +49,7 @@ def tick_values(steps: Sequence[float], low: float, high: float) -> list[float]:
 
 
 def _place(arch: str) -> int:
-    """Where an architecture stands in the table of all, so that its colour depends on no other contender."""
+    """Where an architecture stands in the table of all, so that its colour does not depend on the other models."""
     names = list(ARCHITECTURES)
     return names.index(arch) if arch in names else len(names)
 
@@ -91,9 +91,9 @@ def make_square(figure: go.Figure) -> None:
     figure.update_yaxes(scaleanchor="x", constrain="domain", constraintoward="top")
 
 
-def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    title = {**one.get("title", {}), **other.get("title", {})}
-    return {**one, **other, "title": title}
+def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    title = {**base.get("title", {}), **more.get("title", {})}
+    return {**base, **more, "title": title}
 
 
 def share_axis(title: str, **more: Any) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def ring_marks(points: Sequence[tuple[float, float, str]]) -> go.Scatter:
         mode="markers",
         marker={"symbol": "circle-open", "size": 18, "color": NEUTRAL, "line": {"width": 2}},
         name="chosen",
-        customdata=[told for *_, told in points],
+        customdata=[text for *_, text in points],
         # Rings lie above the points, and may not take their hover texts from them.
         hoverinfo="skip",
     )

@@ -1,4 +1,4 @@
-"""Charts of a comparison for a page that people can point at: figures of plotly, a function a chart."""
+"""Charts of a comparison for a page that people can point at: figures of plotly, one function per chart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from sklearn import metrics
 
-from sweep.comparisons.architectures.analysis import ComparedModel, PairedTest, called, errors_by_group
+from sweep.comparisons.architectures.analysis import ComparedModel, PairedTest, errors_by_group
 from sweep.comparisons.architectures.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
@@ -32,26 +32,28 @@ from sweep.metrics.bootstrap import Interval
 from sweep.metrics.calibration import reliability
 from sweep.metrics.figures import ORANGE, PALETTE
 from sweep.metrics.formatting import (
-    LABELS,
+    POINTS_IN_PRINT,
+    SCORE_IN_PRINT,
     SPACE,
     format_count,
-    format_difference,
     format_interval,
     format_p_value,
     format_seconds,
 )
+from sweep.metrics.names import LABELS
+from sweep.metrics.threshold import decide
 
 # Classes are no architectures and share no colour with them; a line around each bar does what contrast does not.
 CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")
 
 
-def roc(contenders: Sequence[ComparedModel]) -> go.Figure:
-    """Draws the ROC curve of each contender; with more than two classes the mean of one class against the rest.
+def roc(models: Sequence[ComparedModel]) -> go.Figure:
+    """Draws the ROC curve of each model; with more than two classes the mean of one class against the rest.
 
     Args:
-        contenders: Scored on the same images. With two classes their operating points at 0.5 are marked.
+        models: Scored on the same images. With two classes their operating points at 0.5 are marked.
     """
-    classes = [escape(name) for name in contenders[0].predictions.classes]
+    classes = [escape(name) for name in models[0].predictions.classes]
     two = len(classes) == 2
     figure = new_figure(
         height=440,
@@ -60,44 +62,44 @@ def roc(contenders: Sequence[ComparedModel]) -> go.Figure:
     )
     make_square(figure)
     figure.add_trace(diagonal_line(0, 1))
-    told = (
+    hover = (
         f"finds %{{y:.1%}} of {classes[1]}<br>and calls %{{x:.1%}} of {classes[0]} so too"
         if two
         else "true positive rate %{y:.1%}<br>false positive rate %{x:.1%}"
     )
-    for one in contenders:
-        false, true = _roc_of(one)
-        area = one.assessment.scores["auroc"].value
+    for model in models:
+        false, true = _roc_of(model)
+        area = model.assessment.scores["auroc"].value
         figure.add_trace(
             go.Scatter(
                 x=rounded_all(false),
                 y=rounded_all(true),
                 mode="lines",
-                line={"color": color(one.arch), "width": 2},
-                name=f"{one.arch}, AUROC {area:.3f}",
-                legendgroup=one.arch,
-                hovertemplate=f"{told}<extra>{one.arch}</extra>",
+                line={"color": color(model.arch), "width": 2},
+                name=f"{model.arch}, AUROC {area:.3f}",
+                legendgroup=model.arch,
+                hovertemplate=f"{hover}<extra>{model.arch}</extra>",
             )
         )
-    for one in contenders if two else ():
-        found, labels = called(one.predictions), one.predictions.labels
+    for model in models if two else ():
+        predicted, labels = decide(model.predictions.probabilities()), model.predictions.labels
         figure.add_trace(
             go.Scatter(
-                x=[rounded(found[labels == 0].mean())],
-                y=[rounded(found[labels == 1].mean())],
+                x=[rounded(predicted[labels == 0].mean())],
+                y=[rounded(predicted[labels == 1].mean())],
                 mode="markers",
-                marker=arch_marker(one.arch, 11, ring=True),
-                legendgroup=one.arch,
+                marker=arch_marker(model.arch, 11, ring=True),
+                legendgroup=model.arch,
                 showlegend=False,
-                hovertemplate=f"at a threshold of 0.5 {told}<extra>{one.arch}</extra>",
+                hovertemplate=f"at a threshold of 0.5 {hover}<extra>{model.arch}</extra>",
             )
         )
     return figure
 
 
-def calibration(contenders: Sequence[ComparedModel]) -> go.Figure:
+def calibration(models: Sequence[ComparedModel]) -> go.Figure:
     """Draws how often probabilities came true, as each model is served; larger markers stand for more images."""
-    predictions = contenders[0].predictions
+    predictions = models[0].predictions
     two = len(predictions.classes) == 2
     figure = new_figure(
         height=440,
@@ -106,34 +108,35 @@ def calibration(contenders: Sequence[ComparedModel]) -> go.Figure:
     )
     make_square(figure)
     figure.add_trace(diagonal_line(0, 1))
-    for one in contenders:
-        found = reliability(one.predictions.labels, one.predictions.probabilities(one.assessment.temperature))
+    for model in models:
+        bins = reliability(model.predictions.labels, model.predictions.probabilities(model.assessment.temperature))
         figure.add_trace(
             go.Scatter(
-                x=rounded_all(found.predicted),
-                y=rounded_all(found.observed),
+                x=rounded_all(bins.predicted),
+                y=rounded_all(bins.observed),
                 mode="lines+markers",
-                line={"color": color(one.arch), "width": 1},
+                line={"color": color(model.arch), "width": 1},
                 marker={
-                    "symbol": symbol(one.arch),
-                    "size": rounded_all(5 + 18 * np.sqrt(found.images / found.images.sum())),
+                    "symbol": symbol(model.arch),
+                    "size": rounded_all(5 + 18 * np.sqrt(bins.images / bins.images.sum())),
                     "line": {"width": 0},
                 },
                 cliponaxis=False,
-                customdata=found.images.tolist(),
-                name=f"{one.arch}, error {one.assessment.scores['ece'].value:.3f}",
+                customdata=bins.images.tolist(),
+                name=f"{model.arch}, error {model.assessment.scores['ece'].value:.3f}",
                 hovertemplate="%{customdata:,} images: said %{x:.1%}, came true %{y:.1%}"
-                f"<extra>{one.arch}</extra>",
+                f"<extra>{model.arch}</extra>",
             )
         )
     return figure
 
 
-def confusion(contender: ComparedModel) -> go.Figure:
+def confusion(model: ComparedModel) -> go.Figure:
     """Draws counts, and percentages of each true class, at a threshold of 0.5."""
-    found = contender.predictions
-    classes = [escape(name) for name in found.classes]
-    counts = metrics.confusion_matrix(found.labels, called(found), labels=range(len(classes)))
+    predictions = model.predictions
+    classes = [escape(name) for name in predictions.classes]
+    predicted = decide(predictions.probabilities())
+    counts = metrics.confusion_matrix(predictions.labels, predicted, labels=range(len(classes)))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new_figure(
         height=max(280, 56 * len(classes) + 100),
@@ -147,7 +150,7 @@ def confusion(contender: ComparedModel) -> go.Figure:
             "tickangle": -90 if len(classes) == 2 else 0,
         },
     )
-    red, green, blue = (int(color(contender.arch)[place : place + 2], 16) for place in (1, 3, 5))
+    red, green, blue = (int(color(model.arch)[place : place + 2], 16) for place in (1, 3, 5))
     figure.add_trace(
         go.Heatmap(
             x=classes,
@@ -162,7 +165,7 @@ def confusion(contender: ComparedModel) -> go.Figure:
             ygap=3,
             customdata=counts.tolist(),
             hovertemplate="%{customdata:,} images that are %{y} were called %{x}"
-            f"<br>%{{z:.1%}} of %{{y}}<extra>{contender.arch}</extra>",
+            f"<br>%{{z:.1%}} of %{{y}}<extra>{model.arch}</extra>",
         )
     )
     few = len(classes) <= 4
@@ -178,19 +181,19 @@ def confusion(contender: ComparedModel) -> go.Figure:
     return figure
 
 
-def cost(contenders: Sequence[ComparedModel], over: Literal["train_seconds", "flops", "parameters"]) -> go.Figure:
-    """Draws test accuracy, with its interval, against what a network takes.
+def cost(models: Sequence[ComparedModel], over: Literal["train_seconds", "flops", "parameters"]) -> go.Figure:
+    """Draws test accuracy, with its interval, against what a network costs.
 
     Args:
-        contenders: A point each.
-        over: What it takes, on a logarithmic axis.
+        models: One point each.
+        over: The cost, on a logarithmic axis.
     """
-    label, said, steps = {
+    label, write, steps = {
         "train_seconds": ("training time", format_seconds, TIMES),
         "flops": ("floating point operations an image", format_count, STEPS),
         "parameters": ("parameters", format_count, STEPS),
     }[over]
-    amounts = [max(float(getattr(one.cost, over)), 1e-3) for one in contenders]
+    amounts = [max(float(getattr(model.cost, over)), 1e-3) for model in models]
     ends = [min(amounts) / 2, max(amounts) * 2]
     ticks = tick_values(steps, *ends)
     figure = new_figure(
@@ -200,38 +203,38 @@ def cost(contenders: Sequence[ComparedModel], over: Literal["train_seconds", "fl
             "type": "log",
             "range": np.log10(ends).tolist(),
             "tickvals": ticks,
-            "ticktext": [said(tick) for tick in ticks],
+            "ticktext": [write(tick) for tick in ticks],
         },
         yaxis={"title": {"text": "test accuracy"}},
     )
-    for one, amount in zip(contenders, amounts, strict=True):
-        accuracy = one.assessment.scores["accuracy"]
+    for model, amount in zip(models, amounts, strict=True):
+        accuracy = model.assessment.scores["accuracy"]
         figure.add_trace(
             go.Scatter(
                 x=[amount],
                 y=[accuracy.value],
                 mode="markers",
-                marker=arch_marker(one.arch, 11),
+                marker=arch_marker(model.arch, 11),
                 error_y=error_bars(accuracy),
-                name=one.arch,
-                hovertemplate=f"accuracy {format_interval(accuracy)}<br>{said(amount)} ({label})"
-                f"<extra>{one.arch}</extra>",
+                name=model.arch,
+                hovertemplate=f"accuracy {format_interval(accuracy, SCORE_IN_PRINT)}<br>{write(amount)} ({label})"
+                f"<extra>{model.arch}</extra>",
             )
         )
     return figure
 
 
-def errors(contenders: Sequence[ComparedModel]) -> go.Figure:
-    """Draws how many images of each group each contender has wrong, at a threshold of 0.5."""
-    table = errors_by_group(contenders)
+def errors(models: Sequence[ComparedModel]) -> go.Figure:
+    """Draws how many images of each group each model has wrong, at a threshold of 0.5."""
+    table = errors_by_group(models)
     groups = [escape(str(name)) for name in table["group"]]
     totals = [int(count) for count in table["images"]]
     rates = {
-        one.arch: [int(wrong) / total for wrong, total in zip(table[one.arch], totals, strict=True)]
-        for one in contenders
+        model.arch: [int(wrong) / total for wrong, total in zip(table[model.arch], totals, strict=True)]
+        for model in models
     }
     figure = new_figure(
-        height=110 + len(groups) * (26 * len(contenders) + 18),
+        height=110 + len(groups) * (26 * len(models) + 18),
         barmode="group",
         bargap=0.25,
         xaxis={
@@ -242,20 +245,20 @@ def errors(contenders: Sequence[ComparedModel]) -> go.Figure:
         },
         yaxis={**NAMED_AXIS, "autorange": "reversed"},
     )
-    for one in contenders:
-        wrong = [int(count) for count in table[one.arch]]
+    for model in models:
+        wrong = [int(count) for count in table[model.arch]]
         figure.add_trace(
             go.Bar(
-                x=rates[one.arch],
+                x=rates[model.arch],
                 # A long name in one line would leave a phone no room for bars.
                 y=[name.replace(", ", ",<br>") for name in groups],
                 orientation="h",
-                marker={"color": color(one.arch)},
-                name=one.arch,
+                marker={"color": color(model.arch)},
+                name=model.arch,
                 text=[f"{count:,} of {total:,}" for count, total in zip(wrong, totals, strict=True)],
                 textposition="outside",
                 cliponaxis=False,
-                hovertemplate=f"%{{text}} wrong, %{{x:.1%}}<extra>{one.arch}</extra>",
+                hovertemplate=f"%{{text}} wrong, %{{x:.1%}}<extra>{model.arch}</extra>",
             )
         )
     return figure
@@ -299,7 +302,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> go.Figure | N
 
 
 def forest(paired_tests: Sequence[PairedTest], score: Literal["accuracy", "auroc"]) -> go.Figure | None:
-    """Draws by how much each contender is better than the reference, with intervals; None where there is one alone."""
+    """Draws by how much each model is better than the reference, with intervals; None where there is one alone."""
     if not paired_tests:
         return None
     figure = new_figure(
@@ -321,7 +324,8 @@ def forest(paired_tests: Sequence[PairedTest], score: Literal["accuracy", "auroc
                 marker=arch_marker(paired_test.arch, 11),
                 error_x=error_bars(points),
                 name=paired_test.arch,
-                hovertemplate=f"{paired_test.arch} against {paired_test.against}: {format_difference(interval)}"
+                hovertemplate=f"{paired_test.arch} against {paired_test.against}: "
+                f"{format_interval(interval, POINTS_IN_PRINT)}"
                 f"<br>corrected p {format_p_value(paired_test.corrected[score])}<extra></extra>",
             )
         )
@@ -331,44 +335,44 @@ def forest(paired_tests: Sequence[PairedTest], score: Literal["accuracy", "auroc
     return figure
 
 
-def seeds(contenders: Sequence[ComparedModel], score: str) -> go.Figure | None:
-    """Draws a test score of every seed with the mean of each architecture; None where nobody has seeds."""
-    some = [one for one in contenders if one.seeds.get(score)]
-    if not some:
+def seeds(models: Sequence[ComparedModel], score: str) -> go.Figure | None:
+    """Draws a test score of every seed with the mean of each architecture; None where there are no seeds."""
+    seeded = [model for model in models if model.seeds.get(score)]
+    if not seeded:
         return None
     figure = new_figure(
-        height=110 + 52 * len(some),
+        height=110 + 52 * len(seeded),
         xaxis={"title": {"text": f"test {LABELS[score]}"}},
         yaxis={**NAMED_AXIS, "autorange": "reversed", "type": "category"},
         showlegend=False,
     )
-    for one in some:
-        values = [float(value) for value in one.seeds[score]]
+    for model in seeded:
+        values = [float(value) for value in model.seeds[score]]
         mean = float(np.mean(values))
         figure.add_trace(
             go.Scatter(
                 x=[mean],
-                y=[one.arch],
+                y=[model.arch],
                 mode="markers",
                 marker={"symbol": "line-ns", "size": 26, "line": {"color": NEUTRAL, "width": 3}},
-                hovertemplate=f"mean of {len(values)} seeds %{{x:.3f}}<extra>{one.arch}</extra>",
+                hovertemplate=f"mean of {len(values)} seeds %{{x:.3f}}<extra>{model.arch}</extra>",
             )
         )
         figure.add_trace(
             go.Scatter(
                 x=values,
-                y=[one.arch] * len(values),
+                y=[model.arch] * len(values),
                 mode="markers",
-                marker=arch_marker(one.arch, 10),
+                marker=arch_marker(model.arch, 10),
                 customdata=list(range(1, len(values) + 1)),
-                hovertemplate=f"seed %{{customdata}} of {len(values)}: %{{x:.3f}}<extra>{one.arch}</extra>",
+                hovertemplate=f"seed %{{customdata}} of {len(values)}: %{{x:.3f}}<extra>{model.arch}</extra>",
             )
         )
     return figure
 
 
-def _roc_of(one: ComparedModel) -> tuple[np.ndarray, np.ndarray]:
-    labels, likely = one.predictions.labels, one.predictions.probabilities()
+def _roc_of(model: ComparedModel) -> tuple[np.ndarray, np.ndarray]:
+    labels, likely = model.predictions.labels, model.predictions.probabilities()
     if likely.shape[1] == 2:
         false, true, _ = metrics.roc_curve(labels == 1, likely[:, 1])
         return false, true

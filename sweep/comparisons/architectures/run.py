@@ -1,4 +1,4 @@
-"""The comparison of a registered model's architectures: gathered from the stores, and logged as a run of its own."""
+"""Compare the architectures of a registered model: read the stores, test, log the comparison as a run of its own."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from sweep.comparisons.architectures.analysis import (
     CHOSEN,
     ComparedModel,
     Comparison,
-    called,
     cost_rows,
     paired_tests,
     score_rows,
 )
-from sweep.comparisons.architectures.candidates import BestVersion, contender, plan_of_seeds, winners
+from sweep.comparisons.architectures.candidates import BestVersion, best_versions, measure, plan_of_seeds
 from sweep.comparisons.architectures.report import Picture
-from sweep.comparisons.enqueued import Tried, conclude_enqueued
+from sweep.comparisons.enqueued import EnqueuedResult, conclude_enqueued
 from sweep.comparisons.replay import data_of
+from sweep.comparisons.run_log import log_run
 from sweep.lifecycle.promotion import PERSON, TAG
-from sweep.metrics import figures, markdown
+from sweep.metrics import figures
 from sweep.metrics import network_diagram as diagrams
+from sweep.metrics.threshold import decide
 from sweep.orchestrator.progress import View
 from sweep.orchestrator.run_params import description_of
 from sweep.orchestrator.runner import run_plan
@@ -42,12 +43,35 @@ from sweep.stores import registry
 from sweep.stores import tags as tag
 from sweep.stores.databases import file_of
 from sweep.stores.study import Study, stored_studies
-from sweep.stores.tracking import FINISHED, Tracking
+from sweep.stores.tracking import Tracking
 from sweep.system import provenance
 from sweep.system.redaction import shown
 
 SHOWN_PICTURES, PICTURE_SIZE = 12, 224
 KIND = "comparison"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a comparison is asked for.
+
+    Attributes:
+        model: The registered model; None for the only one.
+        against: The architecture that all others are compared with, if there is a model of it.
+        seeds: How often the configuration of each best version is trained again.
+        location: Where the images are; None for where they were.
+        machine: Settings of the machine and its stores: workers, device, tracking_uri, storage.
+        folder: The working directory.
+        audit: Whether trials that were not chosen are scored on test, too.
+    """
+
+    model: str | None
+    against: str
+    seeds: int
+    location: Path | None
+    machine: Mapping[str, Any]
+    folder: Path
+    audit: bool
 
 
 @dataclass(frozen=True)
@@ -59,150 +83,146 @@ class Gathered:
         drawings: A diagram of each architecture, as SVG.
         source: The data set, where it is here and was wanted.
         tracking: The champion's experiment.
-        winners: Who is compared.
+        versions: The versions that are compared.
     """
 
     comparison: Comparison
     drawings: Mapping[str, str]
     source: Source | None
     tracking: Tracking
-    winners: Mapping[str, BestVersion]
+    versions: Mapping[str, BestVersion]
 
 
 def gather(
     client: registry.MlflowClient,
-    name: str | None,
-    against: str,
-    seeds: int,
-    location: Path | None,
-    machine: Mapping[str, Any],
-    folder: Path,
+    request: Request,
     view: View,
     stopping: Callable[[], bool],
-    ended: Callable[[Tried], None],
-    *,
-    audit: bool,
+    ended: Callable[[EnqueuedResult], None],
 ) -> Gathered:
     """Reads, measures and tests; with seeds it trains, too.
 
     Args:
         client: Of the registry.
-        name: The registered model; None for the only one.
-        against: The architecture that all others are compared with, if there is one of it.
-        seeds: How often each winner is trained again.
-        location: Where the images are; None for where they were.
-        machine: Settings of the machine and its stores: workers, device, tracking_uri, storage.
-        folder: The working directory.
+        request: What is compared, and how.
         view: Shows what happens.
         stopping: Says whether somebody wants it to end.
         ended: Called with each study of further seeds, once it has ended.
-        audit: Whether trials that were not chosen are scored on test, too.
 
     Raises:
         InputError: There is nothing to compare, or it is not where it should be.
-        StudyFailedError: A training with another seed came to nothing.
-        KeyboardInterrupt: Somebody wants it to end.
+        StudyFailedError: No training with another seed is complete.
+        KeyboardInterrupt: It was stopped.
     """
-    model = _model(client, name)
-    storage = machine["storage"] or optuna_in(folder)
+    name = _model(client, request.model)
+    storage = request.machine["storage"] or optuna_in(request.folder)
     studies = _studies(storage)
-    found = winners(client, model, studies)
-    holder = registry.alias_holder(client, model, registry.CHAMPION)
-    champion, by = holder.tags.get(tag.ARCH, "") if holder else "", "gate"
-    if holder is not None and PERSON in holder.tags.get(f"{TAG}.{registry.CHAMPION}", ""):
-        by = "person"
-    if champion not in found:
-        champion, by = next(iter(found)), "nobody"
-    found, notes = _same_data(found, champion)
-    if seeds:
-        for winner in found.values():
-            plan = plan_of_seeds(winner, location or Path(winner.past.data_location), seeds, machine)
-            prepare(plan, folder, view, stopping)
-            run_plan(plan, folder, view, stopping, conclude_enqueued, ended)
+    versions = best_versions(client, name, studies)
+    champion, chosen = _champion(client, name, versions)
+    versions, notes = _same_data(versions, champion)
+    if request.seeds:
+        for best in versions.values():
+            location = request.location or Path(best.past.data_location)
+            plan = plan_of_seeds(best, location, request.seeds, request.machine)
+            prepare(plan, request.folder, view, stopping)
+            run_plan(plan, request.folder, view, stopping, conclude_enqueued, ended)
         studies = _studies(storage)
     source = None
-    if audit:
-        try:
-            source, _ = data_of(found[champion].past, location)
-        except InputError:
-            if location is not None:
-                raise
-            notes.append(
-                f"the images are no longer at {found[champion].past.data_location} (say where with --data), so trials "
-                "that were not chosen have no test scores"
-            )
-    contenders = []
-    for winner in found.values():
-        count = len(winner.study.trials()) if winner.study else 0
-        with view.counting(f"reading {winner.arch}", count) as progress:
-            contenders.append(contender(client, winner, source, studies, unless(stopping, progress)))
-    contenders, left_out = _same_images(contenders, champion)
-    reference = against if any(one.arch == against for one in contenders) else champion
+    if request.audit:
+        source, note = _source(versions[champion], request.location)
+        notes += note
+    models = []
+    for best in versions.values():
+        count = len(best.study.trials()) if best.study else 0
+        with view.counting(f"reading {best.arch}", count) as progress:
+            models.append(measure(client, best, source, studies, unless(stopping, progress)))
+    models, left_out = _same_images(models, champion)
+    reference = request.against if any(model.arch == request.against for model in models) else champion
     comparison = Comparison(
-        name=model,
-        contenders=tuple(contenders),
+        name=name,
+        models=tuple(models),
         champion=champion,
-        chosen=CHOSEN[by],
+        chosen=CHOSEN[chosen],
         reference=reference,
-        paired_tests=paired_tests(contenders, reference),
-        missing=tuple(arch for arch in ARCHITECTURES if arch not in found),
-        notes=(*notes, *left_out, *_notes(contenders, found, champion, against, reference)),
-        counts=_counts(found[champion]),
+        paired_tests=paired_tests(models, reference),
+        missing=tuple(arch for arch in ARCHITECTURES if arch not in versions),
+        notes=(*notes, *left_out, *_notes(models, versions, champion, request.against, reference)),
+        counts=_counts(versions[champion]),
         provenance={
-            "data": found[champion].past.data_name,
-            "data digest": found[champion].past.tags[tag.DATA_DIGEST],
-            **{f"split digest, {arch}": winner.past.tags[tag.SPLIT_DIGEST] for arch, winner in found.items()},
-            **{f"run, {one.arch}": f"{one.run} ({one.run_id}), version {one.version}" for one in contenders},
+            "data": versions[champion].past.data_name,
+            "data digest": versions[champion].past.tags[tag.DATA_DIGEST],
+            **{f"split digest, {arch}": best.past.tags[tag.SPLIT_DIGEST] for arch, best in versions.items()},
+            **{f"run, {model.arch}": f"{model.run} ({model.run_id}), version {model.version}" for model in models},
             **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
         },
     )
-    drawings = {one.arch: diagrams.svg(_diagram(one)) for one in contenders}
-    compared = {one.arch: found[one.arch] for one in contenders}
-    return Gathered(comparison, drawings, source, found[champion].tracking, compared)
+    drawings = {model.arch: diagrams.svg(_diagram(model)) for model in models}
+    compared = {model.arch: versions[model.arch] for model in models}
+    return Gathered(comparison, drawings, source, versions[champion].tracking, compared)
 
 
-def log(gathered: Gathered, page: str, twin: str) -> str:
-    """Logs a comparison as a run; returns its id."""
-    comparison, tracking = gathered.comparison, gathered.tracking
-    pictures = {f"figures/{one.arch}.png": figures.png(_diagram(one)) for one in comparison.contenders}
-    run = tracking.start(
+def _champion(client: registry.MlflowClient, name: str, versions: Mapping[str, BestVersion]) -> tuple[str, str]:
+    """The architecture that stands first, and which of CHOSEN chose it."""
+    holder = registry.alias_holder(client, name, registry.CHAMPION)
+    arch = holder.tags.get(tag.ARCH, "") if holder else ""
+    if holder is None or arch not in versions:
+        return next(iter(versions)), "nobody"
+    return arch, "person" if PERSON in holder.tags.get(f"{TAG}.{registry.CHAMPION}", "") else "gate"
+
+
+def _source(best: BestVersion, location: Path | None) -> tuple[Source | None, list[str]]:
+    """The data set for scores of the trials that were not chosen, or None and a note why not."""
+    try:
+        return data_of(best.past, location)[0], []
+    except InputError:
+        if location is not None:
+            raise
+        return None, [
+            f"the images are no longer at {best.past.data_location} (say where with --data), so trials "
+            "that were not chosen have no test scores"
+        ]
+
+
+def log(gathered: Gathered, html: str, page: str) -> str:
+    """Logs a comparison as a run; returns its id.
+
+    Args:
+        gathered: The comparison.
+        html: The report as HTML.
+        page: The report in Markdown.
+    """
+    comparison = gathered.comparison
+    metrics = {
+        f"{model.arch}/{name}": interval.value
+        for model in comparison.models
+        for name, interval in model.assessment.scores.items()
+    }
+    for test in comparison.paired_tests:
+        pair = f"{test.arch}_against_{test.against}"
+        for name, difference in (("accuracy", test.accuracy), ("auroc", test.auroc)):
+            metrics[f"{pair}/{name}"] = difference.interval.value
+            if np.isfinite(test.corrected[name]):
+                metrics[f"{pair}/{name}_p"] = test.corrected[name]
+    return log_run(
+        gathered.tracking,
         f"comparison-{comparison.name}",
-        {
-            tag.KIND: KIND,
-            tag.STATE: "RUNNING",
-            tag.MODEL: comparison.name,
-            tag.CHAMPION: comparison.champion,
-            "mlflow.note.content": markdown.note(twin, "comparison.md"),
-            **provenance.tags(),
-        },
-    )
-    tracking.log_params(
-        run.run_id,
-        {
+        {tag.KIND: KIND, tag.MODEL: comparison.name, tag.CHAMPION: comparison.champion},
+        params={
             "reference": comparison.reference,
             "images": comparison.images,
             "patients": comparison.patients,
-            **{one.arch: f"models:/{comparison.name}/{one.version}" for one in comparison.contenders},
+            **{model.arch: f"models:/{comparison.name}/{model.version}" for model in comparison.models},
         },
+        metrics=metrics,
+        files={
+            "report.html": html,
+            "comparison.md": page,
+            **{f"figures/{model.arch}.png": figures.png(_diagram(model)) for model in comparison.models},
+            "scores.json": pd.DataFrame(score_rows(comparison)),
+        },
+        page="comparison.md",
+        models=[best.version.model_id for best in gathered.versions.values()],
     )
-    for winner in gathered.winners.values():
-        tracking.link_model(run.run_id, winner.version.model_id)
-    metrics = {
-        f"{one.arch}/{name}": interval.value
-        for one in comparison.contenders
-        for name, interval in one.assessment.scores.items()
-    }
-    for paired_test in comparison.paired_tests:
-        for name, found in (("accuracy", paired_test.accuracy), ("auroc", paired_test.auroc)):
-            metrics[f"{paired_test.arch}_against_{paired_test.against}/{name}"] = found.interval.value
-            if np.isfinite(paired_test.corrected[name]):
-                metrics[f"{paired_test.arch}_against_{paired_test.against}/{name}_p"] = paired_test.corrected[name]
-    tracking.log(run.run_id, metrics)
-    tracking.log_files(run.run_id, {"report.html": page, "comparison.md": twin, **pictures})
-    tracking.log_table(run.run_id, pd.DataFrame(score_rows(comparison)), "scores.json")
-    tracking.log(run.run_id, {}, tags={tag.STATE: "COMPLETE"})
-    tracking.finish(run.run_id, FINISHED)
-    return run.run_id
 
 
 def pictures_of(gathered: Gathered) -> list[Picture]:
@@ -214,22 +234,24 @@ def pictures_of(gathered: Gathered) -> list[Picture]:
     comparison, source = gathered.comparison, gathered.source
     if source is None:
         raise InputError("--with-images: the images are not here; say where with --data, and leave --no-audit away")
-    found = comparison.of(comparison.champion).predictions
-    predicted, likely = called(found), found.probabilities(comparison.of(comparison.champion).assessment.temperature)
-    wrong = np.flatnonzero(predicted != found.labels)
+    champion = comparison.of(comparison.champion)
+    predictions = champion.predictions
+    predicted = decide(predictions.probabilities())
+    likely = predictions.probabilities(champion.assessment.temperature)
+    wrong = np.flatnonzero(predicted != predictions.labels)
     worst = wrong[np.argsort(-likely[wrong, predicted[wrong]], kind="stable")][:SHOWN_PICTURES]
     rows = {name: row for row, name in enumerate(source.splits["test"].names)}
     pictures = []
     for row in worst.tolist():
-        content, name = io.BytesIO(), str(found.images[row])
+        content, name = io.BytesIO(), str(predictions.images[row])
         Image.fromarray(source.decode("test", rows[name], PICTURE_SIZE)).save(content, "JPEG", quality=85)
-        names = (found.classes[found.labels[row]], found.classes[predicted[row]])
+        names = (predictions.classes[predictions.labels[row]], predictions.classes[predicted[row]])
         probability = float(likely[row, predicted[row]])
         pictures.append(Picture(Path(name).name, *names, probability, content.getvalue()))
     return pictures
 
 
-def plain(comparison: Comparison) -> dict[str, Any]:
+def to_dict(comparison: Comparison) -> dict[str, Any]:
     """A comparison as plain data."""
     return {
         "model": comparison.name,
@@ -244,15 +266,15 @@ def plain(comparison: Comparison) -> dict[str, Any]:
         "costs": cost_rows(comparison),
         "paired_tests": [
             {
-                "arch": paired_test.arch,
-                "against": paired_test.against,
-                "sentence": paired_test.sentence,
+                "arch": test.arch,
+                "against": test.against,
+                "sentence": test.sentence,
                 **{
-                    name: {**vars(found.interval), "p": found.p, "p_corrected": paired_test.corrected[name]}
-                    for name, found in (("accuracy", paired_test.accuracy), ("auroc", paired_test.auroc))
+                    name: {**vars(difference.interval), "p": difference.p, "p_corrected": test.corrected[name]}
+                    for name, difference in (("accuracy", test.accuracy), ("auroc", test.auroc))
                 },
             }
-            for paired_test in comparison.paired_tests
+            for test in comparison.paired_tests
         ],
     }
 
@@ -278,63 +300,63 @@ def _studies(storage: str) -> list[Study]:
     return [] if path is not None and not path.exists() else stored_studies(storage)
 
 
-def _same_data(found: dict[str, BestVersion], champion: str) -> tuple[dict[str, BestVersion], list[str]]:
+def _same_data(versions: dict[str, BestVersion], champion: str) -> tuple[dict[str, BestVersion], list[str]]:
     """Leaves out those that learned from other data than the champion."""
-    digest = found[champion].past.tags[tag.DATA_DIGEST]
-    other = [arch for arch, winner in found.items() if winner.past.tags[tag.DATA_DIGEST] != digest]
-    kept = {arch: winner for arch, winner in found.items() if arch not in other}
+    digest = versions[champion].past.tags[tag.DATA_DIGEST]
+    other = [arch for arch, best in versions.items() if best.past.tags[tag.DATA_DIGEST] != digest]
+    kept = {arch: best for arch, best in versions.items() if arch not in other}
     return kept, [f"{arch} learned from other data than {champion} and is left out" for arch in other]
 
 
-def _same_images(contenders: list[ComparedModel], champion: str) -> tuple[list[ComparedModel], list[str]]:
+def _same_images(models: list[ComparedModel], champion: str) -> tuple[list[ComparedModel], list[str]]:
     """Puts predictions into the champion's order, and leaves out those of other test images."""
-    order = next(one for one in contenders if one.arch == champion).predictions.images
+    order = next(model for model in models if model.arch == champion).predictions.images
     kept, notes = [], []
-    for one in contenders:
-        if set(one.predictions.images) == set(order):
-            kept.append(replace(one, predictions=one.predictions.select(list(order))))
+    for model in models:
+        if set(model.predictions.images) == set(order):
+            kept.append(replace(model, predictions=model.predictions.select(list(order))))
         else:
-            notes.append(f"{one.arch} was scored on other test images than {champion} and is left out")
+            notes.append(f"{model.arch} was scored on other test images than {champion} and is left out")
     return kept, notes
 
 
 def _notes(
-    contenders: Sequence[ComparedModel], found: Mapping[str, BestVersion], champion: str, against: str, reference: str
+    models: Sequence[ComparedModel], versions: Mapping[str, BestVersion], champion: str, against: str, reference: str
 ) -> list[str]:
     """What one should know to read the comparison."""
     notes = []
-    if found[champion].past.data_name in synthetic.NAMES:
+    if versions[champion].past.data_name in synthetic.NAMES:
         notes.append("all of it was learned from synthetic images: it says nothing about X-rays")
     if reference != against:
         notes.append(f"there is no {against} to compare with (`sweep --arch {against}`), so {champion} takes its place")
     notes += [
-        f"{one.arch} began with random weights (--weights none): it is not the fine-tuned network of the report"
-        for one in contenders
-        if one.from_scratch
+        f"{model.arch} began with random weights (--weights none): it is not the fine-tuned network of the report"
+        for model in models
+        if model.from_scratch
     ]
-    single = [one.arch for one in contenders if len(one.seeds.get("accuracy", ())) < 2]
+    single = [model.arch for model in models if len(model.seeds.get("accuracy", ())) < 2]
     if single:
         notes.append(
             f"one seed is one draw: {', '.join(single)} may come out otherwise with another (`sweep compare --seeds 5`)"
         )
-    if len({winner.past.tags[tag.SPLIT_DIGEST] for winner in found.values()}) > 1:
+    if len({best.past.tags[tag.SPLIT_DIGEST] for best in versions.values()}) > 1:
         notes.append("not all learned from the same split; their test images are the same")
-    sizes = {one.params["image_size"] for one in contenders}
+    sizes = {model.params["image_size"] for model in models}
     if len(sizes) > 1:
         notes.append(f"they read images of different sizes: {', '.join(sorted(sizes, key=int))} pixels")
-    missing = [one.arch for one in contenders if one.search is None]
+    missing = [model.arch for model in models if model.search is None]
     if missing:
         notes.append(f"Optuna's store has no study of {', '.join(missing)} (--storage), so their search is not shown")
     return notes
 
 
-def _counts(winner: BestVersion) -> Mapping[str, Mapping[str, int]]:
-    return description_of(winner.study).counts if winner.study else {}
+def _counts(best: BestVersion) -> Mapping[str, Mapping[str, int]]:
+    return description_of(best.study).counts if best.study else {}
 
 
-def _diagram(one: ComparedModel) -> figures.Figure:
-    size, classes = int(one.params["image_size"]), len(one.predictions.classes)
-    activation, dropout = one.params["activation"], float(one.params["dropout"])
-    network = sketch(one.arch, size, classes, activation, dropout, **layout(one.params))
-    title = f"{one.arch}, {size} x {size} pixels, {one.cost.parameters:,} parameters"
+def _diagram(model: ComparedModel) -> figures.Figure:
+    size, classes = int(model.params["image_size"]), len(model.predictions.classes)
+    activation, dropout = model.params["activation"], float(model.params["dropout"])
+    network = sketch(model.arch, size, classes, activation, dropout, **layout(model.params))
+    title = f"{model.arch}, {size} x {size} pixels, {model.cost.parameters:,} parameters"
     return diagrams.architecture(outline(network, size), title)

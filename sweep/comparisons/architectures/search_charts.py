@@ -1,4 +1,4 @@
-"""Charts of a search: learning curves, the history of its trials, what mattered, and what choosing flattered."""
+"""Charts of a search: learning curves, its trials, importance of hyperparameters, selection bias."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
-from sweep.comparisons.architectures.analysis import ComparedModel, Tried
+from sweep.comparisons.architectures.analysis import ComparedModel, ScoredTrial
 from sweep.comparisons.architectures.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
@@ -25,23 +25,23 @@ from sweep.comparisons.architectures.chart_style import (
     tick_values,
 )
 from sweep.metrics.formatting import (
-    LABELS,
     SPACE,
     format_metric,
     format_seconds,
 )
+from sweep.metrics.names import LABELS
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 
 
-def learning_curves(contender: ComparedModel, part: Literal["loss", "scores"]) -> go.Figure:
+def learning_curves(model: ComparedModel, part: Literal["loss", "scores"]) -> go.Figure:
     """Draws the loss, or accuracy and AUROC, across epochs (report figures 5, 7, 9, 10 and 12).
 
     Args:
-        contender: Its best epoch is marked.
+        model: Its best epoch is marked.
         part: Which of the two.
     """
-    shade, stressed = color(contender.arch), any("val/stressed_loss" in row for row in contender.history)
+    shade, stressed = color(model.arch), any("val/stressed_loss" in row for row in model.history)
     lines = {
         "loss": (
             ("train/loss", "training", NEUTRAL, "dot"),
@@ -54,14 +54,14 @@ def learning_curves(contender: ComparedModel, part: Literal["loss", "scores"]) -
             ("val/auroc", "validation AUROC", shade, "dash"),
         ),
     }[part]
-    epochs = [int(row["epoch"]) for row in contender.history]
+    epochs = [int(row["epoch"]) for row in model.history]
     figure = new_figure(
         height=300,
         hovermode="x unified",
         xaxis={"title": {"text": "epoch"}, "dtick": max(1, len(epochs) // 8)},
         yaxis={"title": {"text": "weighted cross entropy" if part == "loss" else "score"}},
     )
-    values = [[finite(row.get(key)) for row in contender.history] for key, *_ in lines]
+    values = [[finite(row.get(key)) for row in model.history] for key, *_ in lines]
     for (_, name, line, dash), ys in zip(lines, values, strict=True):
         figure.add_trace(
             go.Scatter(
@@ -79,14 +79,14 @@ def learning_curves(contender: ComparedModel, part: Literal["loss", "scores"]) -
     if part == "loss" and known and max(known) > 30 * min(known) > 0:
         ticks = tick_values(STEPS, min(known), max(known))
         figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
-    if contender.epoch:
-        figure.add_vline(x=contender.epoch, line={"color": NEUTRAL, "width": 1.5, "dash": "dash"})
+    if model.epoch:
+        figure.add_vline(x=model.epoch, line={"color": NEUTRAL, "width": 1.5, "dash": "dash"})
         figure.add_annotation(
-            x=contender.epoch,
+            x=model.epoch,
             y=1,
             yref="paper",
             yanchor="bottom",
-            text=f"kept: epoch {contender.epoch}",
+            text=f"kept: epoch {model.epoch}",
             showarrow=False,
             font={"size": 11},
         )
@@ -95,9 +95,9 @@ def learning_curves(contender: ComparedModel, part: Literal["loss", "scores"]) -
     return figure
 
 
-def search_history(contender: ComparedModel) -> go.Figure | None:
-    """Draws what each trial of the search was worth, and the best so far; None where the search is not known."""
-    search = contender.search
+def search_history(model: ComparedModel) -> go.Figure | None:
+    """Draws the value of each trial of the search, and the best so far; None where the search is not known."""
+    search = model.search
     if search is None or not search.trials:
         return None
     metric = format_metric(search.metric)
@@ -110,14 +110,14 @@ def search_history(contender: ComparedModel) -> go.Figure | None:
     if finished:
         best = np.maximum if search.maximize else np.minimum
         steps = best.accumulate([float(trial.value or 0) for trial in finished]).tolist()
-        # The best stays so to the end, however many trials come to nothing.
+        # The line of the best goes on to the last trial, also where that failed.
         last = max(trial.number for trial in search.trials)
         figure.add_trace(
             go.Scatter(
                 x=[*(trial.number for trial in finished), last],
                 y=[*steps, steps[-1]],
                 mode="lines",
-                line={"color": color(contender.arch), "width": 2, "shape": "hv"},
+                line={"color": color(model.arch), "width": 2, "shape": "hv"},
                 name="best so far",
                 hovertemplate="best so far %{y:.3f}<extra></extra>",
             )
@@ -125,14 +125,14 @@ def search_history(contender: ComparedModel) -> go.Figure | None:
     known = finite_ones([trial.value for trial in search.trials])
     floor = (min if search.maximize else max)(known, default=0.0)
     looks = {
-        "COMPLETE": {"symbol": "circle", "color": color(contender.arch), "size": 8},
+        "COMPLETE": {"symbol": "circle", "color": color(model.arch), "size": 8},
         "PRUNED": {"symbol": "x-thin", "color": NEUTRAL, "size": 8, "line": {"color": NEUTRAL, "width": 2}},
         "FAIL": {"symbol": "triangle-down-open", "color": NEUTRAL, "size": 10},
     }
     for state, look in looks.items():
         some = [trial for trial in search.trials if trial.state == state]
         if some:
-            # Whoever has no value stands at the bottom, so that no trial is missing.
+            # Trials without a value are drawn at the bottom, so that none is missing.
             values = [finite(trial.value) for trial in some]
             figure.add_trace(
                 go.Scatter(
@@ -141,27 +141,27 @@ def search_history(contender: ComparedModel) -> go.Figure | None:
                     mode="markers",
                     marker=look,
                     name=STATES[state],
-                    customdata=[_told(trial, metric) for trial in some],
+                    customdata=[_hover_text(trial, metric) for trial in some],
                     hovertemplate="%{customdata}<extra></extra>",
                 )
             )
     figure.add_trace(
         ring_marks(
             [
-                (trial.number, trial.value, _told(trial, metric))
+                (trial.number, trial.value, _hover_text(trial, metric))
                 for trial in search.trials
-                if trial.name == contender.run and trial.value is not None
+                if trial.name == model.run and trial.value is not None
             ]
         )
     )
     return figure
 
 
-def importance(contender: ComparedModel) -> go.Figure | None:
-    """Draws how much of the search's variance each hyperparameter explains; None where nobody can tell."""
-    if contender.search is None or not contender.search.importances:
+def importance(model: ComparedModel) -> go.Figure | None:
+    """Draws how much of the search's variance each hyperparameter explains; None where it is not known."""
+    if model.search is None or not model.search.importances:
         return None
-    found = sorted(contender.search.importances.items(), key=lambda pair: pair[1])
+    found = sorted(model.search.importances.items(), key=lambda pair: pair[1])
     shares = [float(share) for _, share in found]
     figure = new_figure(
         height=60 + 34 * len(found) + 40,
@@ -177,31 +177,31 @@ def importance(contender: ComparedModel) -> go.Figure | None:
             x=shares,
             y=[escape(name.replace("_", " ")) for name, _ in found],
             orientation="h",
-            marker={"color": color(contender.arch)},
+            marker={"color": color(model.arch)},
             width=0.6,
             text=[f"{100 * share:.0f}{SPACE}%" for share in shares],
             textposition="outside",
             cliponaxis=False,
-            hovertemplate=f"%{{y}} explains %{{x:.0%}}<extra>{contender.arch}</extra>",
+            hovertemplate=f"%{{y}} explains %{{x:.0%}}<extra>{model.arch}</extra>",
         )
     )
     return figure
 
 
-def selection(contenders: Sequence[ComparedModel], score: str) -> go.Figure:
+def selection(models: Sequence[ComparedModel], score: str) -> go.Figure:
     """Draws each trial's score on test against that on validation, which chose.
 
     Args:
-        contenders: Their chosen trials are ringed; of others only those whose test scores are known.
+        models: Their chosen trials are ringed; of others only those whose test scores are known.
         score: `accuracy` or `auroc`.
     """
     figure, points, rings = new_figure(height=400), [], []
-    for one in contenders:
-        trials = [trial for trial in _tested(one, score) if trial.name != one.run]
+    for model in models:
+        trials = [trial for trial in _tested(model, score) if trial.name != model.run]
         found = [(trial.validation[score], (trial.test or {})[score], trial.name) for trial in trials]
-        # The chosen one comes from the contender, which is there without a search, too.
-        if score in one.validation:
-            rings.append((one.validation[score], one.assessment.scores[score].value, f"{one.run}, chosen"))
+        # The chosen trial comes from the model, which is there without a search, too.
+        if score in model.validation:
+            rings.append((model.validation[score], model.assessment.scores[score].value, f"{model.run}, chosen"))
             found.append(rings[-1])
         points += finite_ones([value for x, y, _ in found for value in (x, y)])
         figure.add_trace(
@@ -209,9 +209,9 @@ def selection(contenders: Sequence[ComparedModel], score: str) -> go.Figure:
                 x=[finite(x) for x, *_ in found],
                 y=[finite(y) for _, y, _ in found],
                 mode="markers",
-                marker=arch_marker(one.arch, 9),
+                marker=arch_marker(model.arch, 9),
                 customdata=[name for *_, name in found],
-                name=one.arch,
+                name=model.arch,
                 hovertemplate="%{customdata}<br>validation %{x:.3f}, test %{y:.3f}<extra></extra>",
             )
         )
@@ -227,14 +227,14 @@ def selection(contenders: Sequence[ComparedModel], score: str) -> go.Figure:
     return figure
 
 
-def _tested(one: ComparedModel, score: str) -> list[Tried]:
+def _tested(model: ComparedModel, score: str) -> list[ScoredTrial]:
     """Trials whose score is known on validation and on test."""
-    trials = one.search.trials if one.search else ()
+    trials = model.search.trials if model.search else ()
     return [trial for trial in trials if trial.test and score in trial.test and score in trial.validation]
 
 
-def _told(trial: Tried, metric: str) -> str:
-    """What a point of a search says under the cursor."""
+def _hover_text(trial: ScoredTrial, metric: str) -> str:
+    """The text of a trial under the cursor."""
     value = finite(trial.value)
     worth = f"{metric} {value:.3f}" if value is not None else "no score"
     params = [

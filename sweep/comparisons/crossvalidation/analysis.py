@@ -1,4 +1,4 @@
-"""Finalists of a study, each trained once a fold of patients, and chosen by the mean over folds."""
+"""Compare the finalists of a study, each trained once on each fold of patients; the mean over folds chooses."""
 
 from __future__ import annotations
 
@@ -9,24 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from sweep.comparisons.seed_result import SeedResult
 from sweep.metrics.bootstrap import Interval
+from sweep.metrics.formatting import GAIN, GAIN_IN_SENTENCE, format_interval
 from sweep.metrics.markdown import table
-from sweep.metrics.predictions import Predictions
-from sweep.metrics.scores import all_scores
 from sweep.metrics.significance import paired_gap
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A finalist's training on one fold.
-
-    Attributes:
-        validation: Its scores on the patients of the fold at the epoch that was kept, as `auroc` and `loss`.
-        test: What it says of the test images; None where the test set stayed closed.
-    """
-
-    validation: Mapping[str, float]
-    test: Predictions | None = None
 
 
 @dataclass(frozen=True)
@@ -35,34 +22,33 @@ class Finalist:
 
     Attributes:
         name: Of its run.
-        value: What it was worth to its study.
-        folds: By the fold's number, from 1; without those whose training came to nothing.
+        value: Its value in the study.
+        folds: Its result by the fold's number, from 1; without folds whose training failed.
     """
 
     name: str
     value: float
-    folds: Mapping[int, Fold]
+    folds: Mapping[int, SeedResult]
 
     def validation(self, score: str) -> dict[int, float]:
-        """A validation score of each fold."""
+        """A validation score by fold."""
         return {number: fold.validation[score] for number, fold in sorted(self.folds.items())}
 
     def test(self, score: str) -> list[float]:
         """A test score of each fold at a threshold of 0.5, where the test set was opened."""
-        found = [fold.test for fold in self.folds.values() if fold.test is not None]
-        return [all_scores(test.labels, test.probabilities())[score] for test in found]
+        return [fold.test_score(score) for fold in self.folds.values() if fold.test is not None]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Whom the folds choose.
+    """The finalist that the folds choose.
 
     Attributes:
         finalist: The one with the best mean, of those that were trained on every fold.
         own: Whether that is the study's own choice.
         gain: By how much it is better than the study's own choice, with its 95 % interval, widened because it was
             picked as the best of all; None if it is that, or that one was not trained on every fold.
-        alone: How often each would have been chosen by a single fold, by name, the most frequent first.
+        alone: How many single folds would have chosen each finalist, by name, the most frequent first.
     """
 
     finalist: Finalist
@@ -83,39 +69,40 @@ def choose(finalists: Sequence[Finalist], metric: str, sign: int, folds: int) ->
     Returns:
         The choice; None where no finalist was trained on every fold.
     """
-    whole = [one for one in finalists if len(one.folds) == folds]
+    whole = [finalist for finalist in finalists if len(finalist.folds) == folds]
     if not whole:
         return None
-    best = max(whole, key=lambda one: sign * float(np.mean(list(one.validation(metric).values()))))
+    best = max(whole, key=lambda finalist: sign * float(np.mean(list(finalist.validation(metric).values()))))
     alone = Counter(
-        max(whole, key=lambda one: sign * one.validation(metric)[number]).name for number in range(1, folds + 1)
+        max(whole, key=lambda finalist: sign * finalist.validation(metric)[number]).name
+        for number in range(1, folds + 1)
     )
     own = finalists[0]
-    known = best is not own and own in whole
-    gain = gap(best, own, metric, sign, folds, rivals=len(whole) - 1) if known else None
+    comparable = best is not own and own in whole
+    gain = gap(best, own, metric, sign, folds, rivals=len(whole) - 1) if comparable else None
     return Choice(best, best is own, gain, dict(alone.most_common()))
 
 
-def gap(one: Finalist, other: Finalist, metric: str, sign: int, folds: int, rivals: int = 1) -> Interval:
+def gap(ours: Finalist, theirs: Finalist, metric: str, sign: int, folds: int, rivals: int = 1) -> Interval:
     """By how much one finalist is better than another on the same folds: positive where better, ends NaN where unknown.
 
     Any two folds share most of what they train on, so the spread over folds alone would promise too much: its interval
     is widened as Nadeau and Bengio (2003) do; for the best of several `rivals` by Bonferroni, too.
     """
-    ours, theirs = one.validation(metric), other.validation(metric)
-    both = sorted(ours.keys() & theirs.keys())
+    scores, others = ours.validation(metric), theirs.validation(metric)
+    both = sorted(scores.keys() & others.keys())
     if not both:
         return Interval(float("nan"), float("nan"), float("nan"))
-    differences = [sign * (ours[number] - theirs[number]) for number in both]
+    differences = [sign * (scores[number] - others[number]) for number in both]
     return paired_gap(differences, overlap=1 / (folds - 1), rivals=rivals)
 
 
 def rows(finalists: Sequence[Finalist], metric: str, sign: int, folds: int) -> list[dict[str, Any]]:
-    """A row a finalist as plain data, the best mean over folds first."""
+    """One row per finalist as plain data, the best mean over folds first."""
     lines = []
     for finalist in finalists:
         scores = list(finalist.validation(metric).values())
-        found = None if finalist is finalists[0] else gap(finalist, finalists[0], metric, sign, folds)
+        gain = None if finalist is finalists[0] else gap(finalist, finalists[0], metric, sign, folds)
         tested = finalist.test("accuracy")
         lines.append(
             {
@@ -124,9 +111,9 @@ def rows(finalists: Sequence[Finalist], metric: str, sign: int, folds: int) -> l
                 "folds": len(scores),
                 "mean": float(np.mean(scores)) if scores else None,
                 "sd": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
-                "gain": None if found is None or np.isnan(found.value) else found.value,
-                "low": None if found is None or np.isnan(found.low) else found.low,
-                "high": None if found is None or np.isnan(found.high) else found.high,
+                "gain": None if gain is None or np.isnan(gain.value) else gain.value,
+                "low": None if gain is None or np.isnan(gain.low) else gain.low,
+                "high": None if gain is None or np.isnan(gain.high) else gain.high,
                 "test_accuracy": float(np.mean(tested)) if tested else None,
                 "test_auroc": float(np.mean(finalist.test("auroc"))) if tested else None,
             }
@@ -139,42 +126,41 @@ TESTED = ("test accuracy", "test AUROC")
 
 
 def cells(line: Mapping[str, Any]) -> list[str]:
-    """A row of `rows` as people read it, under HEADS, and under TESTED where test was opened."""
+    """A row of `rows` as text, a cell for each of HEADS, and of TESTED where the test set was opened."""
     mean = "none ended" if line["mean"] is None else f"{line['mean']:.4f}"
     spread = "" if line["sd"] is None else f" ({line['sd']:.4f})"
-    gain = "" if line["gain"] is None else f"{line['gain']:+.4f}"
-    reach = "" if line["low"] is None else f" ({line['low']:+.4f} to {line['high']:+.4f})"
+    numbers = (float("nan") if line[name] is None else line[name] for name in ("gain", "low", "high"))
+    gain = "" if line["gain"] is None else format_interval(Interval(*numbers), GAIN)
     tested = [] if line["test_accuracy"] is None else [f"{line['test_accuracy']:.4f}", f"{line['test_auroc']:.4f}"]
-    return [line["trial"], f"{line['in_the_study']:.4f}", mean + spread, gain + reach, str(line["folds"]), *tested]
+    return [line["trial"], f"{line['in_the_study']:.4f}", mean + spread, gain, str(line["folds"]), *tested]
 
 
-def told(found: Choice | None, own: str, metric: str, folds: int) -> list[str]:
-    """What comes of it, a sentence each.
+def sentences(choice: Choice | None, own: str, metric: str, folds: int) -> list[str]:
+    """Says what the folds choose, and what single folds would have chosen.
 
     Args:
-        found: As `choose` gives it.
+        choice: As `choose` returns it.
         own: The study's own choice.
-        metric: What was chosen by, as people call it.
+        metric: The metric that chose, in words.
         folds: How many there are.
     """
-    if found is None:
+    if choice is None:
         return [f"No finalist was trained on all of the {folds} folds, so none is chosen."]
-    name, gain = found.finalist.name, found.gain
-    if found.own:
+    name, gain = choice.finalist.name, choice.gain
+    if choice.own:
         first = f"Over {folds} folds {name}, the study's own choice, is ahead."
     elif gain is None:
         first = f"Over {folds} folds {name} is ahead; {own}, the study's own choice, was not trained on all of them."
     else:
-        reach = "" if np.isnan(gain.low) else f" (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
-        ahead = f"is ahead of the study's choice {own} in {metric} by {gain.value:+.4f}{reach}"
+        ahead = f"is ahead of the study's choice {own} in {metric} by {format_interval(gain, GAIN_IN_SENTENCE)}"
         first = f"Over {folds} folds {name} {ahead}: {'beyond' if gain.low > 0 else 'within'} chance."
-    others = ", ".join(f"{one} {count} of {folds}" for one, count in found.alone.items())
+    others = ", ".join(f"{finalist} {count} of {folds}" for finalist, count in choice.alone.items())
     return [first, f"A single fold would have chosen: {others}."]
 
 
-def written(lines: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -> str:
-    """Sentences and table in Markdown."""
+def to_markdown(lines: Sequence[Mapping[str, Any]], summary: Sequence[str]) -> str:
+    """Writes the sentences of a summary and the table in Markdown."""
     tested = any(line["test_accuracy"] is not None for line in lines)
     heads = (*HEADS, *(TESTED if tested else ()))
     shown = [[*cells(line), *[""] * len(TESTED)][: len(heads)] for line in lines]
-    return "\n\n".join((" ".join(sentences), table(heads, shown)))
+    return "\n\n".join((" ".join(summary), table(heads, shown)))

@@ -1,4 +1,4 @@
-"""Train a search's best trials again, once a fold of patients: given trials of ordinary studies, a study a fold."""
+"""Train the best trials of a search again on each fold of patients: enqueued trials of one study per fold."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from data.faults import InputError
 from data.sources import read_synthetic, under_name
 from data.splits import split_source
 from models import ARCHITECTURES
-from sweep.comparisons.crossvalidation.analysis import Choice, Finalist, Fold, choose, rows, told, written
-from sweep.comparisons.enqueued import Tried
-from sweep.metrics import markdown
+from sweep.comparisons.crossvalidation.analysis import Choice, Finalist, choose, rows, sentences, to_markdown
+from sweep.comparisons.enqueued import EnqueuedResult
+from sweep.comparisons.run_log import log_run
 from sweep.metrics.formatting import format_metric
+from sweep.metrics.names import sign_of
 from sweep.orchestrator.run_params import StudyDescription, description_of, settings_of
 from sweep.plan import Plan, make_plan, seed_of
-from sweep.settings import METRICS, Settings
+from sweep.settings import Settings
 from sweep.stores import tags as tag
 from sweep.stores.study import Study
-from sweep.stores.tracking import FINISHED, Tracking
+from sweep.stores.tracking import Tracking
 from sweep.stores.trials import EnqueuedTrial, TrialRecord
-from sweep.system import provenance
 
 KIND = "crossvalidation"
 
@@ -38,7 +38,7 @@ class Searched:
     Attributes:
         study: The study.
         description: What it stores about itself.
-        complete: Its complete trials, the best first, a configuration once.
+        complete: Its complete trials, the best first, one per configuration.
     """
 
     study: Study
@@ -47,16 +47,16 @@ class Searched:
 
     @property
     def metric(self) -> str:
-        """What it chose by."""
+        """The metric that it chose by."""
         return self.description.metric
 
     @property
     def sign(self) -> int:
         """1 where more of it is better, else -1."""
-        return 1 if METRICS[self.metric] == "maximize" else -1
+        return sign_of(self.metric)
 
     def run_name(self, trial: TrialRecord) -> str:
-        """What the run of a trial is called."""
+        """The name of a trial's run."""
         return self.description.run_name(trial.number)
 
 
@@ -70,16 +70,18 @@ def searched(studies: Sequence[Study], name: str | None) -> Searched:
     Raises:
         InputError: There is none such, or several.
     """
-    known = {study.name: study for study in studies if any("label" not in one.attributes for one in study.trials())}
-    there = ", ".join(known) or "none"
-    if name is None:  # what was trained once, as this command advises, is no search
-        known = {full: study for full, study in known.items() if len(_configurations(study)) > 1}
-    matching = [full for full in known if name in (None, full, full.rpartition("/")[2])]
+    searches = {
+        study.name: study for study in studies if any("label" not in trial.attributes for trial in study.trials())
+    }
+    there = ", ".join(searches) or "none"
+    if name is None:  # a single configuration, trained as this command advises, is no search
+        searches = {full: study for full, study in searches.items() if len(_configurations(study)) > 1}
+    matching = [full for full in searches if name in (None, full, full.rpartition("/")[2])]
     if not matching:
         raise InputError(f"{name or 'STUDY'}: there is no such study with a search; there are: {there}")
     if len(matching) > 1:
         raise InputError(f"there are several studies: {', '.join(matching)}; name one: sweep crossvalidate STUDY")
-    study = known[matching[0]]
+    study = searches[matching[0]]
     complete = _configurations(study)
     if not complete:
         raise InputError(f"{study.name}: none of its trials is complete, so there is nothing to choose from")
@@ -88,7 +90,7 @@ def searched(studies: Sequence[Study], name: str | None) -> Searched:
 
 def _configurations(study: Study) -> tuple[TrialRecord, ...]:
     """A study's complete trials, the best first; of those with the same hyperparameters the best alone."""
-    sign = 1 if METRICS[description_of(study).metric] == "maximize" else -1
+    sign = sign_of(description_of(study).metric)
     complete = [trial for trial in study.trials() if trial.state == "COMPLETE" and trial.value is not None]
     best: dict[tuple[tuple[str, Any], ...], TrialRecord] = {}
     for trial in sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number)):
@@ -97,7 +99,7 @@ def _configurations(study: Study) -> tuple[TrialRecord, ...]:
 
 
 def plans_of_folds(
-    found: Searched,
+    search: Searched,
     studies: Sequence[Study],
     location: Path | None,
     folds: int,
@@ -108,7 +110,7 @@ def plans_of_folds(
     """Plans to train the finalists on each fold, all with the same seed there.
 
     Args:
-        found: The study.
+        search: The study.
         studies: Those of Optuna's store; some may be of these folds.
         location: Where its images are; None for where they were.
         folds: How many.
@@ -117,34 +119,36 @@ def plans_of_folds(
         machine: Settings of the machine and its stores: workers, device, tracking_uri, storage.
 
     Returns:
-        The study's own plan, and one a fold.
+        The study's own plan, and one per fold.
 
     Raises:
         InputError: The images are not those that it learned from, or there are too few for so many folds.
     """
-    best, data = found.complete[0], found.description.data
+    best, data = search.complete[0], search.description.data
     drawn = data.name in synthetic.NAMES
     if location is None and not drawn and not Path(data.location).exists():
         raise InputError(f"the study's images were at {data.location}, which is not here; say where with --data")
     settings = settings_of(
         best.attributes["run"]["params"],
-        trials=min(top, len(found.complete)),
+        trials=min(top, len(search.complete)),
         data=location or Path(data.location),
-        metric=found.metric,
-        experiment=found.study.experiment,
+        metric=search.metric,
+        experiment=search.study.experiment,
         **machine,
     )
     source = under_name(read_synthetic(), data.name) if drawn and location is None else None
     plan = make_plan(settings, fetch=True, source=source)
     if plan.source.digest != (there := data.digests["train"]):
         raise InputError(
-            f"{plan.source.location}: its data digest is {plan.source.digest}; {found.study.name} has {there}"
+            f"{plan.source.location}: its data digest is {plan.source.digest}; {search.study.name} has {there}"
         )
-    known = {study.name: {one.attributes.get("label") for one in study.trials()} for study in studies}
-    return plan, [_plan_of_fold(found, known, plan, fold, folds, name) for fold in range(1, folds + 1)]
+    labels = {study.name: {trial.attributes.get("label") for trial in study.trials()} for study in studies}
+    return plan, [_plan_of_fold(search, labels, plan, fold, folds, name) for fold in range(1, folds + 1)]
 
 
-def _plan_of_fold(found: Searched, known: Mapping[str, set[Any]], plan: Plan, fold: int, folds: int, name: str) -> Plan:
+def _plan_of_fold(
+    search: Searched, labels: Mapping[str, set[Any]], plan: Plan, fold: int, folds: int, name: str
+) -> Plan:
     settings = replace(plan.settings, validation=f"{fold}/{folds}")
     try:
         split = split_source(
@@ -155,58 +159,58 @@ def _plan_of_fold(found: Searched, known: Mapping[str, set[Any]], plan: Plan, fo
         raise InputError(*(f"--folds {folds}: {fault}" for fault in faults)) from error
     seed = seed_of("fold", fold, folds)
     enqueued = tuple(
-        EnqueuedTrial(found.run_name(trial), trial.params, seed) for trial in found.complete[: settings.trials]
+        EnqueuedTrial(search.run_name(trial), trial.params, seed) for trial in search.complete[: settings.trials]
     )
     faults = [
-        f"--folds {folds}: {one.label} has batches of {one.params['batch_size']}, and {len(split.train):,} images train"
-        for one in enqueued
-        if int(one.params["batch_size"]) > len(split.train)
+        f"--folds {folds}: {trial.label} has batches of {trial.params['batch_size']}, and {len(split.train):,} images "
+        "train"
+        for trial in enqueued
+        if int(trial.params["batch_size"]) > len(split.train)
     ]
     if faults:
         raise InputError(*faults)
-    name = f"{found.description.name}-{name}-{fold}-of-{folds}"
-    begun = known.get(f"{plan.experiment}/{name}", set())  # finalists of before the search went on, say
+    name = f"{search.description.name}-{name}-{fold}-of-{folds}"
+    begun = labels.get(f"{plan.experiment}/{name}", set())  # finalists of before the search went on, say
     study = replace(
         plan.studies[0],
         name=name,
-        space=found.study.space(),  # so that more of its trials may follow in the same study
-        trials=len(begun | {one.label for one in enqueued}),
+        space=search.study.space(),  # so that more of its trials may follow in the same study
+        trials=len(begun | {trial.label for trial in enqueued}),
         enqueued=enqueued,
     )
     return replace(plan, settings=settings, split=split, studies=(study,))
 
 
-def finalists_of(found: Searched, top: int, tried: Sequence[Tried]) -> list[Finalist]:
-    """The best trials with what became of them on each fold, in the study's own order.
+def finalists_of(search: Searched, top: int, folds: Sequence[EnqueuedResult]) -> list[Finalist]:
+    """The best trials with their results on each fold, in the study's own order.
 
     Args:
-        found: The study.
+        search: The study.
         top: How many.
-        tried: What the folds' studies came to, in the folds' order.
+        folds: The results of the folds' studies, in order.
     """
     finalists = []
-    for trial in found.complete[:top]:
-        name, folds = found.run_name(trial), {}
-        for number, study in enumerate(tried, 1):
-            for one in study.trials:
-                if one.state == "COMPLETE" and one.attributes.get("label") == name:
-                    folds[number] = Fold(one.validation, study.predictions.get(one.number))
-        finalists.append(Finalist(name, trial.value or 0.0, folds))
+    for trial in search.complete[:top]:
+        name = search.run_name(trial)
+        results = {number: fold.results(name) for number, fold in enumerate(folds, 1)}
+        # Of several trainings on one fold the last counts.
+        last = {number: trained[-1] for number, trained in results.items() if trained}
+        finalists.append(Finalist(name, trial.value or 0.0, last))
     return finalists
 
 
-def command_of(found: Searched, plan: Plan, name: str) -> str:
+def command_of(search: Searched, plan: Plan, name: str) -> str:
     """The command that trains one of the finalists as the search trained it, as a study of its own, and registers it.
 
     Args:
-        found: The search.
-        plan: As `plans_of_folds` gives it: the search's own.
+        search: The search.
+        plan: The search's own, as `plans_of_folds` returns it.
         name: The finalist's.
     """
     settings, usual = plan.settings, Settings(archs=())
-    trial = next(one for one in found.complete if found.run_name(one) == name)
+    trial = next(trial for trial in search.complete if search.run_name(trial) == name)
     wanted: dict[str, Any] = {
-        "--study": f"{found.description.name}-chosen",
+        "--study": f"{search.description.name}-chosen",
         "--trials": 1,
         "--metric": settings.metric,
         "--epochs": settings.epochs,
@@ -235,10 +239,10 @@ class Logged:
 
     Attributes:
         run_id: The run's.
-        lines: A row a finalist as plain data, the best first.
-        sentences: What comes of it.
-        choice: Whom the folds choose; None where nobody was trained on all of them.
-        command: What trains and registers that one; empty where the study did.
+        lines: One row per finalist as plain data, the best first.
+        sentences: What the folds choose.
+        choice: The finalist that they choose; None where none was trained on all of them.
+        command: The command that trains and registers that one; empty where the study did.
         page: All of it in Markdown.
     """
 
@@ -251,63 +255,70 @@ class Logged:
 
 
 def log(
-    found: Searched, finalists: Sequence[Finalist], plan: Plan, tried: Sequence[Tried], tracking: Tracking
+    search: Searched, finalists: Sequence[Finalist], plan: Plan, folds: Sequence[EnqueuedResult], tracking: Tracking
 ) -> Logged:
-    """Chooses, and logs how.
+    """Chooses a finalist, and logs how as a run of its own.
 
     Args:
-        found: The study.
-        finalists: What became of its best trials.
+        search: The study.
+        finalists: Its best trials with their results.
         plan: The study's own.
-        tried: What the folds' studies came to.
+        folds: The results of the folds' studies.
         tracking: The study's experiment.
     """
-    folds = len(tried)
-    metric = found.metric.removeprefix("val/")
-    choice = choose(finalists, metric, found.sign, folds)
-    lines = rows(finalists, metric, found.sign, folds)
-    sentences = told(choice, finalists[0].name, format_metric(found.metric), folds)
-    command = "" if choice is None or choice.own else command_of(found, plan, choice.finalist.name)
-    (planned,) = plan.studies
-    images = len(plan.split.train) + (len(plan.split.validation) if plan.split.validation_from == "train" else 0)
-    others = "" if plan.split.validation_from == "val" else ", those that the study chose by among them"
+    metric = search.metric.removeprefix("val/")
+    choice = choose(finalists, metric, search.sign, len(folds))
+    lines = rows(finalists, metric, search.sign, len(folds))
+    summary = sentences(choice, finalists[0].name, format_metric(search.metric), len(folds))
+    command = "" if choice is None or choice.own else command_of(search, plan, choice.finalist.name)
+    opened = any(fold.opened for fold in folds)
     parts = [
-        f"# Cross-validation of the best of {found.study.name}",
-        f"{planned.arch} on {plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to "
-        f"{plan.settings.epochs} epochs, patience {plan.settings.patience}, split seed {plan.settings.split_seed}. "
-        f"All {images:,} training images validate once, whole patients at a time{others}, and in a fold all "
-        f"finalists have one seed. By {format_metric(found.metric)}; intervals are Student's t over folds, widened "
-        "because folds share what they train on (Nadeau and Bengio 2003), and in the sentence because the best of "
-        "several was picked (Bonferroni). "
-        + (
-            "Test was scored, too, now or before, and nothing was chosen by it."
-            if any(one.opened for one in tried)
-            else "The test set stayed closed."
-        ),
-        written(lines, sentences),
+        f"# Cross-validation of the best of {search.study.name}",
+        _protocol(search, plan, opened=opened),
+        to_markdown(lines, summary),
     ]
     if command:
         parts += ["To train and register the folds' choice:", f"    {command}"]
     page = "\n\n".join(parts) + "\n"
-    run = tracking.start(
-        f"{KIND}-{found.description.name}",
+    (planned,) = plan.studies
+    params = {"study": search.study.name, "metric": search.metric, "folds": len(folds), "finalists": len(finalists)}
+    run_id = log_run(
+        tracking,
+        f"{KIND}-{search.description.name}",
         {
             tag.KIND: KIND,
-            tag.STATE: "RUNNING",
             tag.ARCH: planned.arch,
-            tag.STUDY: found.study.name,
+            tag.STUDY: search.study.name,
             tag.DATA: plan.source.name,
             tag.DATA_DIGEST: plan.source.digest,
-            "mlflow.note.content": markdown.note(page, f"{KIND}.md"),
-            **provenance.tags(),
         },
+        params={
+            **params,
+            **({"choice": choice.finalist.name} if choice else {}),
+            "image_size": planned.image_size,
+        },
+        metrics={f"{line['trial']}/{metric}": line["mean"] for line in lines if line["mean"] is not None},
+        files={f"{KIND}.md": page, "finalists.json": pd.DataFrame(lines)},
+        page=f"{KIND}.md",
     )
-    params = {"study": found.study.name, "metric": found.metric, "folds": folds, "finalists": len(finalists)}
-    choice_of = {"choice": choice.finalist.name} if choice else {}
-    tracking.log_params(run.run_id, {**params, **choice_of, "image_size": planned.image_size})
-    scores = {f"{line['trial']}/{metric}": line["mean"] for line in lines if line["mean"] is not None}
-    tracking.log(run.run_id, scores, tags={tag.STATE: "COMPLETE"})
-    tracking.log_files(run.run_id, {f"{KIND}.md": page})
-    tracking.log_table(run.run_id, pd.DataFrame(lines), "finalists.json")
-    tracking.finish(run.run_id, FINISHED)
-    return Logged(run.run_id, lines, sentences, choice, command, page)
+    return Logged(run_id, lines, summary, choice, command, page)
+
+
+def _protocol(search: Searched, plan: Plan, *, opened: bool) -> str:
+    """How the finalists were trained and compared."""
+    (planned,), split = plan.studies, plan.split
+    images = len(split.train) + (len(split.validation) if split.validation_from == "train" else 0)
+    others = "" if split.validation_from == "val" else ", those that the study chose by among them"
+    return (
+        f"{planned.arch} on {plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to "
+        f"{plan.settings.epochs} epochs, patience {plan.settings.patience}, split seed {plan.settings.split_seed}. "
+        f"All {images:,} training images validate once, whole patients at a time{others}, and in a fold all "
+        f"finalists have one seed. By {format_metric(search.metric)}; intervals are Student's t over folds, widened "
+        "because folds share what they train on (Nadeau and Bengio 2003), and in the sentence because the best of "
+        "several was picked (Bonferroni). "
+        + (
+            "Test was scored, too, now or before, and nothing was chosen by it."
+            if opened
+            else "The test set stayed closed."
+        )
+    )

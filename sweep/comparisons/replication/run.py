@@ -1,29 +1,25 @@
-"""Train the rows of the report's tables again, as given trials of ordinary studies, and set them side by side."""
+"""Train the rows of the student report's tables again, as enqueued trials of ordinary studies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-import pandas as pd
-
-from sweep.comparisons.enqueued import Tried
-from sweep.comparisons.replication.analysis import Attempt, Replica, judge, page, selection_bias, side_by_side
+from sweep.comparisons.enqueued import EnqueuedResult
+from sweep.comparisons.replication.analysis import Replica, judge, selection_bias, side_by_side, to_markdown
 from sweep.comparisons.replication.published import CONCLUSIONS, ROWS
-from sweep.metrics import markdown
+from sweep.comparisons.run_log import log_run
 from sweep.plan import Plan, seed_of
-from sweep.settings import METRICS
 from sweep.stores import tags as tag
-from sweep.stores.tracking import FINISHED, Tracking
+from sweep.stores.tracking import Tracking
 from sweep.stores.trials import EnqueuedTrial
-from sweep.system import provenance
 
 
 def plan_of_rows(plan: Plan, name: str, seeds: int) -> Plan:
     """Turns a plan into one that trains the report's rows of its architectures.
 
     Args:
-        plan: As the settings give it.
+        plan: The plan of the settings.
         name: Of the studies, after their architecture.
         seeds: How often each row is trained.
     """
@@ -44,32 +40,14 @@ def plan_of_rows(plan: Plan, name: str, seeds: int) -> Plan:
     return replace(plan, studies=tuple(studies))
 
 
-def replicas_of(tried: Sequence[Tried], metric: str) -> list[Replica]:
-    """The report's rows with what became of them, in its order.
+def replicas_of(studies: Sequence[EnqueuedResult], metric: str) -> list[Replica]:
+    """The report's rows with their results, in its order.
 
     Args:
-        tried: A study for each architecture.
-        metric: What would be chosen by.
+        studies: One for each architecture.
+        metric: The metric that would choose.
     """
-    sign = 1 if METRICS[metric] == "maximize" else -1
-    found = []
-    for study in tried:
-        for row in ROWS:
-            if row.arch == study.arch:
-                attempts = []
-                for trial in study.labelled(row.name):
-                    kept = trial.history[(trial.best_epoch or 1) - 1]
-                    attempts.append(
-                        Attempt(
-                            trial.attributes["seed"],
-                            len(trial.history),
-                            sign * kept[metric],
-                            kept["val/accuracy"],
-                            study.predictions[trial.number],
-                        )
-                    )
-                found.append(Replica(row, tuple(attempts)))
-    return found
+    return [Replica(row, study.tested(row.name), metric) for study in studies for row in ROWS if row.arch == study.arch]
 
 
 def log(replicas: Sequence[Replica], plan: Plan, tracking: Tracking, protocol: str) -> tuple[str, str]:
@@ -86,45 +64,44 @@ def log(replicas: Sequence[Replica], plan: Plan, tracking: Tracking, protocol: s
         "epochs": f"up to {settings.epochs}",
         "patience": settings.patience,
     }
-    written = page(replicas, about, protocol)
-    table = side_by_side(replicas)
-    run = tracking.start(
+    page, table = to_markdown(replicas, about, protocol), side_by_side(replicas)
+    params = {"protocol": protocol, "epochs": settings.epochs, "patience": settings.patience, "seed": settings.seed}
+    names = " ".join(plan.full_name(planned) for planned in plan.studies)
+    run_id = log_run(
+        tracking,
         f"replication-{protocol}",
         {
             tag.KIND: "replication",
-            tag.STATE: "RUNNING",
             tag.PROTOCOL: protocol,
             tag.DATA: plan.source.name,
             tag.DATA_DIGEST: plan.source.digest,
             tag.SPLIT_DIGEST: plan.split.digest,
-            "mlflow.note.content": markdown.note(written, "replication.md"),
-            **provenance.tags(),
         },
+        params={**params, "image_size": " ".join(map(str, sizes)), "studies": names},
+        metrics={
+            f"{line['row'].replace(' ', '_')}/accuracy": line["ours"]
+            for line in table.to_dict("records")
+            if line["seeds"]
+        },
+        files={"replication.md": page, "rows.json": table},
+        page="replication.md",
     )
-    params = {"protocol": protocol, "epochs": settings.epochs, "patience": settings.patience, "seed": settings.seed}
-    tracking.log_params(run.run_id, {**params, "image_size": " ".join(map(str, sizes)), "studies": _names(plan)})
-    lines = table.to_dict("records")
-    scores = {f"{line['row'].replace(' ', '_')}/accuracy": line["ours"] for line in lines if line["seeds"]}
-    tracking.log(run.run_id, scores, tags={tag.STATE: "COMPLETE"})
-    tracking.log_files(run.run_id, {"replication.md": written})
-    tracking.log_table(run.run_id, pd.DataFrame(table), "rows.json")
-    tracking.finish(run.run_id, FINISHED)
-    return run.run_id, written
+    return run_id, page
 
 
-def _names(plan: Plan) -> str:
-    return " ".join(plan.full_name(planned) for planned in plan.studies)
-
-
-def plain(replicas: Sequence[Replica]) -> dict[str, object]:
+def to_dict(replicas: Sequence[Replica]) -> dict[str, object]:
     """A replication as plain data."""
-    verdicts = []
+    conclusions = []
     for conclusion in CONCLUSIONS:
-        found = judge(conclusion, replicas)
-        gaps = {
-            name: asdict(gap) if gap else None for name, gap in (("accuracy", found.accuracy), ("auroc", found.auroc))
-        }
-        verdicts.append({"conclusion": conclusion.sentence, "verdict": found.verdict, **gaps})
+        verdict = judge(conclusion, replicas)
+        gaps = {"accuracy": verdict.accuracy, "auroc": verdict.auroc}
+        conclusions.append(
+            {
+                "conclusion": conclusion.sentence,
+                "verdict": verdict.verdict,
+                **{name: asdict(gap) if gap else None for name, gap in gaps.items()},
+            }
+        )
     archs = dict.fromkeys(replica.row.arch for replica in replicas)
-    flattered = [asdict(found) for arch in archs if (found := selection_bias(arch, replicas))]
-    return {"rows": side_by_side(replicas).to_dict("records"), "conclusions": verdicts, "selection_bias": flattered}
+    biases = [asdict(bias) for arch in archs if (bias := selection_bias(arch, replicas))]
+    return {"rows": side_by_side(replicas).to_dict("records"), "conclusions": conclusions, "selection_bias": biases}
