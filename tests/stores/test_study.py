@@ -16,7 +16,7 @@ from sweep.space import SPACES, EnqueuedTrial, study_space
 from sweep.stores.databases import open_whole
 from sweep.stores.study import OWNER, TrialCounts, open_study
 from sweep.system.errors import StudyFailedError
-from sweep.system.processes import born, myself
+from sweep.system.processes import myself, start_time
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_study_has_one_writer_at_a_time(open_it):
     holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         study = open_it()
-        owner = {**myself(), "pid": holder.pid, "born": born(holder.pid), "seen": 0.0}
+        owner = {**myself(), "pid": holder.pid, "born": start_time(holder.pid), "seen": 0.0}
         study.note(OWNER, owner)
         with pytest.raises(InputError, match=rf"is run by process {holder.pid} on {platform.node()}, since "):
             open_it().claim(shared=True)
