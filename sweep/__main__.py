@@ -1,6 +1,6 @@
 """`python -m sweep`."""
 
-# Worker processes import this module too, under another name; they need no command line.
+# Worker processes import this module too, under another name, and need no command line.
 if __name__ == "__main__":
     import signal
 

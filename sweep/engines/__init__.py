@@ -1,11 +1,12 @@
-"""Where trials run. An engine takes jobs, trains them elsewhere and streams their epochs back; it knows no store.
+"""Where trials run. An engine takes jobs, trains them in other processes and streams their epochs back.
 
     engine.submit(job)
     for event in engine.events(timeout=1.0): ...
     engine.stop(job.number)
     engine.close()
 
-Each job ends with exactly one JobFinished or JobFailed, also when it was stopped or its worker died.
+Each job ends with exactly one JobFinished or JobFailed, also if it was stopped or its worker died.
+Engines know no store.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ Cause = Literal["worker lost", "out of memory", "non-finite loss", "bad configur
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to train; small enough to be sent anywhere, the pixels stay in their memory map.
+    """One trial to train; small enough to be sent to another process: the pixels stay in their memory map.
 
     Attributes:
-        number: Names the job in events; unique within an engine.
+        number: Identifies the job in events; unique within an engine.
         config: What to train.
         training: Images to learn from.
         validation: Images to stop by.
-        folder: Where its checkpoints go, and where it goes on from.
+        folder: Where its checkpoints are written, and resumed from.
     """
 
     number: int
@@ -44,9 +45,9 @@ class EpochFinished:
     """A job finished an epoch, now or before it was interrupted; see `EpochResult.repeated`.
 
     Attributes:
-        number: Which job.
-        result: What the epoch came to.
-        node: The machine that trained it; empty where it is this one.
+        number: The job.
+        result: The result of the epoch.
+        node: The machine that trained it; empty for this one.
     """
 
     number: int
@@ -56,10 +57,10 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """A job trained all that it had to, or was stopped before.
+    """A job trained all its epochs, or was stopped before.
 
     Attributes:
-        number: Which.
+        number: The job.
         stopped: Whether it was stopped; its checkpoint is that of its last epoch.
     """
 
@@ -69,11 +70,11 @@ class JobFinished:
 
 @dataclass(frozen=True)
 class JobFailed:
-    """A job ended before its time.
+    """A job failed.
 
     Attributes:
-        number: Which.
-        cause: What kind of end it was.
+        number: The job.
+        cause: The kind of failure; decides whether the trial is tried again.
         message: One sentence for people.
         details: The traceback, if there is one.
     """
@@ -88,7 +89,7 @@ Event = EpochFinished | JobFinished | JobFailed
 
 
 class Engine(Protocol):
-    """What the orchestrator needs of a place where trials run."""
+    """What the orchestrator needs of an engine."""
 
     @property
     def free(self) -> int:
@@ -96,21 +97,21 @@ class Engine(Protocol):
         ...
 
     def start(self) -> None:
-        """Starts the workers, unless they are there; the first job would, too."""
+        """Starts the workers, unless they run already; the first job would start them, too."""
         ...
 
     def submit(self, job: Job) -> None:
-        """Starts a job. Raises RuntimeError when nothing is free, EngineLostError where trials run no more."""
+        """Starts a job. Raises RuntimeError if no worker is free, EngineLostError if the engine does not answer."""
         ...
 
     def stop(self, number: int, *, after_epoch: bool = False) -> None:
-        """Asks a job to end before its next step, or once its epoch is over; nothing happens if it has ended."""
+        """Asks a job to end before its next step, or once its epoch is over; does nothing if it has ended."""
         ...
 
     def events(self, timeout: float) -> list[Event]:
-        """Waits up to `timeout` seconds for something to happen, and returns all that has, oldest first."""
+        """Waits up to `timeout` seconds for an event, and returns all that there are, oldest first."""
         ...
 
     def close(self) -> None:
-        """Ends every job and worker; returns when they are gone."""
+        """Ends every job and worker; returns when they have ended."""
         ...

@@ -1,4 +1,4 @@
-"""Trials in processes of this machine: a worker trains one trial after the other and dies alone."""
+"""Trials in processes of this machine. A worker trains one trial after the other; if it dies, no other does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from sweep.engines import EpochFinished, Event, Job, JobFailed
-from sweep.engines.worker import SPOILING, CloseRequestedError, Stop, prepare, run
+from sweep.engines.worker import REPLACE_AFTER, CloseRequestedError, Stop, prepare, run
 from sweep.system.signals import blocked, ignore
 
 CLOSE_SECONDS = 5.0
@@ -20,7 +20,7 @@ CLOSE_SECONDS = 5.0
 class LocalEngine:
     """N worker processes on this machine, which start with the first job, or before it with `start`.
 
-    A worker is told everything through one pipe: a Job to train, a Stop, None to end.
+    A worker receives everything through one pipe: a Job to train, a Stop, None to end.
     """
 
     def __init__(self, workers: int, device: str, threads: int) -> None:
@@ -35,7 +35,7 @@ class LocalEngine:
         self._workers: list[_Worker] = []
 
     def start(self) -> None:
-        """Starts the workers, unless they are there: they import torch while the caller goes on."""
+        """Starts the workers, unless they run already: they import torch while the caller goes on."""
         self._workers += [self._start(index) for index in range(len(self._workers), self._count)]
 
     @property
@@ -44,7 +44,7 @@ class LocalEngine:
         return self._count - sum(worker.job is not None for worker in self._workers)
 
     def submit(self, job: Job) -> None:
-        """Hands a job to a free worker. Raises RuntimeError when none is."""
+        """Sends a job to a free worker. Raises RuntimeError if there is none."""
         self.start()
         worker = next((worker for worker in self._workers if worker.job is None), None)
         if worker is None:
@@ -52,18 +52,18 @@ class LocalEngine:
         if not worker.process.is_alive():  # it died between two jobs
             worker = self._replace(worker)
         worker.job = job.number
-        with suppress(OSError):  # it died this moment; `events` sees the end of its pipe and reports the job as lost
+        with suppress(OSError):  # it died just now; `events` sees the end of its pipe and reports the job as lost
             worker.connection.send(job)
 
     def stop(self, number: int, *, after_epoch: bool = False) -> None:
-        """Asks a job to end before its next step, or once its epoch is over; nothing happens if it has ended."""
+        """Asks a job to end before its next step, or once its epoch is over; does nothing if it has ended."""
         for worker in self._workers:
             if worker.job == number:
-                with suppress(OSError):  # it is dead already, and `events` says so
+                with suppress(OSError):  # it is dead already, and `events` reports it
                     worker.connection.send(Stop(number, after_epoch))
 
     def events(self, timeout: float) -> list[Event]:
-        """Waits up to `timeout` seconds for something to happen, and returns all that has, oldest first."""
+        """Waits up to `timeout` seconds for an event, and returns all that there are, oldest first."""
         busy = {worker.connection: worker for worker in self._workers if worker.job is not None}
         received: list[Event] = []
         for connection in wait(list(busy), timeout) if busy else ():
@@ -74,16 +74,16 @@ class LocalEngine:
                     received.append(event)
                     if not isinstance(event, EpochFinished):
                         worker.job = None
-                    if isinstance(event, JobFailed) and event.cause in SPOILING:
+                    if isinstance(event, JobFailed) and event.cause in REPLACE_AFTER:
                         self._end(worker)
                         self._replace(worker)
                         break
             except (EOFError, OSError):
-                received += self._bury(worker)
+                received += self._replace_dead(worker)
         return received
 
     def close(self) -> None:
-        """Ends every job and worker; returns when they are gone."""
+        """Ends every job and worker; returns when they have ended."""
         for worker in self._workers:
             with suppress(OSError):  # it is dead already
                 worker.connection.send(None)
@@ -98,13 +98,14 @@ class LocalEngine:
             worker.process.kill()
             worker.process.join()
 
-    def _bury(self, worker: _Worker) -> list[Event]:
+    def _replace_dead(self, worker: _Worker) -> list[Event]:
+        """Starts another worker in place of a dead one; returns the failure of its job, if it had one."""
         worker.process.join()
         number, code = worker.job, worker.process.exitcode or 0
         self._replace(worker)
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        why = ", as the kernel does where memory runs out" if code == -signal.SIGKILL else ""
-        return [] if number is None else [JobFailed(number, "worker lost", f"its process {how}{why}")]
+        end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        reason = ", as the kernel does where memory runs out" if code == -signal.SIGKILL else ""
+        return [] if number is None else [JobFailed(number, "worker lost", f"its process {end}{reason}")]
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.connection.close()
@@ -113,14 +114,17 @@ class LocalEngine:
 
     def _start(self, index: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        our_end, worker_end = context.Pipe()
         process = context.Process(
-            target=_work, args=(theirs, self._device, index, self._threads), name=f"sweep-worker-{index}", daemon=True
+            target=_work,
+            args=(worker_end, self._device, index, self._threads),
+            name=f"sweep-worker-{index}",
+            daemon=True,
         )
-        with blocked():  # no Ctrl-C meets a worker before it has said that it ignores them
+        with blocked():  # no Ctrl-C reaches a worker before it ignores them
             process.start()
-        theirs.close()  # else a worker's death would not end the pipe
-        return _Worker(index, process, ours)
+        worker_end.close()  # else the death of the worker would not end the pipe
+        return _Worker(index, process, our_end)
 
 
 @dataclass
@@ -132,7 +136,7 @@ class _Worker:
 
 
 def _work(connection: Connection, device: str, index: int, threads: int) -> None:
-    # Both may reach the whole process group; the orchestrator decides, and its end is the end of the worker.
+    # Signals may reach the whole process group; the orchestrator decides, and ends its workers.
     ignore()
     from sweep.system.hardware import die_with_parent
 
@@ -144,17 +148,17 @@ def _work(connection: Connection, device: str, index: int, threads: int) -> None
         torch.cuda.set_device(index % torch.cuda.device_count())
     try:
         while (message := connection.recv()) is not None:
-            if isinstance(message, Job):  # else a stop for a job that had just ended
-                connection.send(run(message, _asked(message, connection), connection.send))
+            if isinstance(message, Job):  # else it is a stop for a job that had just ended
+                connection.send(run(message, _stop_request(message, connection), connection.send))
     except (EOFError, OSError, CloseRequestedError):
         return
 
 
-def _asked(job: Job, connection: Connection) -> Callable[[], Stop | None]:
-    """What `run` asks: reads all that has come through the pipe."""
+def _stop_request(job: Job, connection: Connection) -> Callable[[], Stop | None]:
+    """Makes the `stop_request` of `run`, which reads all that has come through the pipe."""
     request: Stop | None = None
 
-    def asked() -> Stop | None:
+    def stop_request() -> Stop | None:
         nonlocal request
         while connection.poll():
             message = connection.recv()
@@ -164,4 +168,4 @@ def _asked(job: Job, connection: Connection) -> Callable[[], Stop | None]:
                 request = message
         return request
 
-    return asked
+    return stop_request

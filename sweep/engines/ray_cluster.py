@@ -1,4 +1,4 @@
-"""The Ray cluster that this process uses: connected to or started here, and what a trial finds on its nodes."""
+"""The Ray cluster that this process uses: connects to it or starts it here, and counts the trials that fit."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.faults import InputError
-from sweep.system import redaction as secrets
+from sweep.system import redaction
 from sweep.system.hardware import Machine, choose_precision
 from sweep.system.signals import SIGNALS
 
 
 def _has_token() -> bool:
-    """Whether there is a token for a cluster that asks for one, where Ray keeps them."""
+    """Whether there is a token for clusters that require one, in a place where Ray looks for it."""
     named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
-# Ray reads these while it is imported.
+# Ray reads these when it is imported.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # what nodes get is said in `connect`
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # its remarks on dead workers, on our stdout; the loop says what becomes of them
-    "RAY_NUM_REDIS_GET_RETRIES": "1",  # of 40 s each, where a cluster that once was is gone; Ray's own are 20
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `connect` decides what nodes get
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # its messages about dead workers on stdout; the orchestrator prints its own
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # of 40 s each, if a cluster is gone; Ray's default is 20
 }.items():
     os.environ.setdefault(_name, _value)
-if _has_token() and "ray" not in sys.modules:  # Ray's client alone does not look for one
-    # Said after the import, only processes that Ray starts would hear of it, and they would refuse this one.
+if _has_token() and "ray" not in sys.modules:  # Ray's client does not look for one itself
+    # Set after the import it would reach only the processes that Ray starts, and these would refuse this one.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402
 import ray.exceptions  # noqa: E402
 
-# Stores are the orchestrator's business: a Ray that is started here does not inherit the way into them.
-CREDENTIALS = (*secrets.NAMES, *secrets.URL_NAMES, "MLFLOW_TRACKING_USERNAME")
-OURS = ("data", "models", "sweep")  # packages
-HERE = "local"  # Ray's word for a cluster that is begun with this process, and ends with it
-KNOCK_SECONDS, ROOM_SECONDS = 5.0, 600.0
+# Only the orchestrator opens stores: a Ray that is started here does not inherit credentials.
+CREDENTIALS = (*redaction.SECRET_VARIABLES, *redaction.URL_VARIABLES, "MLFLOW_TRACKING_USERNAME")
+PACKAGES = ("data", "models", "sweep")  # of this project
+LOCAL = "local"  # Ray's word for a cluster that starts and ends with this process
+CONNECT_SECONDS, ROOM_SECONDS = 5.0, 600.0
 
 T = TypeVar("T")
 
 
 def connect(address: str | None) -> None:
-    """Connects this process to a Ray cluster, or starts one on this machine; nothing happens if it is connected.
+    """Connects this process to a Ray cluster, or starts one on this machine; does nothing if it is connected.
 
     Args:
         address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None takes RAY_ADDRESS, and without it starts one.
@@ -58,7 +58,7 @@ def connect(address: str | None) -> None:
     Raises:
         InputError: There is none at that address, or it does not let us in; or a password is in the command line.
     """
-    if any(secrets.shown(argument) != argument for argument in sys.argv):
+    if any(redaction.shown(argument) != argument for argument in sys.argv):
         raise InputError(
             "--engine ray: Ray shows the command line to everybody on the cluster, and there is a password in it; "
             "put it into OPTUNA_STORAGE, MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
@@ -66,39 +66,39 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     named = f"--address {address}" if address else "RAY_ADDRESS"
-    address = address or os.environ.get("RAY_ADDRESS") or HERE
-    if address == HERE:
-        where: dict[str, Any] = {"include_dashboard": False}
+    address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    if address == LOCAL:
+        options: dict[str, Any] = {"include_dashboard": False}
     else:
-        # Nodes elsewhere run this very code, whatever version of it they may have installed.
-        here = Path(__file__).parents[2]
-        where = {"runtime_env": {"py_modules": [str(here / name) for name in OURS], "excludes": ["__pycache__"]}}
+        # Other nodes run exactly this code, whatever version of it they may have installed.
+        root = Path(__file__).parents[2]
+        options = {"runtime_env": {"py_modules": [str(root / name) for name in PACKAGES], "excludes": ["__pycache__"]}}
     try:
-        if address not in (HERE, "auto"):  # Ray would wait for minutes
+        if address not in (LOCAL, "auto"):  # Ray would wait for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
         with _own_signals(), _without(CREDENTIALS):
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **where)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # the socket's, the port's, RuntimeError, grpc's and Ray's own
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:500].rstrip(".")
-        if address == HERE:
-            raise InputError(f"--engine ray: Ray cannot be started here ({said})") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500].rstrip(".")
+        if address == LOCAL:
+            raise InputError(f"--engine ray: Ray cannot be started here ({reason})") from error
         advice = "start one with `ray start --head`, name one as HOST:PORT, or leave --address out to start one here"
-        raise InputError(f"{named}: there is no Ray cluster to be had at {address} ({said}); {advice}") from error
+        raise InputError(f"{named}: there is no Ray cluster at {address} ({reason}); {advice}") from error
 
 
 def survey(
     address: str | None, cpus: int, gpus: float | None, device: str, precision: str, workers: int | None
 ) -> tuple[Machine, float]:
-    """Connects to a cluster and says what trials find there.
+    """Connects to a cluster and decides how trials use it.
 
     Args:
         address: As `connect` takes it.
         cpus: CPUs of a trial.
-        gpus: GPUs of a trial, also a part of one; None takes one where the cluster has any and the device allows it.
+        gpus: GPUs of a trial, also a part of one; None takes one if the cluster has any and the device allows it.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `float32` or `bfloat16`.
-        workers: Trials at once; None takes as many as the cluster's nodes have room for.
+        workers: Trials at once; None takes as many as the nodes have room for.
 
     Returns:
         The machine of a trial, and its GPUs.
@@ -114,10 +114,10 @@ def survey(
     room = sum(_room(node, cpus, gpus) for node in nodes)
     if room == 0 and workers is None:
         wanted = f"{cpus} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
-        there = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        offered = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise InputError(
             f"--cpus-per-trial, --gpus-per-trial: no node of the Ray cluster has {wanted} for a trial (its nodes have "
-            f"{there}); ask for less, or say --workers if the cluster is to grow"
+            f"{offered}); ask for less, or say --workers if the cluster is to grow"
         )
     device = "cuda" if gpus > 0 else "cpu"
     if precision == "auto":
@@ -145,15 +145,15 @@ def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     """How many trials a node has room for."""
     room = int(node.get("CPU", 0) // cpus)
     if gpus:
-        there = node.get("GPU", 0)
-        # No trial lies across two GPUs: on one there is room for two of .4, and for no third.
-        room = min(room, int(there // gpus if gpus >= 1 else there * int(1 / gpus + 1e-9)))
+        available = node.get("GPU", 0)
+        # A trial never uses parts of two GPUs: one GPU has room for two trials of 0.4, not for a third.
+        room = min(room, int(available // gpus if gpus >= 1 else available * int(1 / gpus + 1e-9)))
     return room
 
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keeps our handlers of signals, for which Ray puts its own."""
+    """Restores this program's signal handlers, which Ray replaces with its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -167,7 +167,7 @@ def _own_signals() -> Iterator[None]:
 
 @contextmanager
 def _without(names: Sequence[str]) -> Iterator[None]:
-    """Hides variables of the environment from processes that start meanwhile."""
+    """Hides environment variables from processes that start meanwhile."""
     hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a worker does with a job, whoever started it and however one talks to it."""
+"""What a worker does with a job, the same on every engine."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinish
 from sweep.system.errors import DISK_FULL
 from sweep.training.config import ConfigurationError, NonFiniteLossError
 
-# After these a process is of little use: an allocator that ran out of memory gives little of it back, and an error of
-# CUDA's takes its context along.
-SPOILING: tuple[Cause, ...] = ("out of memory", "error")
+# After these a worker is replaced: an allocator that ran out of memory gives little of it back, and an error of CUDA
+# makes the process's context unusable.
+REPLACE_AFTER: tuple[Cause, ...] = ("out of memory", "error")
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Somebody wants a job to end.
+    """A request that a job ends.
 
     Attributes:
-        number: Which.
-        after_epoch: Once its epoch is over, and not before its next step.
+        number: The job.
+        after_epoch: Whether once its epoch is over, rather than before its next step.
     """
 
     number: int
@@ -30,29 +30,32 @@ class Stop:
 
 
 class CloseRequestedError(Exception):
-    """The engine closes, or the process that owned it is gone."""
+    """The engine closes, or the process that owns it is gone."""
 
 
 def prepare(device: str, threads: int) -> None:
-    """Sets up a process that does nothing but train."""
+    """Sets up a process that only trains."""
     from sweep.system.hardware import prepare_training_process
 
     prepare_training_process(device, threads)
-    # AskedTrial for where it exists; where torch has no deterministic kernel there is nothing a user could do about it.
+    # A user can do nothing about it where torch has no deterministic kernel.
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 
 
-def run(job: Job, asked: Callable[[], Stop | None], send: Callable[[EpochFinished], None]) -> Event:
+def run(job: Job, stop_request: Callable[[], Stop | None], send: Callable[[EpochFinished], None]) -> Event:
     """Trains a job to its end.
 
     Args:
         job: What to train.
-        asked: Says before every step whether somebody wants the job to end, and raises CloseRequestedError where
-            nobody waits for it any more.
-        send: Takes each epoch.
+        stop_request: Called before every step; returns a request that the job ends, if there is one. Raises
+            CloseRequestedError if the engine is closing.
+        send: Receives each epoch.
 
     Returns:
-        How it ended, which is no exception's business.
+        How the job ended; an error of the training is a JobFailed.
+
+    Raises:
+        CloseRequestedError, EOFError, BrokenPipeError: The engine is closing or gone.
     """
     from sweep.training.loop import train
 
@@ -61,28 +64,32 @@ def run(job: Job, asked: Callable[[], Stop | None], send: Callable[[EpochFinishe
 
     def stop() -> bool:
         nonlocal request, stopped
-        request = asked()
+        request = stop_request()
         stopped = request is not None and (epoch_over or not request.after_epoch)
         return stopped
 
     try:
         for result in train(job.config, job.training, job.validation, job.folder, stop):
             send(EpochFinished(job.number, result))
-            epoch_over = request is not None  # unless that was its last epoch, and it is complete
+            epoch_over = request is not None  # after the last epoch nothing asks, and the job is complete
     except (CloseRequestedError, EOFError, BrokenPipeError):
         raise
-    except Exception as error:  # whatever a training runs into ends that trial alone
-        return failed(job.number, error)
+    except Exception as error:  # whatever goes wrong in a training ends that trial alone
+        return failure(job.number, error)
     return JobFinished(job.number, stopped)
 
 
-def failed(number: int, error: Exception) -> JobFailed:
-    """What an exception that is being handled means for a job."""
-    return JobFailed(number, _cause(error), sentence(error), traceback.format_exc())
+def failure(number: int, error: Exception) -> JobFailed:
+    """Describes the exception that is being handled as the failure of a job."""
+    return JobFailed(number, _cause(error), one_line(error), traceback.format_exc())
 
 
-def sentence(error: BaseException) -> str:
-    """The first line of what an error says: some of torch's go on for pages."""
+def one_line(error: BaseException) -> str:
+    r"""The type and the first line of an error: some of torch's go on for pages.
+
+    >>> one_line(ValueError("too large\nshapes: ..."))
+    'ValueError: too large'
+    """
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}"
 

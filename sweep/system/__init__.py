@@ -1,1 +1,1 @@
-"""What the program needs of the machine it runs on: errors, signals, processes, hardware, provenance."""
+"""The program and its machine: errors, signals, processes, passwords, hardware, provenance."""

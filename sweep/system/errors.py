@@ -1,4 +1,4 @@
-"""What can go wrong through no fault of the input; `data.faults.InputError` is for the faults of the input."""
+"""Errors that are no fault of the user's input; those are `data.faults.InputError`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StudyFailedError(RuntimeError):
-    """A study cannot come to an end; the message says why."""
+    """A study cannot be finished; the message says why."""
 
 
 class StudyInterruptedError(RuntimeError):
-    """Somebody stopped a study, by Ctrl-C or SIGTERM; its stores are consistent."""
+    """A study was stopped by Ctrl-C or SIGTERM; its stores are consistent."""
 
 
 class EngineLostError(RuntimeError):
-    """Where trials run does not answer any more; the message names it."""
+    """The engine, such as a Ray cluster, does not answer any more; the message names it."""
 
 
 class TrackingAwayError(RuntimeError):
-    """MLflow's server does not answer at the moment."""
+    """The MLflow server does not answer at the moment."""
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that a disk is full."""
+    """Whether an error, or one that led to it, says that a disk is full.
+
+    >>> disk_full(OSError(errno.ENOSPC, "No space left on device"))
+    True
+    """
     while error is not None:
-        # SQLite has words of its own, which SQLAlchemy, Optuna and MLflow pass on.
+        # SQLite has a message of its own, which SQLAlchemy, Optuna and MLflow pass on.
         if (isinstance(error, OSError) and error.errno in DISK_FULL) or "disk is full" in str(error):
             return True
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""What the machine offers and how a process that trains makes the most of it."""
+"""What the machine offers to trials, and how a training process is set up to use it well."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 @dataclass(frozen=True)
 class Machine:
-    """What trials find where they run.
+    """What trials have on the machine where they run.
 
     Attributes:
         device: `cpu` or `cuda`.
@@ -36,12 +36,12 @@ class Machine:
 
 
 def this_machine(device: str, precision: str, workers: int | None) -> Machine:
-    """Says what trials find on this machine.
+    """Decides how trials use this machine.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `float32` or `bfloat16`.
-        workers: Trials at once; None takes one a GPU or core.
+        workers: Trials at once; None takes one per GPU or core.
 
     Raises:
         InputError: `cuda` is asked for and there is none.
@@ -52,7 +52,7 @@ def this_machine(device: str, precision: str, workers: int | None) -> Machine:
 
 
 def choose_device(choice: str) -> str:
-    """Resolves `auto` to `cuda` where a GPU can be used and `cpu` where none can.
+    """Resolves `auto` to `cuda` if a GPU can be used, else to `cpu`.
 
     Raises:
         InputError: `cuda` is asked for and there is none.
@@ -69,26 +69,26 @@ def choose_device(choice: str) -> str:
 
 
 def choose_precision(choice: str, device: str) -> str:
-    """Resolves `auto` to `bfloat16` where the hardware computes in it, else to `float32`."""
+    """Resolves `auto` to `bfloat16` if the hardware computes in it, else to `float32`."""
     if choice != "auto":
         return choice
     if device == "cuda":
         import torch
 
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    # Without the instructions bfloat16 is emulated on a CPU, and slower than float32.
+    # A CPU without these instructions emulates bfloat16, which is slower than float32.
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
 
 
 def choose_workers(choice: int | None, device: str) -> int:
-    """Trials to train at once: as asked, else one a GPU or one a usable core, at most 8."""
+    """Trials to train at once: as asked, else one per GPU or one per usable core, at most 8."""
     if choice is not None:
         return choice
     if device == "cuda":
         import torch
 
         return torch.cuda.device_count()
-    # Two processes of one thread beat one process of two threads by up to 1.27x (FACTS).
+    # Two processes of one thread beat one process of two threads by up to 1.27x.
     return min(usable_cores(), 8)
 
 
@@ -98,31 +98,31 @@ def usable_cores() -> int:
 
 
 def prepare_training_process(device: str, threads: int) -> None:
-    """Sets up a process of our own for training: memory allocator, threads, determinism.
+    """Sets up a training process: memory allocator, threads, determinism.
 
-    Only for a process that does nothing else: what it changes is global.
+    Only for a process that does nothing else: its changes are global.
 
     Args:
         device: `cpu` or `cuda`.
         threads: CPU threads that torch may use.
     """
-    # glibc hands every large buffer back to the kernel and has it zeroed again for the next batch; keeping the
-    # memory is worth 1.3x to 1.6x on these networks (FACTS, "Speed on a CPU").
+    # glibc returns every large buffer to the kernel, which zeroes it again for the next batch; keeping the memory makes
+    # these networks 1.3x to 1.6x faster.
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_TOP_PAD, 64 * 2**20)
-        libc.mallopt(_M_ARENA_MAX, 1)  # the arenas of threads, in which a Ray worker trains, end at 64 MB
-    # Large tensors on pages of 2 MB: 1.02x to 1.06x, where the kernel leaves it to the program (`madvise`). torch reads
-    # this once, when it first takes memory.
+        libc.mallopt(_M_ARENA_MAX, 1)  # a thread's own arena ends at 64 MB, and a Ray worker trains in a thread
+    # Large tensors on pages of 2 MB are 1.02x to 1.06x faster, if the kernel leaves it to the program (`madvise`).
+    # torch reads this once, when it first allocates memory.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may differ from run to run
     import torch
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # It would write over every new tensor to show up code that reads what it never wrote: 6 to 12 % of a step.
+    # It would fill every new tensor, to expose code that reads memory it never wrote: 6 to 12 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if device == "cuda":
         torch.backends.cudnn.benchmark = False
@@ -131,19 +131,19 @@ def prepare_training_process(device: str, threads: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Has the kernel kill this process as soon as its parent is gone, where the kernel can (Linux).
+    """Has the kernel kill this process as soon as its parent is gone (on Linux alone).
 
     An orphan would otherwise train on until its next message, beside the worker that takes its place.
     """
     if sys.platform == "linux":
         parent = multiprocessing.parent_process()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if parent is not None and os.getppid() != parent.pid:  # it went in the meantime
+        if parent is not None and os.getppid() != parent.pid:  # it ended in the meantime
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def describe() -> dict[str, str]:
-    """Names the machine, for the record of a run."""
+    """Describes the machine, for the tags of a run."""
     processor = next(
         (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
     )

@@ -1,4 +1,4 @@
-"""What made a result: commit, versions, machine."""
+"""Where a result comes from: commit, versions of packages, machine."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy", "scikit-learn",
 
 @cache
 def tags() -> dict[str, str]:
-    """Tags that tell where a run came from, MLflow's own name for the commit included."""
+    """The tags of a run that say where it comes from, with MLflow's own tag for the commit."""
     commit = _git("rev-parse", "HEAD")
-    named = {f"sweep.version.{name}": metadata.version(name) for name in PACKAGES}
+    versions = {f"sweep.version.{name}": metadata.version(name) for name in PACKAGES}
     machine = {f"sweep.machine.{name}": value for name, value in hardware.describe().items()}
     code = (
         {"mlflow.source.git.commit": commit, "sweep.dirty": str(bool(_git("status", "--porcelain")))} if commit else {}
     )
-    return {"sweep.version": __version__, "sweep.version.python": platform.python_version(), **named, **machine, **code}
+    python = platform.python_version()
+    return {"sweep.version": __version__, "sweep.version.python": python, **versions, **machine, **code}
 
 
 def _git(*arguments: str) -> str:
-    """Asks git about the checkout that this code runs from; empty where it is none or there is no git."""
+    """Asks git about the checkout that this code runs from; empty if it is not a checkout or git is missing."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""

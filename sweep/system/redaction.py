@@ -1,4 +1,4 @@
-"""Passwords come with URLs and by the environment; what is shown, logged or stored never has them."""
+"""Hides passwords, which come in URLs and environment variables, from all that is shown, logged or stored."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
 HIDDEN = "***"
-# What MLflow and PostgreSQL's drivers read themselves. A URL's name stands for the password in it.
-NAMES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
-URL_NAMES = ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE")
-# To the last @, since a password that nobody encoded may have any character; too much hidden is better than too little.
+# Environment variables: those that are secrets, as MLflow and PostgreSQL's drivers read them, and those with URLs.
+SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
+URL_VARIABLES = ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE")
+# To the last @: a password that was not percent-encoded may have any character. Rather hide too much than too little.
 _IN_URL = re.compile(r"(?P<before>://[^\s:/]*:)(?P<password>\S*)(?P<after>@)")
 _IN_QUERY = re.compile(
     r"(?P<before>[?&;](?:ssl)?(?:password|passwd|pwd|token)=)(?P<password>[^\s&;]*)(?P<after>)", re.I
@@ -19,37 +19,48 @@ _IN_QUERY = re.compile(
 
 
 def shown(url: str) -> str:
-    """A URL as people may see it: with `***` for a password."""
+    """Returns a URL as people may see it, with `***` for a password.
+
+    >>> shown("postgresql://ann:hunter2@db/sweep")
+    'postgresql://ann:***@db/sweep'
+    """
     for pattern in (_IN_URL, _IN_QUERY):
         url = pattern.sub(rf"\g<before>{HIDDEN}\g<after>", url)
     return url
 
 
 def address(url: str) -> str:
-    """A URL as a browser wants it: without a user and a password."""
+    """Returns a URL for a browser, without user and password.
+
+    >>> address("https://ann:hunter2@mlflow.example:5000/")
+    'https://mlflow.example:5000/'
+    """
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
 
 
 def scrubbed(text: str, *urls: str) -> str:
-    """A text of a library without the passwords of its URLs, of these URLs, and of the environment.
+    """Hides in a text the passwords of its own URLs, of the given URLs, and of the environment.
+
+    >>> scrubbed("GET https://ann:hunter2@host: hunter2 was refused", "https://ann:hunter2@host")
+    'GET https://ann:***@host: *** was refused'
 
     Args:
-        text: Any text.
-        urls: What was in use when it came about.
+        text: Any text, such as a library's error.
+        urls: URLs in use when the text was written.
     """
     text = shown(text)
-    for secret in sorted(_secrets(*urls), key=len, reverse=True):  # of two the longer one may hold the other
+    for secret in sorted(_secrets(*urls), key=len, reverse=True):  # the longer may contain the shorter
         text = text.replace(secret, HIDDEN)
     return text
 
 
 def first_line(error: BaseException, *urls: str) -> str:
-    """What an error of a library says first, for a sentence of ours, without passwords.
+    """Returns the first line of a library's error, without passwords, to be quoted in a message of this program.
 
     Args:
         error: The error.
-        urls: What was in use when it came about.
+        urls: URLs in use when it was raised.
     """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return scrubbed(re.sub(r"^\([\w.]+\) ", "", line), *urls)  # SQLAlchemy puts the driver's class before it
@@ -58,11 +69,11 @@ def first_line(error: BaseException, *urls: str) -> str:
 def _secrets(*urls: str) -> set[str]:
     in_urls = {
         match["password"]
-        for url in (*urls, *_environment(*URL_NAMES))
+        for url in (*urls, *_environment(*URL_VARIABLES))
         for pattern in (_IN_URL, _IN_QUERY)
         for match in pattern.finditer(url)
     }
-    return {secret for secret in (*in_urls, *map(unquote, in_urls), *_environment(*NAMES)) if secret}
+    return {secret for secret in (*in_urls, *map(unquote, in_urls), *_environment(*SECRET_VARIABLES)) if secret}
 
 
 def _environment(*names: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop asks, so that they never tear a step in two."""
+"""Ctrl-C and SIGTERM, deferred until a loop asks for them, so that they never interrupt a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Keeps both from this thread, and from processes that it starts meanwhile until they `ignore` them."""
+    """Blocks both signals in this thread, and in processes that it starts meanwhile until these call `ignore`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -22,7 +22,7 @@ def blocked() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """Ignores both, in a process whose end is another one's business."""
+    """Ignores both signals, in a process that another one ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -30,26 +30,33 @@ def ignore() -> None:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Turns the first signal into an answer of True; the second raises KeyboardInterrupt at once.
+    """Remembers the first signal until it is asked for; the second raises KeyboardInterrupt at once.
+
+    >>> with deferred() as stop_requested:
+    ...     stop_requested()
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     stop_requested()
+    False
+    True
 
     Yields:
-        A function that says whether somebody wants the process to stop. Outside of the main thread, where Python
-        takes no signals, it always says no.
+        A function that tells whether there was a signal. Outside of the main thread, where Python receives no
+        signals, it always returns False.
     """
-    asked = False
+    requested = False
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal requested
+        if requested:
             raise KeyboardInterrupt
-        asked = True
+        requested = True
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
-        yield lambda: asked
+        yield lambda: requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -53,7 +53,7 @@ BAD = {
     "no GPU": (["--arch", "cnn1", "--device", "cuda"], "--device cuda: torch finds no GPU"),
     "no cluster": (
         ["--arch", "cnn1", "--engine", "ray", "--address", "127.0.0.1:1"],
-        "--address 127.0.0.1:1: there is no Ray cluster to be had at 127.0.0.1:1 (ConnectionRefusedError",
+        "--address 127.0.0.1:1: there is no Ray cluster at 127.0.0.1:1 (ConnectionRefusedError",
     ),
     "no address": (
         ["--arch", "cnn1", "--engine", "ray", "--address", "http://head:8265"],

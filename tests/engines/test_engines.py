@@ -19,7 +19,7 @@ from sweep.engines import EpochFinished, Job, JobFailed, JobFinished
 from sweep.engines.local import LocalEngine
 from sweep.engines.ray import RayEngine
 from sweep.engines.ray_cluster import ray
-from sweep.system.processes import born
+from sweep.system.processes import start_time
 from sweep.training.config import BEST, TrainingConfig
 from sweep.training.inference import restore
 from sweep.training.loop import train
@@ -73,9 +73,9 @@ def process_of(engine, number):
 def gone(pid, seconds=5):
     """Whether a process ends within a moment."""
     deadline = time.monotonic() + seconds
-    while born(pid) and time.monotonic() < deadline:
+    while start_time(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return not born(pid)
+    return not start_time(pid)
 
 
 def job(number, images, folder, config=CONFIG):

@@ -11,7 +11,7 @@ import pytest
 from data.faults import InputError
 from sweep.engines import EpochFinished, JobFailed, JobFinished
 from sweep.engines import ray as engines_ray
-from sweep.engines.ray import RayEngine, _obituary
+from sweep.engines.ray import RayEngine, _describe_loss
 from sweep.engines.ray_cluster import _room, connect, on_a_worker, ray, survey
 from sweep.training.config import BEST, LAST
 from sweep.training.loop import train
@@ -101,7 +101,7 @@ def test_weights_of_this_machine_are_found_by_their_place_on_the_node(images, tm
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(b"")
 
-    here = engines_ray._here(given, files, tmp_path / "folder")
+    here = engines_ray._on_this_node(given, files, tmp_path / "folder")
 
     pixels, found = places  # those of validation are in the same file
     assert (here.training.path, here.validation.path, here.config.options["weights"]) == (pixels, pixels, str(found))
@@ -145,17 +145,17 @@ def test_trials_find_room_on_a_node(node, cpus, gpus, room):
     assert _room(node, cpus, gpus) == room
 
 
-def test_an_obituary_is_one_sentence():
+def test_how_a_worker_was_lost_is_one_sentence():
     died = ray.exceptions.ActorDiedError()
-    assert _obituary(died).startswith("ActorDiedError: ")
-    assert "\n" not in _obituary(died)
+    assert _describe_loss(died).startswith("ActorDiedError: ")
+    assert "\n" not in _describe_loss(died)
 
 
 def test_only_the_latest_of_several_last_checkpoints_travels():
     worker = engines_ray._Worker.__new__(engines_ray._Worker)
-    worker._happened = engines_ray.SimpleQueue()
+    worker._outbox = engines_ray.SimpleQueue()
     for epoch in (1, 2, 3):
-        worker._happened.put((epoch, {LAST: np.full(1, epoch)}))
-    worker._happened.put(("end", {BEST: np.zeros(1)}))
+        worker._outbox.put((epoch, {LAST: np.full(1, epoch)}))
+    worker._outbox.put(("end", {BEST: np.zeros(1)}))
     happened = worker.events()
     assert [(event, sorted(files)) for event, files in happened] == [(1, []), (2, []), (3, [LAST]), ("end", [BEST])]

@@ -10,7 +10,7 @@ import pytest
 
 from sweep.metrics.predictions import Predictions
 from sweep.orchestrator.figure_pool import FigurePool, draw
-from sweep.system.processes import born
+from sweep.system.processes import start_time
 
 HISTORY = [
     {"epoch": epoch, "train/loss": 1 / epoch, "train/accuracy": 0.5, "val/loss": 1 / epoch, "val/accuracy": 0.6, "val/auroc": 0.7}
@@ -41,15 +41,15 @@ def test_a_trial_is_drawn_by_another_process_as_it_is_drawn_here(trial):
         (pid,) = pool._pool._processes
         os.kill(pid, signal.SIGINT)  # as a Ctrl-C does, which the whole process group gets
         assert pool.take(9, *trial) == here
-        assert born(pid)
+        assert start_time(pid)
         os.kill(pid, signal.SIGKILL)
-        while born(pid):
+        while start_time(pid):
             pass
         pool.begin(10, *trial)
         assert pool.take(10, *trial) == here
     finally:
         pool.close()
-    assert not born(pid)
+    assert not start_time(pid)
 
 
 def test_a_pool_without_processes_starts_none(trial):

@@ -17,7 +17,7 @@ from sweep.stores.databases import open_whole
 from sweep.stores.study import Pruning, open_study
 from sweep.stores.trials import EnqueuedTrial, TrialCounts
 from sweep.system.errors import StudyFailedError
-from sweep.system.processes import born, myself
+from sweep.system.processes import myself, start_time
 
 
 def test_a_retry_has_the_parameters_and_the_seed_of_the_first_attempt(open_it):
@@ -157,7 +157,7 @@ def test_a_study_has_one_writer_at_a_time(open_it):
     holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         study = open_it()
-        owner = {**myself(), "pid": holder.pid, "born": born(holder.pid), "seen": 0.0}
+        owner = {**myself(), "pid": holder.pid, "born": start_time(holder.pid), "seen": 0.0}
         study.note(OWNER, owner)
         with pytest.raises(InputError, match=rf"is run by process {holder.pid} on {platform.node()}, since "):
             open_it().claim(shared=True)

@@ -119,7 +119,9 @@ EXTRA = {
     [("cnn1", {"averaging": "ema"}), ("cnn2", EXTRA), ("cnn3", {**EXTRA, "normalisation": "histogram"})],
     ids=["averaged", "all", "equalised"],
 )
-def test_with_levers_too_it_goes_on_bit_for_bit_and_keeps_what_it_validated(how, arch, changes, images, tmp_path):
+def test_with_extra_hyperparameters_too_it_resumes_bit_for_bit_and_keeps_what_it_validated(
+    how, arch, changes, images, tmp_path
+):
     config = replace(CONFIG, arch=arch, dropout=0.5, **changes)
     whole = run(config, images, tmp_path / "whole")
     if how == "died":
@@ -265,15 +267,15 @@ def test_a_training_of_which_nobody_asks_more_is_the_reports():
 
 
 @pytest.mark.parametrize(
-    ("lever", "value"), [*EXTRA.items(), ("normalisation", "histogram"), ("augmentation", "none")], ids=str
+    ("name", "value"), [*EXTRA.items(), ("normalisation", "histogram"), ("augmentation", "none")], ids=str
 )
-def test_no_lever_is_without_effect(lever, value, images, tmp_path):
+def test_no_extra_hyperparameter_is_without_effect(name, value, images, tmp_path):
     usual, changed = (
         run(replace(CONFIG, epochs=1, **change), images, tmp_path / str(len(change)))[0]
-        for change in ({}, {lever: value})
+        for change in ({}, {name: value})
     )
     assert not np.array_equal(usual.validation_logits, changed.validation_logits)
-    assert (usual.train_loss == changed.train_loss) == (lever == "averaging")  # which leaves the steps as they are
+    assert (usual.train_loss == changed.train_loss) == (name == "averaging")  # which leaves the steps as they are
 
 
 def test_an_average_of_weights_is_the_one_computed_by_hand(images, tmp_path):
@@ -335,7 +337,7 @@ def test_smoothed_labels_are_for_training_alone(images, tmp_path):
 LEFT_OUT = ("options", "micro_batch", "stress")  # which a run says in a way of its own
 
 
-@pytest.mark.parametrize("changes", [{}, EXTRA], ids=["usual", "levers"])
+@pytest.mark.parametrize("changes", [{}, EXTRA], ids=["usual", "extra"])
 def test_what_a_run_says_of_itself_is_its_training_again(changes):
     config = replace(CONFIG, **changes)
     params = {name: str(value) for name, value in asdict(config).items() if name not in LEFT_OUT}

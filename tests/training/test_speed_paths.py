@@ -95,7 +95,7 @@ def how_far_apart(config, images, folder, pictures):
     ours = {name.removeprefix("network."): tensor for name, tensor in checkpoint.read(folder / LAST)[0].items()}
     training._seed_torch(config.seed, 0)
     start = build_network(config).state_dict()
-    theirs, mine, before = (flat({name: found[name] for name in start}) for found in (weights, ours, start))
+    theirs, mine, before = (flat({name: tensors[name] for name in start}) for tensors in (weights, ours, start))
     return abs(result.train_loss / loss - 1), ((mine - theirs).norm() / (theirs - before).norm()).item()
 
 
@@ -200,8 +200,8 @@ def test_no_step_of_an_epoch_waits_for_the_device(arch, optimizer, precision, im
 @pytest.mark.parametrize("averaging", ["none", "ema"])
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 def test_no_step_waits_for_what_was_asked_for_beside_the_five(normalisation, averaging, images, tmp_path):
-    levers = {"augmentation": "both", "pooling": "average", "label_smoothing": 0.1, "schedule": "cosine"}
-    config = replace(CONFIG, arch="cnn3", normalisation=normalisation, averaging=averaging, **levers)
+    extra = {"augmentation": "both", "pooling": "average", "label_smoothing": 0.1, "schedule": "cosine"}
+    config = replace(CONFIG, arch="cnn3", normalisation=normalisation, averaging=averaging, **extra)
     assert_nothing_waits(config, images, tmp_path)
 
 
