@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from data.sources import PATIENT_PATTERN
+from data.sources import PATIENT_PATTERN, Source, open_source
+from data.sources import download as download_images
+from data.verify import verify as verify_source
 from sweep.cli import options as option
-
-if TYPE_CHECKING:
-    from data.sources import Source
 
 
 def info(
     data: option.Data = None, patient_pattern: option.PatientPattern = PATIENT_PATTERN, json: option.Json = False
 ) -> None:
     """Say what data there is: where from, how many images and patients of each class, and its digest."""
-    from data.sources import open_source
     from sweep.cli.terminal import Terminal, print_json
     from sweep.cli.views import source_view
 
@@ -35,15 +33,13 @@ def verify(
     data: option.Data = None, patient_pattern: option.PatientPattern = PATIENT_PATTERN, json: option.Json = False
 ) -> None:
     """Decode every image and say what is wrong: unreadable files, duplicates, patients on both sides."""
-    from data.sources import open_source
-    from data.verify import verify as check
     from sweep.cli.terminal import Terminal, print_json
 
     source = open_source(data, patient_pattern=patient_pattern)
     terminal = Terminal(to_stderr=json)
     images = sum(len(listing) for listing in source.splits.values())
     with terminal.counting("decoding", images) as progress:
-        result = check(source, progress)
+        result = verify_source(source, progress)
     wrong = [f"{Path(source.location) / name}: {why}" for name, why in result.unreadable.items()]
     wrong += [f"the same picture has two labels: {', '.join(names)}" for names in result.two_labels]
     wrong += [f"the same picture is in two splits: {', '.join(names)}" for names in result.two_splits]
@@ -64,7 +60,6 @@ def verify(
 
 def download(json: option.Json = False) -> None:
     """Download Kaggle's chest X-rays (1.2 GB); without --data they are used from then on."""
-    from data.sources import download as download_images
     from sweep.cli.terminal import Terminal, print_json
 
     folder = download_images()

@@ -7,15 +7,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.faults import InputError
-from data.sources import PATIENT_PATTERN
+from data.sources import PATIENT_PATTERN, Source, open_test
 from models import ARCHITECTURES
 from sweep.cli import options as option
-
-if TYPE_CHECKING:
-    from data.sources import Source
 
 
 def predict(
@@ -82,7 +79,7 @@ def evaluate(
     json: option.Json = False,
 ) -> None:
     """Score a registered model on test images, with error bars, and log it to MLflow."""
-    from data.sources import open_test, under_name
+    from data.sources import under_name
     from sweep.cli.terminal import Terminal, print_json
     from sweep.cli.views import evaluation_view
     from sweep.lifecycle.evaluate import evaluate as score

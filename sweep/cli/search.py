@@ -1,6 +1,6 @@
 """`sweep --arch NAME ...`: run the studies of a sweep, or say what they would be.
 
-As in all modules of commands, what only a running command needs is imported in its function: `--help` is quick.
+Here and in the modules of the other commands, functions import what takes time, so that `--help` is quick.
 """
 
 from __future__ import annotations
