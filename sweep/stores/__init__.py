@@ -2,10 +2,10 @@
 
 import os
 
-# MLflow reports usage to its makers and draws bars for single files unless told otherwise before it is imported.
+# Set before MLflow is imported: it would report usage to its makers and draw progress bars for single files.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# With a server it prints the address of every run that ends, on the stdout that belongs to --json.
+# With a server it would print the address of every run that ends, on the stdout that --json needs for itself.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # A training does not wait minutes for a server that is away; orchestrator/mlflow_mirror.py completes the runs later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")

@@ -1,7 +1,7 @@
-"""Databases, looked at before a library opens them: an SQLite file is born whole, a server is reached once.
+"""Checks of databases before a library opens them: an SQLite file is whole, a server answers.
 
-What is damaged or away gets a sentence, not a traceback hours later; a process killed while a library makes its tables
-leaves no half of a file behind.
+A damaged file or an absent server is an error of one sentence at the start, not a traceback hours later. A new SQLite
+file appears with all its tables or not at all, even where the process is killed while a library makes them.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from sqlalchemy.pool import NullPool
 from data.faults import InputError
 from sweep.system.redaction import first_line, shown
 
-LEFT_SECONDS = 600.0
+LEFTOVER_SECONDS = 600.0
 CONNECT_SECONDS = 15
 SERVERS = ("postgresql", "mysql", "mariadb", "mssql", "oracle")  # any other URL is the libraries' own
 POSTGRES = ("postgresql", "postgresql+psycopg")  # the driver that the extra brings
 
 
 def open_whole(option: str, url: str, create: Callable[[str], object]) -> None:
-    """Checks a database, and has an SQLite file made beside its place and moved into it where it is missing.
+    """Checks a database; makes a missing SQLite file under another name and moves it into place once it is complete.
 
     Args:
         option: What the user named it with, such as `--storage`.
         url: Any URL.
-        create: Makes a database with all its tables at an URL.
+        create: Makes a database with all its tables at a URL.
 
     Raises:
         InputError: As `check_database`, or the file cannot be made.
@@ -43,9 +43,9 @@ def open_whole(option: str, url: str, create: Callable[[str], object]) -> None:
     path = file_of(url)
     if path is None or path.exists():
         return check_database(option, url)
-    for left in path.parent.glob(f".{path.name}-*"):  # by a process that was killed here
-        if time.time() - left.stat().st_mtime > LEFT_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+    for leftover in path.parent.glob(f".{path.name}-*"):  # of a process that was killed here
+        if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
             create(f"sqlite:///{folder}/{path.name}")
@@ -79,10 +79,10 @@ def check_database(option: str, url: str) -> None:
 
 
 def _reach(option: str, url: str, parsed: URL) -> None:
-    """Connects once: MLflow would try a server that is away for 100 seconds before it says so."""
+    """Connects once: MLflow would try for 100 seconds to reach a server that is away."""
     if "@" in f"{parsed.host}{parsed.database}":  # which the driver would name, and a part of the password with it
         raise InputError(f"{option} {shown(url)}: in a password, write @ as %40 and / as %2F")
-    # Without a limit the driver waits for two minutes where a firewall swallows what it sends.
+    # Without a limit the driver waits for two minutes where a firewall drops its packets.
     limit = parsed.get_backend_name() == "postgresql" and "connect_timeout" not in parsed.query
     try:
         engine = create_engine(
@@ -118,7 +118,7 @@ def _check_file(option: str, url: str, path: Path) -> None:
 
 
 def is_database(url: str) -> bool:
-    """Whether an URL names a database on a server."""
+    """Whether a URL names a database on a server."""
     parsed = _parsed(url)
     return parsed is not None and parsed.get_backend_name() in SERVERS
 
@@ -145,5 +145,5 @@ def storage_away(error: BaseException | None) -> bool:
 def _parsed(url: str) -> URL | None:
     try:
         return make_url(url)
-    except (ArgumentError, ValueError):  # a folder, or a port that is no number: whoever opens it will say
+    except (ArgumentError, ValueError):  # a folder, or a port that is no number: opening it will raise an error
         return None

@@ -96,7 +96,7 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def tracking_of(client: MlflowClient, run_id: str) -> Tracking:
-    """The experiment that a run is in.
+    """Opens the experiment that a run is in.
 
     Raises:
         InputError: The run or its experiment was deleted.
@@ -162,7 +162,7 @@ def _without_credentials(uri: str) -> str:
     """
     try:
         parts = urlsplit(uri)
-    except ValueError:  # a bracket where none belongs: whoever opens it will say
+    except ValueError:  # a bracket where none belongs: opening it will raise an error
         return uri
     if parts.scheme not in ("http", "https") or not parts.username:
         return uri

@@ -33,7 +33,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs
 
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 STATUS = {"COMPLETE": FINISHED, "PRUNED": KILLED, "FAIL": FAILED}
-METRICS_A_REQUEST = 1000  # MLflow's limit
+METRICS_PER_REQUEST = 1000  # MLflow's limit
 # What MLflow makes of a refused connection, a proxy's 502 and the like. A server that answers has other codes.
 _UNREACHABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 _REFUSED = {"UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401, "PERMISSION_DENIED": 403}
@@ -115,12 +115,12 @@ class Tracking:
     ) -> Run:
         """Starts a run, `started` seconds after 1970."""
         nested = {"mlflow.parentRunId": parent} if parent else {}
-        everything = {"mlflow.source.name": "sweep", "mlflow.source.type": "LOCAL", **nested, **tags}
+        all_tags = {"mlflow.source.name": "sweep", "mlflow.source.type": "LOCAL", **nested, **tags}
         entity = self.client.create_run(
             self.experiment_id,
             start_time=_milliseconds(started),
             run_name=name,
-            tags={key: str(value) for key, value in everything.items()},
+            tags={key: str(value) for key, value in all_tags.items()},
         )
         return _run(entity)
 
@@ -131,7 +131,7 @@ class Tracking:
 
     @_reaching
     def get(self, run_id: str) -> Run | None:
-        """The run of an id; None where there is none, or it was deleted."""
+        """The run with an id; None where there is none, or it was deleted."""
         try:
             entity = self.client.get_run(run_id)
         except MlflowException as error:
@@ -152,7 +152,13 @@ class Tracking:
     ) -> None:
         """Logs metrics of one step, and tags, in one request.
 
-        The page of a logged model shows those that have its id, by the data set's name and digest.
+        Args:
+            run_id: The run.
+            metrics: By name.
+            step: The epoch, from 1; 0 for metrics of no epoch.
+            tags: By name.
+            model_id: A logged model, whose page is to show the metrics too.
+            dataset: Name and digest of the data set that the metrics are of, for that page.
         """
         now, (name, digest) = _milliseconds(None), dataset
         self.client.log_batch(
@@ -175,8 +181,8 @@ class Tracking:
             for key, value in row.items()
             if key not in _NO_METRICS
         ]
-        for first in range(0, len(points), METRICS_A_REQUEST):
-            self.client.log_batch(run_id, metrics=points[first : first + METRICS_A_REQUEST])
+        for first in range(0, len(points), METRICS_PER_REQUEST):
+            self.client.log_batch(run_id, metrics=points[first : first + METRICS_PER_REQUEST])
 
     @_reaching
     def log_folder(self, run_id: str, folder: Path) -> None:
@@ -212,15 +218,15 @@ class Tracking:
 
     @_reaching
     def link_model(self, run_id: str, model_id: str) -> None:
-        """Says that a run is about a logged model, for both their pages."""
+        """Links a run to the logged model that it is about, on the pages of both."""
         self.client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
 
     @_reaching
     def fetch(self, run_id: str, path: str, folder: Path) -> Path | None:
         """Downloads one artifact into a folder and returns its file; None where the run has none of that name."""
-        beside = path.rpartition("/")[0] or None
+        parent = path.rpartition("/")[0] or None
         try:
-            entries = self.client.list_artifacts(run_id, beside)
+            entries = self.client.list_artifacts(run_id, parent)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -240,7 +246,7 @@ class Tracking:
 
     @_reaching
     def registered(self, run_id: str) -> bool:
-        """Whether a version of a registered model was made of this run."""
+        """Whether a version of a registered model was made from this run."""
         return bool(self.client.search_model_versions(f"run_id = '{run_id}'"))
 
     @_reaching
@@ -250,7 +256,7 @@ class Tracking:
 
     @_reaching
     def reopen(self, run_id: str) -> None:
-        """Lets an ended run run again."""
+        """Sets an ended run to running again."""
         self.client.update_run(run_id, status="RUNNING")
         self.client.set_tag(run_id, tag.STATE, "RUNNING")
 

@@ -1,4 +1,4 @@
-"""What leaves the project: one version a trial, tried out before it is one, found by people and checked when loaded."""
+"""The model registry: one version per trial, tried out before it is registered, and checked when it is loaded."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_changes_nothing_outside_the_store(tracking: Tracking, monkeypatch: pyte
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_name_that_mlflow_refuses_is_said(tracking: Tracking, network: nn.Module):
+def test_a_name_that_mlflow_refuses_is_an_error(tracking: Tracking, network: nn.Module):
     with pytest.raises(MlflowException, match="name"):
         register(tracking.client, new_spec(tracking, name="a/b"), network, example(network))
 
@@ -119,7 +119,7 @@ def test_a_registered_model_names_no_folder_of_this_machine(
     folder = Path(client.get_model_version_download_uri(NAME, version.version))
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {"MLmodel", "model.json", "network.pt2"} <= {path.name for path in files}
-    assert {path.name: found for path in files if (found := folders_named(path.read_bytes()))} == {}
+    assert {path.name: folders for path in files if (folders := folders_named(path.read_bytes()))} == {}
     assert len(load_model(f"models:/{NAME}/{version.version}").input_example) == 1  # it loads without its old place
 
 
@@ -185,7 +185,7 @@ def is_pickle(content: bytes) -> bool:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_pickle_is_known_when_it_is_seen(protocol: int):
+def test_a_pickle_is_recognised(protocol: int):
     for value in ([1, "two"], {"a": 1.5}, Path("x"), np.arange(3)):
         assert is_pickle(pickle.dumps(value, protocol))
     content = io.BytesIO()
@@ -243,7 +243,7 @@ def test_people_name_a_version_as_mlflow_does(client: MlflowClient, version: Ver
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "sentence"),
     [
         ("unknown", "model unknown: there is no such one; the registered models here are: .*synthetic"),
         ("synthetic@nobody", "synthetic has no alias nobody; there are: .*synthetic@champion"),
@@ -253,9 +253,9 @@ def test_people_name_a_version_as_mlflow_does(client: MlflowClient, version: Ver
         ("", "there is no such one"),
     ],
 )
-def test_a_version_that_is_not_there_is_said(name: str, said: str, client: MlflowClient, version: Version):
+def test_a_version_that_is_not_there_is_named(name: str, sentence: str, client: MlflowClient, version: Version):
     set_alias(client, NAME, "champion", version.version)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=sentence):
         find_version(client, name)
 
 

@@ -1,4 +1,4 @@
-"""The model that MLflow serves without us: same answers, one sentence for anything bad, no pickle, heatmaps."""
+"""The model as MLflow serves it without this project: same answers, one sentence for any bad input, heatmaps."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ def _bare_example(network: nn.Module, size: int = SIZE) -> Example:
     return Example(pixels, torch.softmax(logits.double() / TEMPERATURE, dim=1).numpy())
 
 
-# Without us ----------------------------------------------------------------------------------------------------------
+# Without this project -------------------------------------------------------------------------------------------------
 
 
 def test_loads_where_this_project_is_not(folder: Path, tmp_path: Path, network: nn.Module):

@@ -248,7 +248,7 @@ def test_a_new_database_is_there_whole_or_not_at_all(tmp_path):
 # What grows with a study, and what must not ---------------------------------------------------------------------------
 
 
-def test_the_tally_is_counted_on_as_it_would_be_counted_again(open_it):
+def test_live_counts_are_those_of_counting_again(open_it):
     study = open_it(direction="minimize")
     assert study.counts() == TrialCounts()
     for value in (0.5, 0.2, 0.2, 0.9):

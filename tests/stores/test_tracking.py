@@ -16,7 +16,7 @@ from mlflow.server.auth.client import AuthServiceClient
 
 from data.faults import InputError
 from sweep.stores.mlflow_stores import SECONDS, open_client, open_tracking, read_run, tracking_of
-from sweep.stores.tracking import FAILED, FINISHED, KILLED, METRICS_A_REQUEST, Tracking
+from sweep.stores.tracking import FAILED, FINISHED, KILLED, METRICS_PER_REQUEST, Tracking
 from sweep.system.errors import TrackingAwayError
 from tests.helpers.servers import ADMIN, PASSWORD, free_port
 
@@ -83,8 +83,8 @@ def test_a_deleted_experiment_is_not_used(uri, tracking):
 
 
 def test_a_run_leads_to_its_experiment(tracking, run_id):
-    found = tracking_of(open_client(tracking.uri), run_id)
-    assert (found.uri, found.experiment, found.experiment_id) == (tracking.uri, EXPERIMENT, tracking.experiment_id)
+    same = tracking_of(open_client(tracking.uri), run_id)
+    assert (same.uri, same.experiment, same.experiment_id) == (tracking.uri, EXPERIMENT, tracking.experiment_id)
     with pytest.raises(InputError, match=f"run {ABSENT}, which made the model, is not there"):
         tracking_of(tracking.client, ABSENT)
 
@@ -94,10 +94,10 @@ def test_a_run_leads_to_its_experiment(tracking, run_id):
 
 def test_a_run_is_as_it_was_started(tracking):
     started = tracking.start("cnn1-001", {"sweep.trial": 1}, started=1_700_000_000.5)
-    found = tracking.get(started.run_id)
-    assert found == started
-    assert (found.name, found.status, found.params, found.metrics) == ("cnn1-001", "RUNNING", {}, {})
-    assert found.tags["sweep.trial"] == "1"
+    run = tracking.get(started.run_id)
+    assert run == started
+    assert (run.name, run.status, run.params, run.metrics) == ("cnn1-001", "RUNNING", {}, {})
+    assert run.tags["sweep.trial"] == "1"
     assert tracking.client.get_run(started.run_id).info.start_time == 1_700_000_000_500
 
 
@@ -118,9 +118,9 @@ def test_params_logged_again_change_nothing_and_others_are_refused(tracking, run
 def test_metrics_and_tags_are_logged_together(tracking, run_id):
     tracking.log(run_id, {"test/auroc": 0.9, "test/accuracy": 1}, step=3, tags={"sweep.state": "COMPLETE"})
     tracking.log(run_id, {}, tags={"sweep.state": "PRUNED"})
-    found = tracking.get(run_id)
-    assert found.metrics == {"test/auroc": 0.9, "test/accuracy": 1.0}
-    assert found.tags["sweep.state"] == "PRUNED"
+    run = tracking.get(run_id)
+    assert run.metrics == {"test/auroc": 0.9, "test/accuracy": 1.0}
+    assert run.tags["sweep.state"] == "PRUNED"
     assert values(tracking, run_id, "test/auroc") == [(3, 0.9)]
 
 
@@ -128,9 +128,9 @@ def test_more_epochs_than_a_request_takes_are_logged_once_each(tracking, run_id)
     columns = [f"val/{number}" for number in range(7)]
     rows = [
         {"epoch": epoch, "time": 1_700_000_000.0 + epoch, **dict.fromkeys(columns, epoch / 8)}
-        for epoch in range(1, METRICS_A_REQUEST // len(columns) + 9)
+        for epoch in range(1, METRICS_PER_REQUEST // len(columns) + 9)
     ]
-    assert len(rows) * len(columns) > METRICS_A_REQUEST
+    assert len(rows) * len(columns) > METRICS_PER_REQUEST
     for _ in range(2):  # the same command typed again
         tracking.log_epochs(run_id, rows)
     for name in (columns[0], columns[-1]):
@@ -144,8 +144,8 @@ def test_a_run_that_ended_can_go_on(tracking, run_id, status):
     assert tracking.get(run_id).status == status
     assert tracking.client.get_run(run_id).info.end_time == 1_700_000_100_000
     tracking.reopen(run_id)
-    found = tracking.get(run_id)
-    assert (found.status, found.tags["sweep.state"]) == ("RUNNING", "RUNNING")
+    run = tracking.get(run_id)
+    assert (run.status, run.tags["sweep.state"]) == ("RUNNING", "RUNNING")
 
 
 def test_children_come_in_the_order_in_which_they_started(tracking, run_id):
@@ -225,7 +225,7 @@ def test_a_trials_run_says_all_that_it_takes_to_train_it_again(tracking, run_id)
     assert past.epochs == [{key: value for key, value in row.items() if key != "time"} for row in rows]
     assert (past.data_name, past.data_location) == ("x-rays", "/data/x-rays")
     inputs = tracking.client.get_run(run_id).inputs.dataset_inputs
-    assert {(one.tags[0].value, one.dataset.digest) for one in inputs} == {("train", "a1"), ("val", "b2")}
+    assert {(entry.tags[0].value, entry.dataset.digest) for entry in inputs} == {("train", "a1"), ("val", "b2")}
     for unknown in (ABSENT, "no/id"):
         with pytest.raises(InputError, match=f"has no run {unknown}; `mlflow ui` shows"):
             read_run(tracking.uri, unknown)
@@ -235,7 +235,7 @@ def test_a_run_knows_of_its_model_and_whether_it_is_registered(tracking, run_id,
     model = tracking.client.create_logged_model(tracking.experiment_id, "cnn1", run_id)
     other = tracking.start("comparison", {}).run_id
     tracking.link_model(other, model.model_id)
-    assert [one.model_id for one in tracking.client.get_run(other).inputs.model_inputs] == [model.model_id]
+    assert [entry.model_id for entry in tracking.client.get_run(other).inputs.model_inputs] == [model.model_id]
     data = ("x-rays", "c3")
     tracking.log(run_id, {"test/auroc": 0.9}, model_id=model.model_id, dataset=data)
     (metric,) = tracking.client.get_logged_model(model.model_id).metrics
