@@ -46,11 +46,11 @@ def main(
     console, tables, began = Console(), [], time.monotonic()
     console.print(" · ".join(f"{name} {value}" for name, value in machine.items()), style="dim")
     for part in parts or PARTS:
-        found: list[Table] = import_module(f"benchmarks.{part}").measure(options)
-        for table in found:
+        measured: list[Table] = import_module(f"benchmarks.{part}").measure(options)
+        for table in measured:
             table.show(console)
             tables.append(table)
-        # After each part: a benchmark takes long, and what it found should outlive an interruption.
+        # After each part: a benchmark takes long, and its figures should outlive an interruption.
         if json_file:
             json_file.write_text(json.dumps(_plain(machine, options, tables), indent=1))
         if markdown:
@@ -63,10 +63,10 @@ def with_tables(page: str, machine: dict[str, str], options: Options, tables: li
     """A page with its tables replaced by these, between the two marks; one without marks gets them at its end."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    said = " · ".join(f"{name} {value}" for name, value in machine.items())
+    described = " · ".join(f"{name} {value}" for name, value in machine.items())
     data = options.data.name if options.data else "the synthetic images"
-    told = f"{said}\n\nOn {data}, seed {options.seed}, {options.repeats} repeats.\n"
-    return "\n".join([before + BEGIN + "\n", told, *(table.markdown() for table in tables), END + after])
+    conditions = f"{described}\n\nOn {data}, seed {options.seed}, {options.repeats} repeats.\n"
+    return "\n".join([before + BEGIN + "\n", conditions, *(table.markdown() for table in tables), END + after])
 
 
 def _plain(machine: dict[str, str], options: Options, tables: list[Table]) -> dict[str, object]:

@@ -46,7 +46,7 @@ class Cost:
     Attributes:
         trials: Seconds of each trial, all its epochs included.
         epochs: Seconds of each epoch, likewise beside its training.
-        meanwhile: Seconds of each trial's work that is done while others train, and nobody waits for.
+        meanwhile: Seconds of each trial's work that is done while others train, so that nothing waits for it.
     """
 
     trials: list[float] = field(default_factory=list)

@@ -123,8 +123,8 @@ def run(pruner: str, seed: int, size: Size, data: Path | None, folder: Path) -> 
     seconds = time.monotonic() - began
     if done.returncode:
         raise RuntimeError(f"the sweep ended with {done.returncode}\n{done.stderr[-5000:]}")
-    (said,) = json.loads(done.stdout)["studies"]
+    (outcome,) = json.loads(done.stdout)["studies"]
     (study,) = stored_studies(f"sqlite:///{folder / 'optuna.db'}")
     trials = study.trials()
     epochs = sum(len(trial.history) for trial in trials)
-    return Study(seconds, epochs, study.counts().pruned, said["best"]["value"], said["test"]["test/auroc"])
+    return Study(seconds, epochs, study.counts().pruned, outcome["best"]["value"], outcome["test"]["test/auroc"])

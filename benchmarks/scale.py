@@ -55,7 +55,7 @@ def measure(options: Options) -> list[Table]:
     loads = (QUICK_LONG, *QUICK_BROAD) if options.quick else (LONG, *BROAD)
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / str(index) for index in range(len(loads))]
-        # A process a study, or its memory would be that of the studies before it, too; quickly, one will do.
+        # One process per study, or its memory would include that of earlier studies. The quick form shares one.
         with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=None if options.quick else 1) as pool:
             long, *broad = pool.map(run, loads, repeat(options.seed), folders)
     return tables(loads, long, broad)
@@ -75,7 +75,7 @@ def run(load: Load, seed: int, folder: Path) -> Outcome:
         ("cnn3",),
         trials=load.trials,
         epochs=EPOCHS,
-        image_size=16,  # nobody looks at the pixels
+        image_size=16,  # the pixels are not used
         seed=seed,
         pruner="median",
         warmup=3,

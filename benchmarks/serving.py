@@ -95,11 +95,11 @@ def serving(
     if as_json:
         print(json.dumps({**machine, "start_up": start_up, "parts": [asdict(part) for part in parts]}, indent=2))
     else:
-        said = ", ".join(f"{key} {value}" for key, value in machine.items())
+        described = ", ".join(f"{key} {value}" for key, value in machine.items())
         start = (
             f"start-up {start_up:.1f} s; ms a request; `model` decodes {WIDTH} x {HEIGHT} JPEGs and asks the network"
         )
-        Console(soft_wrap=True).print(shown(parts), start, said, sep="\n")
+        Console(soft_wrap=True).print(shown(parts), start, described, sep="\n")
 
 
 def film(seed: int) -> str:
@@ -134,9 +134,9 @@ def over_http(port: int, body: bytes, clients: int, batch: int, requests: int) -
         def once() -> None:
             connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            said = answer.read()
+            content = answer.read()
             if answer.status != 200:
-                raise RuntimeError(f"the server answers {answer.status}: {said[:200].decode(errors='replace')}")
+                raise RuntimeError(f"the server answers {answer.status}: {content[:200].decode(errors='replace')}")
 
         try:
             return repeat(once, count)

@@ -1,4 +1,4 @@
-"""Several trainings at once on one machine or GPU: what they train together, and whether one more is worth it."""
+"""Several trainings at once on one machine or GPU: their speed together, and whether one more makes it higher."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class SleepingEngine:
         self._logits = [[logits_of(labels, auroc) for _, auroc in curve] for curve in CURVES]
         self._sleeping: dict[int, _Sleeping] = {}
         self._heap: list[tuple[float, int, int]] = []  # when, which job, which epoch; the one past the last is the end
-        self.due: dict[tuple[int, int], float] = {}  # of epochs that were told: job and epoch -> when it ended
+        self.due: dict[tuple[int, int], float] = {}  # of reported epochs: job and epoch -> when it ended
         self.trained: list[float] = []  # seconds of each job that has ended
         self.last = 0.0  # when the latest one ended
 

@@ -30,7 +30,7 @@ LONGEST_WAIT = 25.0  # seconds from a start to its kill; most starts live long e
 
 def soak(
     minutes: Annotated[float, typer.Option(help="How long.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Decides whom to kill, how and after how long.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides which process to kill, how and after how long.")] = 0,
     workers: Annotated[int, typer.Option(help="Trials to train at once.")] = 2,
 ) -> None:
     """Kills a sweep on the synthetic images at random moments, and checks that nothing is lost or done twice."""
@@ -78,10 +78,10 @@ def _attempt(folder: Path, wanted: int, workers: int, draw: random.Random, kills
                 with suppress(ProcessLookupError):  # it was quicker
                     os.kill(victim, how)
                     kills[f"{who} {how.name}"] += 1
-    said = log.read_text()
+    output = log.read_text()
     by_signal = {-how for how in SIGNALS}  # SIGTERM and SIGINT too, before the program has begun and after its end
-    if process.returncode not in {0, 130, *by_signal} or "Traceback" in said:
-        raise SystemExit(f"it ended with {process.returncode}\n{said}")
+    if process.returncode not in {0, 130, *by_signal} or "Traceback" in output:
+        raise SystemExit(f"it ended with {process.returncode}\n{output}")
     return process.returncode == 0
 
 

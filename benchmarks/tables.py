@@ -1,4 +1,4 @@
-"""What a benchmark found, as a table: for the terminal, for the page and for programs."""
+"""The figures of a benchmark as a table: for the terminal, for the page and for programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOREIGN = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "OPTUNA_STORAGE")
 
 @dataclass(frozen=True)
 class Options:
-    """What every benchmark is told.
+    """The options that every benchmark takes.
 
     Attributes:
         data: A folder of images, as `sweep --data` takes it; None takes the built-in synthetic ones.
@@ -45,7 +45,7 @@ class Table:
         name: What it is called in JSON.
         title: One line.
         columns: Their names.
-        rows: A cell a column, as people read it.
+        rows: One cell per column, as text.
         values: The figures behind it, by name: every repeat of each, for programs.
         notes: Sentences on how it was measured.
     """

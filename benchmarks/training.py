@@ -231,7 +231,7 @@ def _transforms(config: TrainingConfig) -> Callable[[Image.Image], object]:
 
 
 def files_of(options: Options, count: int, folder: Path) -> Path:
-    """A folder of `count` images, a folder a class: links to the user's own, or the synthetic ones as PNGs."""
+    """A folder of `count` images, one folder per class: links to the user's own, or the synthetic ones as PNGs."""
     root = folder / "files"
     if options.data is None:
         source = read_synthetic()

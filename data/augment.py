@@ -21,7 +21,7 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class Draw:
-    """One epoch's random draws, an entry for each image.
+    """One epoch's random draws, one entry per image.
 
     Attributes:
         matrix: float32 [N, 2, 3], from output to input coordinates in pixels from the image's centre.
@@ -60,7 +60,7 @@ def draw(augmentation: Augmentation, count: int, size: int, generator: torch.Gen
     shift = uniform(-augmentation.shift, augmentation.shift) * size
     brightness = uniform(*augmentation.brightness)
     flips = mirrored(augmentation.horizontal_flip), mirrored(augmentation.vertical_flip)
-    # Last, so that recipes without them draw what they drew before there were any.
+    # Drawn last, so that recipes without them draw the same numbers as before these two existed.
     drop = uniform(-augmentation.drop, augmentation.drop) * size
     contrast, gamma = uniform(*augmentation.contrast), uniform(*augmentation.gamma)
     stretch = uniform(1 - augmentation.stretch, 1 + augmentation.stretch)

@@ -48,7 +48,7 @@ class Images:
         return len(self.rows)
 
     def pixels(self) -> np.ndarray:
-        """The whole array, memory-mapped; pages are shared until somebody writes, and nobody does."""
+        """The whole array, memory-mapped; processes share its pages, and none of them writes."""
         return np.load(self.path, mmap_mode="c", allow_pickle=False)
 
 

@@ -1,10 +1,10 @@
-"""The one error that a user's own input raises, in every room of the house."""
+"""The error that wrong input from the user raises, wherever it is found."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; every fault found, a sentence each.
+    """What the user gave cannot be used; one sentence for each fault.
 
     Attributes:
         faults: The sentences. Each names the option, file or value, and says what would be right.

@@ -71,7 +71,7 @@ class Source:
         classes: Class names in label order. With two of them the second is the positive one.
         splits: `train`, `test` and perhaps `val`.
         decode: (split, row, size) -> uint8 [size, size]. Raises UnreadableImageError.
-        notes: What a person should know of it, a sentence each.
+        notes: What a person should know about it, one sentence each.
     """
 
     name: str
@@ -131,7 +131,7 @@ def open_test(location: Path | None, classes: tuple[str, ...], *, patient_patter
     """Opens the test images at a place, for a model that knows some classes.
 
     Args:
-        location: A data set as `open_source` takes it, a folder with `test/` alone, or a folder with a folder a class.
+        location: A data set as `open_source` takes it, a folder with `test/` alone, or one with a folder per class.
         classes: The model's, in its order.
         patient_pattern: As `open_source` takes it.
 
@@ -146,8 +146,8 @@ def open_test(location: Path | None, classes: tuple[str, ...], *, patient_patter
         root = location / "test" if (location / "test").is_dir() else location
         folders = tuple(sorted(child.name for child in root.iterdir() if child.is_dir() and child.name[0] != "."))
         if folders != tuple(sorted(classes)):
-            found = ", ".join(folders) or "none"
-            raise InputError(f"--data {root}: its class folders are {found}; the model knows {', '.join(classes)}")
+            present = ", ".join(folders) or "none"
+            raise InputError(f"--data {root}: its class folders are {present}; the model knows {', '.join(classes)}")
         paths = [_images_in(root / name) for name in classes]
         empty = [name for name, files in zip(classes, paths, strict=True) if not files]
         if empty:
@@ -173,22 +173,24 @@ def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
         InputError: A split or class is missing or empty, or there is only one class.
     """
     faults = []
-    found = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
     for split in ("train", "test"):
-        if split not in found:
+        if split not in folders:
             nested = sorted(child.name for child in root.iterdir() if (child / split).is_dir())
             hint = f"; did you mean {root / nested[0]}?" if nested else ""
             faults.append(f"--data {root}: has no folder {split}/{hint}")
     if faults:
         raise InputError(*faults)
 
-    classes = tuple(sorted(child.name for child in found["train"].iterdir() if child.is_dir() and child.name[0] != "."))
+    classes = tuple(
+        sorted(child.name for child in folders["train"].iterdir() if child.is_dir() and child.name[0] != ".")
+    )
     if len(classes) < 2:
         named = f"only the class {classes[0]}" if classes else "no class folders"
         raise InputError(f"--data {root}: train/ holds {named}; two or more are needed, a folder each")
     paths: dict[str, list[Path]] = {}
     splits: dict[str, Listing] = {}
-    for split, folder in found.items():
+    for split, folder in folders.items():
         here = tuple(sorted(child.name for child in folder.iterdir() if child.is_dir() and child.name[0] != "."))
         if here != classes:
             faults.append(
@@ -249,13 +251,13 @@ def read_synthetic() -> Source:
     films = {split: synthetic.films(split) for split in synthetic.COUNTS}
     splits = {
         split: Listing(
-            names=tuple(f"{split}/{film.name}" for film in listed),
-            labels=np.array([film.label for film in listed], dtype=np.int64),
-            patients=tuple(film.patient for film in listed),
+            names=tuple(f"{split}/{film.name}" for film in of_split),
+            labels=np.array([film.label for film in of_split], dtype=np.int64),
+            patients=tuple(film.patient for film in of_split),
             # These are in the digest, which studies remember: they keep the data set's former name.
-            hashes=tuple(f"{synthetic.FORMER_NAME}-{synthetic.VERSION}-{split}-{row}" for row in range(len(listed))),
+            hashes=tuple(f"{synthetic.FORMER_NAME}-{synthetic.VERSION}-{split}-{row}" for row in range(len(of_split))),
         )
-        for split, listed in films.items()
+        for split, of_split in films.items()
     }
     return Source(
         synthetic.NAME,
@@ -304,7 +306,7 @@ def download() -> Path:
 
 
 def known_limits(source: Source) -> tuple[str, ...]:
-    """What is known to limit a model that learned from a data set, a sentence each without its end."""
+    """Known limits of a model that learned from a data set, one sentence each without a full stop."""
     if source.kind == "synthetic":
         return ("It learned from synthetic pictures, which a program drew: its scores say nothing about X-rays",)
     own = (
@@ -325,9 +327,9 @@ def known_limits(source: Source) -> tuple[str, ...]:
 
 
 def group_of(name: str) -> str | None:
-    """What the name of an image tells of its kind of pneumonia, `bacterial` or `viral`; None if nothing."""
-    found = re.match(r"person\d+_(bacteria|virus)_", Path(name).name)
-    return None if found is None else {"bacteria": "bacterial", "virus": "viral"}[found[1]]
+    """Reads the kind of pneumonia from the name of an image, `bacterial` or `viral`; None where it says neither."""
+    match = re.match(r"person\d+_(bacteria|virus)_", Path(name).name)
+    return None if match is None else {"bacteria": "bacterial", "virus": "viral"}[match[1]]
 
 
 def slug(name: str) -> str:

@@ -27,7 +27,7 @@ class Split:
         validation: int64 rows of the source's split `validation_from`.
         validation_from: `train` where validation was cut from it, or `val`.
         digest: 16 hexadecimal digits that change when any image changes sides.
-        notes: What a person should know of it, a sentence each.
+        notes: What a person should know about it, one sentence each.
     """
 
     train: np.ndarray
@@ -45,7 +45,7 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
         validation: `auto` takes the source's own `val` where it holds at least SMALLEST_VALIDATION images and
             cuts 15 % of the training patients otherwise; `split` always cuts; `val` takes the source's own, however
             small; `sixteen` does what the report did for some of its rows: the source's own, or 8 training images of
-            each class, whoever's they are; `2/5` takes the second of five folds: every training patient is in one.
+            each class, of any patients; `2/5` takes the second of five folds: every training patient is in one.
         limit: Use at most this many of the training images, whole patients, in the classes' proportions. None uses all.
         seed: Decides which patients.
 
@@ -109,9 +109,9 @@ def _take_fold(source: Source, listing: Listing, fold: int, folds: int, seed: in
     ]
     if faults:
         raise InputError(*faults)
-    dealt = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(groups, listing.labels, groups)
+    parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(groups, listing.labels, groups)
     taken = np.zeros(len(listing), dtype=bool)
-    taken[list(dealt)[fold - 1][1]] = True
+    taken[list(parts)[fold - 1][1]] = True
     return taken
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 NAME = "synthetic"
-FORMER_NAME = "phantom"  # of the data set, its experiment and its registered model in older stores, which keep it
+FORMER_NAME = "phantom"  # of data set, experiment and registered model in older stores, which keep it
 NAMES = (NAME, FORMER_NAME)
 VERSION = 1
 SIZE = 192
@@ -35,9 +35,9 @@ class Film:
     """One radiograph, before it is drawn.
 
     Attributes:
-        name: What it is called, in Kermany's manner, unique within both splits.
+        name: Its name, in Kermany's manner, unique within both splits.
         label: Index into CLASSES.
-        patient: The part of the name that says who it shows.
+        patient: The part of the name that identifies the patient.
         finding: `none`, `bacteria` (patches in one or two places) or `virus` (haze in both lungs).
         split: A key of COUNTS; the test films come from a machine with other exposures and more noise.
         patient_seed: Decides the body and where it is ill.
@@ -67,18 +67,18 @@ def films(split: str) -> tuple[Film, ...]:
     """
     number = FIRST_PATIENT[split]
     rng = np.random.default_rng([VERSION, number])
-    listed: list[Film] = []
+    made: list[Film] = []
     for label, end in enumerate((NORMALS[split], COUNTS[split])):
-        while len(listed) < end:
+        while len(made) < end:
             wanted = 1 + int(np.searchsorted(np.cumsum(FILMS_OF_A_PATIENT), rng.random()))
             virus = rng.random() >= BACTERIAL
             finding = "none" if label == 0 else "virus" if virus else "bacteria"
             patient = f"IM-{number:04d}" if label == 0 else f"person{number:04d}"
-            for film in range(1, 1 + min(wanted, end - len(listed))):
+            for film in range(1, 1 + min(wanted, end - len(made))):
                 name = f"{patient}-{film:04d}" if label == 0 else f"{patient}_{finding}_{film:04d}"
-                listed.append(Film(name, label, patient, finding, split, number, film))
+                made.append(Film(name, label, patient, finding, split, number, film))
             number += 1
-    return tuple(listed)
+    return tuple(made)
 
 
 def draw(film: Film) -> np.ndarray:
@@ -149,7 +149,7 @@ def texture(rng: np.random.Generator, cells: int) -> np.ndarray:
 def draw_chest(
     x: np.ndarray, y: np.ndarray, body: np.random.Generator, shot: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws what everyone has: skin, lungs, bones, heart and belly.
+    """Draws the anatomy that all films share: skin, lungs, bones, heart and belly.
 
     Returns:
         float32 presence of lungs, 0 to 1, and float32 absorption, both [SIZE, SIZE].
@@ -219,7 +219,7 @@ def draw_vessels(body: np.random.Generator, pose: tuple[float, ...]) -> np.ndarr
 
 
 def draw_soft_tissue(x: np.ndarray, y: np.ndarray, body: np.random.Generator) -> np.ndarray:
-    """Draws shadows that mean nothing, in every class: breasts or fat over both bases and a fold of skin.
+    """Draws harmless shadows, in every class: breasts or fat over both bases and a fold of skin.
 
     Returns:
         float32 absorption of shape [SIZE, SIZE].

@@ -120,7 +120,7 @@ def open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def pack(store: Path, packed: Path, absolute: re.Pattern[str]) -> None:
-    """Copies database and artifacts, and says of nothing where it was."""
+    """Copies database and artifacts, without the paths of this machine."""
     with (
         closing(open_read_only(store / "mlflow.db")) as source,
         closing(sqlite3.connect(packed / "mlflow.db", isolation_level=None)) as db,
@@ -202,7 +202,7 @@ def size_of(folder: Path) -> int:
 
 
 def faults_of(packed: Path, absolute: re.Pattern[str]) -> Iterator[str]:
-    """Says what must not be published as it is."""
+    """Finds what must not be published as it is."""
     if size_of(packed) > LIMIT:
         largest = sorted(packed.rglob("*"), key=lambda path: path.stat().st_size)[-5:]
         yield "too large; the largest: " + ", ".join(f"{path.name} ({path.stat().st_size:,})" for path in largest)
@@ -219,7 +219,7 @@ def faults_of(packed: Path, absolute: re.Pattern[str]) -> Iterator[str]:
 
 
 def texts_of(packed: Path) -> Iterator[tuple[str, str]]:
-    """Everything that can be searched: the files as they are, and what the database says."""
+    """Everything that can be searched: the files as they are, and the texts of the database."""
     for path in packed.rglob("*"):
         if path.is_file():
             yield str(path.relative_to(packed)), path.read_bytes().decode("latin-1")

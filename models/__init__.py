@@ -28,7 +28,7 @@ class Architecture:
         std: Divides what is left.
         augmentation: What happens to its training images.
         options: Further arguments of `build`, which only this architecture has.
-        flattens: Whether it makes a vector of its feature maps by flattening, and can be told otherwise.
+        flattens: Whether it turns its feature maps into a vector by flattening, unless `pooling` says otherwise.
     """
 
     name: str

@@ -32,7 +32,7 @@ class Flatten(nn.Flatten):
 
 
 class Dropout(nn.Dropout):
-    """Dropout that draws 16 random bits a number where a CPU trains; anywhere else it is torch's own.
+    """Dropout that draws 16 random bits per number where a CPU trains; anywhere else it is torch's own.
 
     torch draws more for each number than deciding it needs: a tenth of a step of cnn1 (benchmarks/README.md). The
     probability is the nearest of 65,536ths, and what is kept is scaled by that one, so that the mean stays.

@@ -1,4 +1,4 @@
-"""The report's yardstick (section 3.4): torchvision's ResNet-50, ImageNet weights, a new head, fine-tuned."""
+"""The report's reference network (section 3.4): torchvision's ResNet-50, ImageNet weights, a new head, fine-tuned."""
 
 from __future__ import annotations
 

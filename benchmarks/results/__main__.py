@@ -38,7 +38,7 @@ CHANGES = (
     "augmentation=light",
     "augmentation=both+normalisation=image+averaging=ema+schedule=cosine",
 )
-# Today's behaviour is a choice of every lever.
+# Of every extra hyperparameter its default is one of the choices.
 EXTRA = (
     "augmentation=own,both,wide",
     "normalisation=fixed,image",
@@ -87,21 +87,21 @@ def commands(store: Path) -> Iterator[list[str]]:
         yield ["--arch", arch, "--trials", "30", *CHOOSING, *_each("--search", EXTRA), *SIZE]
     yield ["compare", "--seeds", str(SEEDS)]
     yield ["--arch", "resnet50", "--weights", "none", *RESNET50, *SIZE]
-    winner = winner_of(store, SCALED)
+    best = best_params(store, SCALED)
     name = ("--study", f"pixels-{LARGER}", "--seeds", str(FEWER), "--image-size", str(LARGER))
-    yield ["ablate", "--arch", SCALED, *winner, *CHOOSING, *name]
-    yield ["compare"]  # with resnet50, whose winner has no other seeds: they would take an hour
+    yield ["ablate", "--arch", SCALED, *best, *CHOOSING, *name]
+    yield ["compare"]  # with resnet50, which gets no other seeds: they would take an hour
     for split in range(1, SPLITS + 1):
         name = ("--study", f"split-{split}", "--seeds", "1", "--split-seed", str(split))
-        yield ["ablate", "--arch", SCALED, *winner, *CHOOSING, *name, *SIZE]
+        yield ["ablate", "--arch", SCALED, *best, *CHOOSING, *name, *SIZE]
     yield ["crossvalidate", SCALED, "--folds", str(FOLDS), "--top", str(FINALISTS), "--audit"]
     again = ("--study", "further", "--seed", "77", "--seeds", str(SEEDS))  # does the page's command give its figures?
-    yield ["ablate", "--arch", TYPED, *winner_of(store, TYPED), *CHOOSING, *again, *SIZE]
+    yield ["ablate", "--arch", TYPED, *best_params(store, TYPED), *CHOOSING, *again, *SIZE]
     yield ["replicate", "--seeds", "2", "--epochs", "8", *SIZE]
 
 
 def second_search() -> list[str]:
-    """The same search with another seed, in a directory of its own: what it registers is to be in nobody's way."""
+    """The same search with another seed, in a directory of its own, since it registers its choice too."""
     name = ("--study", f"{SCALED}-again", "--seed", "1")
     return ["--arch", SCALED, *name, "--trials", "30", *CHOOSING, *_each("--search", EXTRA), *SIZE]
 
@@ -113,10 +113,10 @@ def run(arguments: list[str], place: Path, data: Path) -> None:
     subprocess.run(command, cwd=place, env=environment(), check=True)
 
 
-def winner_of(store: Path, arch: str) -> list[str]:
-    """What the search of an architecture chose, as options."""
-    found: dict[str, Study] = {study.name: study for study in stored_studies(f"sqlite:///{store / 'optuna.db'}")}
-    best = found[f"{EXPERIMENT}/{arch}"].best()
+def best_params(store: Path, arch: str) -> list[str]:
+    """The hyperparameters that the search of an architecture chose, as options."""
+    studies: dict[str, Study] = {study.name: study for study in stored_studies(f"sqlite:///{store / 'optuna.db'}")}
+    best = studies[f"{EXPERIMENT}/{arch}"].best()
     if best is None:
         sys.exit(f"{store}: the search of {arch} has no complete trial")
     return _each("--fix", [f"{name}={value}" for name, value in best.params.items()])

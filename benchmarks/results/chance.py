@@ -1,4 +1,4 @@
-"""What of RESULTS.md is chance: ways to choose, folds, thresholds, halves of a search, a second one, other splits."""
+"""How much of RESULTS.md is chance: ways to choose, folds, thresholds, halves of a search, a second search, splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.results.kept import Results
 from benchmarks.results.search_result import SearchResult, configuration, spread, table
-from benchmarks.results.searching import HALVINGS, KIND, bought, choosers, halves, refolded, ways
+from benchmarks.results.searching import HALVINGS, KIND, choices_by_budget, choosers, halves, refolded, ways
 from sweep.metrics.bootstrap import Interval
 from sweep.metrics.calibration import fit_temperature
 from sweep.metrics.scores import all_scores
@@ -20,8 +20,8 @@ from sweep.metrics.threshold import choose_threshold
 
 def choosing(small: Sequence[SearchResult]) -> list[str]:
     """What other ways to choose would have chosen of the searches' trials."""
-    found = ways([one.study for one in small])
-    archs = [one.arch for one in small]
+    by_way = ways([search.study for search in small])
+    archs = [search.arch for search in small]
     lines = [
         (
             way.name,
@@ -30,7 +30,7 @@ def choosing(small: Sequence[SearchResult]) -> list[str]:
             f"{way.with_accuracy:+.2f}",
             f"{way.with_auroc:+.2f}",
         )
-        for way in found
+        for way in by_way
     ]
     return [
         "What each way to choose by validation would have chosen of the searches' complete trials: test accuracy and "
@@ -45,30 +45,30 @@ def choosing(small: Sequence[SearchResult]) -> list[str]:
 
 
 def folds(results: Results, small: Sequence[SearchResult]) -> list[str]:
-    """What choosing by all folds of patients is worth, against one split and one fold."""
+    """Compares choosing by all folds of patients with choosing by one split and by one fold, on test."""
     parts = []
-    for one in small:
+    for search in small:
         dealt = sorted(
-            (int(found[2]), int(found[1]), study)
+            (int(fold[2]), int(fold[1]), study)
             for name, study in results.studies.items()
-            if (found := re.fullmatch(rf"{one.study.name}-fold-(\d+)-of-(\d+)", name))
+            if (fold := re.fullmatch(rf"{search.study.name}-fold-(\d+)-of-(\d+)", name))
         )
         studies = [study for folds, _, study in dealt if folds == dealt[-1][0]]
-        finalists = refolded(one.study, studies)
+        finalists = refolded(search.study, studies)
         if len(studies) < 2 or len(finalists) < 2:
             continue
-        count, metric = len(studies), one.study.params["metric"]
-        found = choosers(finalists, one.study.sign)
-        own, alone, mean = found
-        gain = {score: mean.worth(score) - own.worth(score) for score in ("accuracy", "auroc")}
+        count, metric = len(studies), search.study.params["metric"]
+        by_chooser = choosers(finalists, search.study.sign)
+        own, alone, mean = by_chooser
+        gain = {score: mean.mean_score(score) - own.mean_score(score) for score in ("accuracy", "auroc")}
         most = max(finalists, key=lambda other: other.tested("accuracy"))
         validated = ", ".join(study.params["validation_images"] for study in studies)
         parts += [
             "### Cross-validation over patients",
-            f"The {len(finalists)} best trials of {one.arch}'s search, each trained once on every one of {count} folds "
-            f"of patients ({validated} images validate), all with one seed in a fold: `sweep crossvalidate {one.arch} "
-            f"--folds {count} --top {len(finalists)} --audit`. What a configuration is worth on test is the mean over "
-            f"its {count} networks here.",
+            f"The {len(finalists)} best trials of {search.arch}'s search, each trained once on every one of {count} "
+            f"folds of patients ({validated} images validate), all with one seed in a fold: `sweep crossvalidate "
+            f"{search.arch} --folds {count} --top {len(finalists)} --audit`. What a configuration is "
+            f"worth on test is the mean over its {count} networks here.",
             table(
                 ("", f"{metric}, in the search", "over the folds (sd)", "test accuracy (sd)", "test AUROC (sd)"),
                 [
@@ -78,7 +78,7 @@ def folds(results: Results, small: Sequence[SearchResult]) -> list[str]:
                         spread([trial.value or 0.0 for trial in finalist.folds]),
                         *(spread([trial.tested[score] for trial in finalist.folds]) for score in ("accuracy", "auroc")),
                     )
-                    for finalist in sorted(finalists, key=lambda other: -one.study.sign * other.mean)
+                    for finalist in sorted(finalists, key=lambda other: -search.study.sign * other.mean)
                 ],
             ),
             table(
@@ -87,18 +87,19 @@ def folds(results: Results, small: Sequence[SearchResult]) -> list[str]:
                     (
                         way.name,
                         _counts([pick.name for pick in way.picks]),
-                        f"{way.worth('accuracy'):.4f}",
-                        f"{way.worth('auroc'):.4f}",
+                        f"{way.mean_score('accuracy'):.4f}",
+                        f"{way.mean_score('auroc'):.4f}",
                         *(f"{order:+.2f}" for order in way.orders),
                     )
-                    for way in found
+                    for way in by_chooser
                 ],
             ),
             f"Against the search's own split the folds' mean gains {100 * gain['accuracy']:+.1f} points of test "
-            f"accuracy and {gain['auroc']:+.4f} of test AUROC, for {count * len(finalists)} trainings more; against a "
-            f"single fold {100 * (mean.worth('accuracy') - alone.worth('accuracy')):+.1f} points and "
-            f"{mean.worth('auroc') - alone.worth('auroc'):+.4f}. The best of them on test is {most.name} with "
-            f"{most.tested('accuracy'):.4f}. One search, its best {len(finalists)} alone, which are much alike.",
+            f"accuracy and {gain['auroc']:+.4f} of test AUROC, for {count * len(finalists)} trainings more; against "
+            f"a single fold {100 * (mean.mean_score('accuracy') - alone.mean_score('accuracy')):+.1f} points "
+            f"and {mean.mean_score('auroc') - alone.mean_score('auroc'):+.4f}. The best of them on test is "
+            f"{most.name} with {most.tested('accuracy'):.4f}. One search, its best "
+            f"{len(finalists)} alone, which are much alike.",
         ]
     return parts
 
@@ -111,11 +112,11 @@ def _counts(names: Sequence[str]) -> str:
 def thresholds(small: Sequence[SearchResult]) -> list[str]:
     """What thresholds and temperatures do on test that validation chose."""
     lines = []
-    for one in small:
-        if not one.seeds:
+    for search in small:
+        if not search.seeds:
             continue
         half, supported, tuned, stressed, before, after = [], [], [], [], [], []
-        for trial in one.seeds:
+        for trial in search.seeds:
             assert trial.on_test is not None
             assert trial.on_validation is not None
             temperature = fit_temperature(trial.on_validation.labels, trial.on_validation.logits)
@@ -132,8 +133,8 @@ def thresholds(small: Sequence[SearchResult]) -> list[str]:
             ):
                 into.append(all_scores(trial.on_test.labels, likely)["log_loss"])
         columns = (half, tuned, supported, stressed, before, after)
-        whole = (f"{np.mean(values):.4f}" if len(values) == len(one.seeds) else "" for values in columns)
-        lines.append((one.arch, *whole))
+        whole = (f"{np.mean(values):.4f}" if len(values) == len(search.seeds) else "" for values in columns)
+        lines.append((search.arch, *whole))
     if not lines:
         return []
     return [
@@ -149,18 +150,18 @@ def thresholds(small: Sequence[SearchResult]) -> list[str]:
 def chance(results: Results, small: Sequence[SearchResult]) -> list[str]:
     """How far two halves of a search, two searches, seeds and splits are apart."""
     lines, kinds = [], []
-    for one in small:
-        apart = halves(one.study)
-        kinds.append((one.arch, apart.alike))
-        gaps = [trial.validated["auroc"] - trial.tested["auroc"] for trial in one.study.tested]
-        few = bought(one.study, (5,))
-        gained = f"{(one.winner.value or 0.0) - few[0].value:+.4f}" if few else ""
-        carried = f"{one.winner.tested['auroc'] - few[0].auroc:+.4f}" if few else ""
-        seeds = one.test("accuracy")
+    for search in small:
+        apart = halves(search.study)
+        kinds.append((search.arch, apart.alike))
+        gaps = [trial.validated["auroc"] - trial.tested["auroc"] for trial in search.study.tested]
+        few = choices_by_budget(search.study, (5,))
+        gained = f"{(search.best.value or 0.0) - few[0].value:+.4f}" if few else ""
+        carried = f"{search.best.tested['auroc'] - few[0].auroc:+.4f}" if few else ""
+        seeds = search.test("accuracy")
         expected = another_run(seeds) if len(seeds) > 1 else None
         lines.append(
             (
-                one.arch,
+                search.arch,
                 f"{apart.value:.4f}",
                 f"{100 * apart.accuracy:.1f} points",
                 f"{apart.auroc:.4f}",
@@ -168,7 +169,7 @@ def chance(results: Results, small: Sequence[SearchResult]) -> list[str]:
                 gained,
                 carried,
                 f"{expected.low:.3f} to {expected.high:.3f}" if expected else "",
-                _inside(expected, one.winner.tested["accuracy"]),
+                _inside(expected, search.best.tested["accuracy"]),
             )
         )
     names = list(kinds[0][1])
@@ -201,7 +202,7 @@ def chance(results: Results, small: Sequence[SearchResult]) -> list[str]:
         accuracies = [study.tested[0].tested["accuracy"] for study in splits]
         areas = [study.tested[0].tested["auroc"] for study in splits]
         arch = splits[0].params["arch"]
-        seeds = next((one.test("accuracy") for one in small if one.arch == arch), [])
+        seeds = next((search.test("accuracy") for search in small if search.arch == arch), [])
         beside = f"; over seeds on one split it is {np.std(seeds, ddof=1):.4f}" if len(seeds) > 1 else ""
         parts.append(
             f"Other splits: the winner of {arch} trained with one seed on {len(splits)} other draws of validation "
@@ -214,18 +215,18 @@ def chance(results: Results, small: Sequence[SearchResult]) -> list[str]:
 def _again(results: Results, small: Sequence[SearchResult]) -> list[str]:
     """The same search once more, with another seed."""
     parts = []
-    for one in small:
-        other = results.studies.get(f"{one.study.name}-again")
+    for search in small:
+        other = results.studies.get(f"{search.study.name}-again")
         if other is None or not other.tested:
             continue
-        both = [(one.study, one.winner), (other, other.best)]
-        names = [name for name in KIND if name in one.winner.params]
-        alike = [name for name in names if one.winner.params[name] == other.best.params[name]]
-        seeds = one.test("accuracy")
+        both = [(search.study, search.best), (other, other.best)]
+        names = [name for name in KIND if name in search.best.params]
+        alike = [name for name in names if search.best.params[name] == other.best.params[name]]
+        seeds = search.test("accuracy")
         expected = another_run(seeds) if len(seeds) > 1 else None
-        apart = f"{100 * abs(other.best.tested['accuracy'] - one.winner.tested['accuracy']):.1f}"
+        apart = f"{100 * abs(other.best.tested['accuracy'] - search.best.tested['accuracy']):.1f}"
         parts += [
-            f"A second search of {one.arch} with the same space and another seed:",
+            f"A second search of {search.arch} with the same space and another seed:",
             table(
                 ("seed", "trials", "winner", "hyperparameters", "the metric", "test accuracy", "test AUROC"),
                 [
@@ -233,13 +234,13 @@ def _again(results: Results, small: Sequence[SearchResult]) -> list[str]:
                         study.params["study_seed"],
                         f"{[trial.state for trial in study.trials].count('COMPLETE')} + "
                         f"{[trial.state for trial in study.trials].count('PRUNED')} pruned",
-                        f"{study.name}-{winner.number:03d}",
-                        configuration(winner.params),
-                        f"{winner.value:.4f}",
-                        f"{winner.tested['accuracy']:.4f}",
-                        f"{winner.tested['auroc']:.4f}",
+                        f"{study.name}-{best.number:03d}",
+                        configuration(best.params),
+                        f"{best.value:.4f}",
+                        f"{best.tested['accuracy']:.4f}",
+                        f"{best.tested['auroc']:.4f}",
                     )
-                    for study, winner in both
+                    for study, best in both
                 ],
             ),
             f"Of {', '.join(names)} they choose {len(alike)} of {len(names)} alike"

@@ -1,7 +1,7 @@
-"""What is kept of the studies behind RESULTS.md: every trial with its epochs and what it said of the images.
+"""What is kept of the studies behind RESULTS.md: every trial with its epochs and its predictions.
 
-`mlruns.example/results/trials.parquet` has a row a trial, `studies.json` what the studies were and the labels of the
-images. Both are copied from Optuna's and MLflow's stores by `collect`; there are no images in them and no file names.
+`mlruns.example/results/trials.parquet` has one row per trial, `studies.json` what the studies were and the images'
+labels. Both are copied from Optuna's and MLflow's stores by `collect`; there are no images in them and no file names.
 `comparison.md` and `replication.md` are what `sweep compare` and `sweep replicate` logged last.
 """
 
@@ -31,14 +31,14 @@ from sweep.stores.trials import TrialRecord
 
 PLACE = Path(__file__).parents[2] / "mlruns.example" / "results"
 TRIALS, STUDIES = "trials.parquet", "studies.json"
-SEEDS = "-seeds"  # how studies of a winner's other seeds are called; thresholds are tried on these
+SEEDS = "-seeds"  # ends the names of studies that train a chosen trial with other seeds; thresholds are tried on these
 CLASSES = ("NORMAL", "PNEUMONIA")
 PAGES = {"comparison": "comparison.md", "replication": "replication.md"}  # kind of run -> its artifact
 
 
 @dataclass(frozen=True)
 class Images:
-    """Whose images are scored, without the images.
+    """The labels and patients of scored images, without the images.
 
     Attributes:
         labels: int [N].
@@ -49,7 +49,7 @@ class Images:
     patients: np.ndarray
 
     def predictions(self, logits: np.ndarray) -> Predictions:
-        """What a network said of them, as every score takes it."""
+        """Returns predictions of these images, from logits float [N, 2]."""
         names = [str(row) for row in range(len(self.labels))]
         return Predictions(names, [str(patient) for patient in self.patients], self.labels, logits, CLASSES)
 
@@ -64,13 +64,13 @@ class Trial:
         label: What it was called, where it was given and not searched.
         params: Its hyperparameters.
         seed: Of its training.
-        value: What it was worth to its study; None if it was not complete.
+        value: The metric of its study; None if it was not complete.
         best_epoch: Whose weights were kept, from 1.
         history: Metrics by epoch.
         seconds: All of its epochs.
-        on_validation: What it said of the validation images; None where nothing was kept, and of other seeds alone.
-        on_stressed: And of these as another machine might have made them; None where they were not looked at.
-        on_test: What it said of the test images; None where nothing was kept.
+        on_validation: Its predictions of the validation images, kept only for trials with other seeds; else None.
+        on_stressed: Likewise, of these images as another machine might have made them.
+        on_test: Its predictions of the test images; None where they were not kept.
     """
 
     number: int
@@ -104,7 +104,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptStudy:
     """A study.
 
     Attributes:
@@ -144,7 +144,7 @@ class Results:
         pages: What comparison and replication logged, in Markdown, by a key of PAGES.
     """
 
-    studies: Mapping[str, Kept]
+    studies: Mapping[str, KeptStudy]
     pages: Mapping[str, str]
 
 
@@ -238,18 +238,18 @@ def read(place: Path = PLACE) -> Results:
     """Reads what `collect` has written."""
     about = json.loads((place / STUDIES).read_text())
     images = {
-        (part, key): Images(np.array(found["labels"]), np.array(found["patients"]))
+        (part, key): Images(np.array(entry["labels"]), np.array(entry["patients"]))
         for part in ("validation", "test")
-        for key, found in about[part].items()
+        for key, entry in about[part].items()
     }
     trials: dict[str, list[Trial]] = {name: [] for name in about["studies"]}
     for row in pd.read_parquet(place / TRIALS).to_dict("records"):
-        said = {}
+        predictions = {}
         split = ("validation", row["split"])
         for part, whose in (("validation", split), ("stressed", split), ("test", ("test", "all"))):
             gap = row[part]
             logits = None if gap is None else np.stack([np.zeros_like(gap), gap], axis=1)
-            said[part] = None if logits is None else images[whose].predictions(logits)
+            predictions[part] = None if logits is None else images[whose].predictions(logits)
         history = tuple(json.loads(row["history"]))
         trials[row["study"]].append(
             Trial(
@@ -262,14 +262,16 @@ def read(place: Path = PLACE) -> Results:
                 row["best_epoch"],
                 history,
                 sum(epoch["epoch_seconds"] for epoch in history),
-                said["validation"],
-                said["stressed"],
-                said["test"],
+                predictions["validation"],
+                predictions["stressed"],
+                predictions["test"],
             )
         )
     studies = {
-        name: Kept(name, found["params"], found["tags"], tuple(sorted(trials[name], key=lambda trial: trial.number)))
-        for name, found in about["studies"].items()
+        name: KeptStudy(
+            name, entry["params"], entry["tags"], tuple(sorted(trials[name], key=lambda trial: trial.number))
+        )
+        for name, entry in about["studies"].items()
     }
     pages = {kind: (place / file).read_text() for kind, file in PAGES.items() if (place / file).is_file()}
     return Results(studies, pages)

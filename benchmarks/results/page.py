@@ -1,4 +1,4 @@
-"""RESULTS.md: every figure of it computed from what `kept` reads, none typed by hand."""
+"""The text of RESULTS.md; every figure in it is computed from what `kept.read` returns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.results.chance import chance, choosing, folds, thresholds
 from benchmarks.results.kept import Results, Trial
 from benchmarks.results.search_result import SHOWN, SearchResult, configuration, spread, table
-from benchmarks.results.searching import SHUFFLES, bought, first
+from benchmarks.results.searching import SHUFFLES, choices_by_budget, first
 from sweep.comparisons.ablation.analysis import Variant, rows, to_markdown
 from sweep.comparisons.replication.published import FINAL, ROWS
 from sweep.comparisons.seed_result import SeedResult
@@ -28,16 +28,16 @@ BEST_ACCURACY, BEST_AUROC, BEYOND_AUROC = 0.9013, 0.965, 0.98
 def page(results: Results) -> str:
     """Writes the page."""
     archs = [arch for arch in (*SMALL, "resnet50") if arch in results.studies and results.studies[arch].tested]
-    found = [_found(results, arch) for arch in archs]
-    small = [one for one in found if one.arch in SMALL]
+    searches = [_search_result(results, arch) for arch in archs]
+    small = [search for search in searches if search.arch in SMALL]
     parts = [
         "<!-- made by python -m benchmarks.results from mlruns.example/results; do not edit -->",
         "# What it finds on the real X-rays",
-        *_about(results, found),
+        *_about(results, searches),
         "## What was aimed at, and what was reached",
         *_goals(small, _larger(results), results.studies),
         "## The winners",
-        *_winners(found),
+        *_winners(searches),
         *_further(results, small),
         *_comparison(results),
         "## What a search buys",
@@ -57,15 +57,14 @@ def page(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _found(results: Results, arch: str) -> SearchResult:
+def _search_result(results: Results, arch: str) -> SearchResult:
     study = results.studies[arch]
-    winner = study.best
-    again = results.studies.get(f"{arch}-{winner.number:03d}-seeds")
-    return SearchResult(study, winner, tuple(again.tested) if again else ())
+    again = results.studies.get(f"{arch}-{study.best.number:03d}-seeds")
+    return SearchResult(study, study.best, tuple(again.tested) if again else ())
 
 
 def _larger(results: Results) -> list[SearchResult]:
-    """Winners trained at other sizes: further candidates for the best small network."""
+    """The chosen configurations trained at other image sizes: more candidates for the best small network."""
     return [
         SearchResult(study, study.best, tuple(study.tested))
         for name, study in results.studies.items()
@@ -73,13 +72,13 @@ def _larger(results: Results) -> list[SearchResult]:
     ]
 
 
-def _about(results: Results, found: Sequence[SearchResult]) -> list[str]:
-    study = found[0].study
+def _about(results: Results, searches: Sequence[SearchResult]) -> list[str]:
+    study = searches[0].study
     params, tags = study.params, study.tags
     trials = [trial for kept in results.studies.values() for trial in kept.trials]
     hours = sum(trial.seconds for trial in trials) / 3600
     sizes = sorted({int(kept.params["image_size"]) for kept in results.studies.values()})
-    tested = found[0].winner.on_test
+    tested = searches[0].best.on_test
     assert tested is not None
     versions = ", ".join(f"{name} {tags[f'sweep.version.{name}']}" for name in ("python", "torch", "mlflow", "optuna"))
     return [
@@ -103,25 +102,29 @@ def _about(results: Results, found: Sequence[SearchResult]) -> list[str]:
 
 
 def _goals(small: Sequence[SearchResult], larger: Sequence[SearchResult], studies: Container[str]) -> list[str]:
-    known = [one for one in small if one.seeds]
-    if not known:
+    seeded = [search for search in small if search.seeds]
+    if not seeded:
         return ["No winner has been trained with other seeds yet."]
-    # Their seeds' values, not the winner's own: that one was the luckiest of thirty.
-    best = max((*known, *larger), key=lambda one: one.study.sign * _worth(one))
+    # The values of the other seeds, not the chosen trial's own: it is the highest of thirty, so it flatters.
+    best = max((*seeded, *larger), key=lambda search: search.study.sign * _mean_value(search))
     who = f"{best.arch} at {best.study.params['image_size']} pixels"
     goals = [
         (f"best small CNN: {who}", "accuracy", BEST_ACCURACY, best),
         ("", "auroc", BEST_AUROC, best),
-        *((f"{one.arch} at {one.study.params['image_size']}", "accuracy", GOALS[one.arch], one) for one in known),
+        *(
+            (f"{search.arch} at {search.study.params['image_size']}", "accuracy", GOALS[search.arch], search)
+            for search in seeded
+        ),
         (f"beyond: {who}", "auroc", BEYOND_AUROC, best),
     ]
     lines = []
-    for label, score, wanted, one in goals:
-        values = one.test(score)
+    for label, score, wanted, search in goals:
+        values = search.test(score)
         met = "yes" if float(np.mean(values)) >= wanted else "**no**"
         lines.append((label, SHOWN[score], f"{wanted:.4f}", spread(values), f"{max(values):.4f}", met))
     candidates = [
-        f"{one.arch} at {one.study.params['image_size']} pixels {_worth(one):.4f}" for one in (*known, *larger)
+        f"{search.arch} at {search.study.params['image_size']} pixels {_mean_value(search):.4f}"
+        for search in (*seeded, *larger)
     ]
     return [
         table(("", "score", "wanted", f"mean of {len(best.seeds)} seeds (sd)", "highest on test", "met"), lines),
@@ -129,34 +132,34 @@ def _goals(small: Sequence[SearchResult], larger: Sequence[SearchResult], studie
         f"{', '.join(candidates)}."
         + (" Further seeds of it are under *Typed again*." if f"{best.arch}-further" in studies else ""),
         *(
-            [_why([*known, *(one for one in (best,) if one not in known)])]
+            [_why([*seeded, *(search for search in (best,) if search not in seeded)])]
             if any(line[-1] != "yes" for line in lines)
             else []
         ),
     ]
 
 
-def _worth(one: SearchResult) -> float:
-    """What an architecture is worth on validation, in its study's metric, a mean over seeds."""
-    return float(np.mean([trial.value for trial in one.seeds]))
+def _mean_value(search: SearchResult) -> float:
+    """Returns the mean over seeds of the validation metric that the study chooses by."""
+    return float(np.mean([trial.value for trial in search.seeds]))
 
 
-def _why(known: Sequence[SearchResult]) -> str:
-    """What stands between validation and the goals that were missed, in figures."""
-    said = []
-    for one in known:
-        validation = np.mean([trial.validated["auroc"] for trial in one.seeds])
-        specific = [(trial.validated["specificity"], trial.tested["specificity"]) for trial in one.seeds]
-        recall = np.mean(one.test("recall"))
-        ceiling = np.mean([_best_accuracy(trial) for trial in one.seeds])
+def _why(seeded: Sequence[SearchResult]) -> str:
+    """Returns the figures that explain why goals were missed, as Markdown."""
+    sentences = []
+    for search in seeded:
+        validation = np.mean([trial.validated["auroc"] for trial in search.seeds])
+        specific = [(trial.validated["specificity"], trial.tested["specificity"]) for trial in search.seeds]
+        recall = np.mean(search.test("recall"))
+        ceiling = np.mean([_best_accuracy(trial) for trial in search.seeds])
         before, after = np.mean(specific, axis=0)
-        at = f"{one.arch} at {one.study.params['image_size']}"
-        said.append(
-            f"{at}: AUROC {validation:.3f} on validation and {np.mean(one.test('auroc')):.3f} on test; of healthy "
+        at = f"{search.arch} at {search.study.params['image_size']}"
+        sentences.append(
+            f"{at}: AUROC {validation:.3f} on validation and {np.mean(search.test('auroc')):.3f} on test; of healthy "
             f"lungs {before:.2f} are called so on validation and {after:.2f} on test, of pneumonias {recall:.2f} of "
             f"test are found. With a threshold that test itself had chosen accuracy would be {ceiling:.3f}."
         )
-    return "Where points are lost:\n\n" + "\n".join(f"- {sentence}" for sentence in said)
+    return "Where points are lost:\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def _best_accuracy(trial: Trial) -> float:
@@ -165,36 +168,37 @@ def _best_accuracy(trial: Trial) -> float:
     return max(float(((positive >= cut) == labels).mean()) for cut in np.unique(positive))
 
 
-def _winners(found: Sequence[SearchResult]) -> list[str]:
+def _winners(searches: Sequence[SearchResult]) -> list[str]:
     lines, commands, single = [], [], []
-    for one in found:
-        counted = [trial.state for trial in one.study.trials]
+    for search in searches:
+        counted = [trial.state for trial in search.study.trials]
         lines.append(
             (
-                one.arch,
+                search.arch,
                 f"{counted.count('COMPLETE')} + {counted.count('PRUNED')} pruned",
-                f"{one.study.name}-{one.winner.number:03d}",
-                configuration(one.winner.params),
-                f"{one.winner.best_epoch} of {len(one.winner.history)}",
+                f"{search.study.name}-{search.best.number:03d}",
+                configuration(search.best.params),
+                f"{search.best.best_epoch} of {len(search.best.history)}",
             )
         )
         fixed = " ".join(
             f"--fix {name}={value:.6g}" if isinstance(value, float) else f"--fix {name}={value}"
-            for name, value in one.winner.params.items()
+            for name, value in search.best.params.items()
         )
-        weights = " --weights none" if one.study.params.get("weights") == "none" else ""
+        params = search.study.params
+        weights = " --weights none" if params.get("weights") == "none" else ""
         commands.append(
-            f"python -m sweep ablate --arch {one.arch}{weights} {fixed} --image-size {one.study.params['image_size']} "
-            f"--epochs {one.study.params['epochs']} --metric {one.study.params['metric']} --seeds 5 --data chest_xray"
+            f"python -m sweep ablate --arch {search.arch}{weights} {fixed} --image-size {params['image_size']} "
+            f"--epochs {params['epochs']} --metric {params['metric']} --seeds 5 --data chest_xray"
         )
-        assert one.winner.on_test is not None
-        scores = assess(one.winner.on_test, 1.0, None).scores
-        single.append((one.arch, *(str(scores[name]) for name in SHOWN)))
+        assert search.best.on_test is not None
+        scores = assess(search.best.on_test, 1.0, None).scores
+        single.append((search.arch, *(str(scores[name]) for name in SHOWN)))
     seeded = []
-    for one in found:
-        if one.seeds:
-            validation = (spread([trial.validated[name] for trial in one.seeds]) for name in ("accuracy", "auroc"))
-            seeded.append((one.arch, *validation, *(spread(one.test(name)) for name in SHOWN)))
+    for search in searches:
+        if search.seeds:
+            validation = (spread([trial.validated[name] for trial in search.seeds]) for name in ("accuracy", "auroc"))
+            seeded.append((search.arch, *validation, *(spread(search.test(name)) for name in SHOWN)))
     theirs = [
         (f"{arch}, the report's", "", "", f"{values['accuracy']:.4f}", *[""] * (len(SHOWN) - 1))
         for arch, values in FINAL.items()
@@ -217,36 +221,36 @@ def _winners(found: Sequence[SearchResult]) -> list[str]:
                 "resnet50 began with random weights (`--weights none`), since ImageNet's could not be had: it is not "
                 "the fine-tuned network of the report."
             ]
-            if any(one.study.params.get("weights") == "none" for one in found)
+            if any(search.study.params.get("weights") == "none" for search in searches)
             else []
         ),
     ]
 
 
 def _further(results: Results, small: Sequence[SearchResult]) -> list[str]:
-    """Somebody typed the printed command: does that give what was published?"""
+    """Compares the published figures with those of the printed command, run again with other seeds."""
     parts = []
-    for one in small:
-        study = results.studies.get(f"{one.arch}-further")
-        if study is None or not study.tested or len(one.seeds) < 2:
+    for search in small:
+        study = results.studies.get(f"{search.arch}-further")
+        if study is None or not study.tested or len(search.seeds) < 2:
             continue
         lines = []
         for name in ("accuracy", "auroc"):
-            expected, values = another_run(one.test(name)), [trial.tested[name] for trial in study.tested]
+            expected, values = another_run(search.test(name)), [trial.tested[name] for trial in study.tested]
             inside = sum(expected.low <= value <= expected.high for value in values)
             lines.append(
                 (
                     SHOWN[name],
-                    spread(one.test(name)),
+                    spread(search.test(name)),
                     f"{expected.low:.4f} to {expected.high:.4f}",
                     ", ".join(f"{value:.4f}" for value in values),
                     f"{inside} of {len(values)}",
-                    spread([*one.test(name), *values]),
+                    spread([*search.test(name), *values]),
                 )
             )
         parts += [
             "### Typed again",
-            f"The command above for {one.arch}, typed again with `--seed {study.params['study_seed']}`: "
+            f"The command above for {search.arch}, typed again with `--seed {study.params['study_seed']}`: "
             f"{len(study.tested)} seeds more, none left out. *Expected*: where one more run should lie by the first "
             "ones (95 %, Student's t).",
             table(("test", "published", "expected", "typed again", "within", "all of them together"), lines),
@@ -269,25 +273,25 @@ def _comparison(results: Results) -> list[str]:
 
 def _budgets(results: Results, small: Sequence[SearchResult]) -> list[str]:
     lines, rows_beside = [], []
-    for one in small:
-        for found in bought(one.study):
+    for search in small:
+        for choice in choices_by_budget(search.study):
             lines.append(
                 (
-                    one.arch if found.trials == 5 else "",
-                    found.trials,
-                    f"{found.value:.4f}",
-                    f"{found.accuracy:.4f} ({found.lowest:.3f} to {found.highest:.3f})",
-                    f"{found.auroc:.4f}",
-                    f"{found.within:.4f}",
+                    search.arch if choice.trials == 5 else "",
+                    choice.trials,
+                    f"{choice.value:.4f}",
+                    f"{choice.accuracy:.4f} ({choice.lowest:.3f} to {choice.highest:.3f})",
+                    f"{choice.auroc:.4f}",
+                    f"{choice.within:.4f}",
                 )
             )
-        by_hand = _by_hand(results.pages.get("replication", ""), one.arch)
-        count = sum(row.arch == one.arch for row in ROWS)
-        same = first(one.study, count)
+        by_hand = _by_hand(results.pages.get("replication", ""), search.arch)
+        count = sum(row.arch == search.arch for row in ROWS)
+        same = first(search.study, count)
         if by_hand is not None and same is not None:
             accuracy = same.tested["accuracy"]
             rows_beside.append(
-                (one.arch, count, f"{by_hand:.4f}", f"{accuracy:.4f}", f"{100 * (accuracy - by_hand):+.1f} points")
+                (search.arch, count, f"{by_hand:.4f}", f"{accuracy:.4f}", f"{100 * (accuracy - by_hand):+.1f} points")
             )
     parts = [
         f"Each search's trials in {SHUFFLES} other orders: what the first so many would have chosen, means over the "
@@ -311,10 +315,10 @@ def _budgets(results: Results, small: Sequence[SearchResult]) -> list[str]:
 
 
 def _by_hand(replication: str, arch: str) -> float | None:
-    """Test accuracy of the row that validation chooses among the report's, as the replication says it."""
+    """Reads the test accuracy of the report's row that validation chooses from the replication's page."""
     _, _, table_of_it = replication.partition("What choosing by test accuracy flatters")
-    found = re.search(rf"^\| {arch} *\| *[\d.]+ *\| *([\d.]+)", table_of_it, re.MULTILINE)
-    return float(found[1]) if found else None
+    row = re.search(rf"^\| {arch} *\| *[\d.]+ *\| *([\d.]+)", table_of_it, re.MULTILINE)
+    return float(row[1]) if row else None
 
 
 def _levers(results: Results) -> list[str]:
@@ -354,9 +358,9 @@ def _sizes(results: Results, small: Sequence[SearchResult]) -> list[str]:
         if "-pixels-" in name and study.tested:
             trials = study.tested
             lines.append((study.params["arch"], int(study.params["image_size"]), trials))
-    for one in small:
-        if one.seeds and any(line[0] == one.arch for line in lines):
-            lines.append((one.arch, int(one.study.params["image_size"]), list(one.seeds)))
+    for search in small:
+        if search.seeds and any(line[0] == search.arch for line in lines):
+            lines.append((search.arch, int(search.study.params["image_size"]), list(search.seeds)))
     if not lines:
         return []
     return [

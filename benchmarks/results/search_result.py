@@ -1,4 +1,4 @@
-"""What a search came to, and how the page writes it down."""
+"""The outcome of one architecture's search, and how RESULTS.md writes tables, configurations and means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.results.kept import Kept, Trial
+from benchmarks.results.kept import KeptStudy, Trial
 from sweep.metrics.markdown import table as spaced_table
 from sweep.space import EXTRA
 
@@ -24,16 +24,16 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the search of an architecture came to.
+    """The outcome of the search of one architecture.
 
     Attributes:
         study: The search.
-        winner: The trial that it chose.
+        best: The trial that it chose.
         seeds: The same configuration trained with other seeds.
     """
 
-    study: Kept
-    winner: Trial
+    study: KeptStudy
+    best: Trial
     seeds: tuple[Trial, ...]
 
     @property
@@ -52,16 +52,16 @@ def table(heads: Sequence[object], lines: Iterable[Sequence[object]]) -> str:
 
 
 def configuration(params: Mapping[str, object]) -> str:
-    """Hyperparameters in a line, without levers that are as usual."""
+    """Writes hyperparameters in one line, without extra ones that have their default."""
 
-    def said(name: str) -> str:
+    def written(name: str) -> str:
         value = params[name]
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    first = f"{said('activation')}, {said('optimizer')} {said('learning_rate')}"
-    five = f"{first}, batch {said('batch_size')}, dropout {said('dropout')}"
-    levers = [f"{name} {said(name)}" for name, usual in EXTRA.items() if name in params and params[name] != usual]
-    return ", ".join([five, *(lever.replace("_", " ") for lever in levers)])
+    first = f"{written('activation')}, {written('optimizer')} {written('learning_rate')}"
+    five = f"{first}, batch {written('batch_size')}, dropout {written('dropout')}"
+    extras = [f"{name} {written(name)}" for name, usual in EXTRA.items() if name in params and params[name] != usual]
+    return ", ".join([five, *(extra.replace("_", " ") for extra in extras)])
 
 
 def spread(values: Sequence[float]) -> str:

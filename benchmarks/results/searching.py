@@ -1,4 +1,4 @@
-"""What searching was worth: curves over reshuffled studies, who wins, what other ways to choose would have chosen."""
+"""What a search gains: curves over reshuffled studies, halves of a study, and other ways to choose."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from benchmarks.results.kept import Kept, Trial
+from benchmarks.results.kept import KeptStudy, Trial
 
 BUDGETS = (5, 10, 20, 30)  # trials
 SHUFFLES = 5
@@ -17,15 +17,15 @@ KIND = ("activation", "optimizer", "augmentation", "normalisation", "schedule")
 
 
 @dataclass(frozen=True)
-class Bought:
-    """What so many trials buy: means over reshuffled studies.
+class BudgetChoice:
+    """What a number of trials gains: means over reshuffled studies.
 
     Attributes:
         trials: How many.
         value: The chosen trial's, in the study's metric.
         accuracy: Its test accuracy at a threshold of 0.5.
         auroc: Its test AUROC.
-        within: The best test AUROC among the complete trials so far: what nobody could have known.
+        within: The best test AUROC among the complete trials so far, which validation cannot know.
         lowest: The lowest test accuracy of the shuffles.
         highest: The highest.
     """
@@ -39,42 +39,42 @@ class Bought:
     highest: float
 
 
-def shuffled(study: Kept) -> list[list[Trial]]:
+def shuffled(study: KeptStudy) -> list[list[Trial]]:
     """The study's trials in other orders; those that count towards `--trials` alone."""
     counted = _counted(study)
     return [[counted[row] for row in np.random.default_rng(seed).permutation(len(counted))] for seed in range(SHUFFLES)]
 
 
-def chosen(study: Kept, trials: Sequence[Trial]) -> Trial | None:
-    """Who is chosen of some trials; None while none is complete."""
+def chosen(study: KeptStudy, trials: Sequence[Trial]) -> Trial | None:
+    """Returns the trial that the study would choose among some; None while none is complete."""
     complete = [trial for trial in trials if trial.value is not None and trial.on_test is not None]
     return max(complete, key=lambda trial: study.sign * (trial.value or 0.0), default=None)
 
 
-def bought(study: Kept, budgets: Sequence[int] = BUDGETS) -> list[Bought]:
-    """The best-so-far curve: what each number of trials would have chosen, and what that is worth on test."""
-    orders, found = shuffled(study), []
+def choices_by_budget(study: KeptStudy, budgets: Sequence[int] = BUDGETS) -> list[BudgetChoice]:
+    """Returns, for each number of trials, the validation and test scores of what would have been chosen."""
+    orders, choices = shuffled(study), []
     for budget in budgets:
         if budget > len(orders[0]):
             continue
         picks = [(order[:budget], chosen(study, order[:budget])) for order in orders]
-        known = [(seen, pick) for seen, pick in picks if pick is not None]
-        if len(known) < len(picks):
+        complete = [(seen, pick) for seen, pick in picks if pick is not None]
+        if len(complete) < len(picks):
             continue  # of some orders none of so few trials was complete
-        accuracies = [pick.tested["accuracy"] for _, pick in known]
-        best = [max(trial.tested["auroc"] for trial in seen if trial.on_test is not None) for seen, _ in known]
-        found.append(
-            Bought(
+        accuracies = [pick.tested["accuracy"] for _, pick in complete]
+        best = [max(trial.tested["auroc"] for trial in seen if trial.on_test is not None) for seen, _ in complete]
+        choices.append(
+            BudgetChoice(
                 budget,
-                float(np.mean([pick.value for _, pick in known])),
+                float(np.mean([pick.value for _, pick in complete])),
                 float(np.mean(accuracies)),
-                float(np.mean([pick.tested["auroc"] for _, pick in known])),
+                float(np.mean([pick.tested["auroc"] for _, pick in complete])),
                 float(np.mean(best)),
                 min(accuracies),
                 max(accuracies),
             )
         )
-    return found
+    return choices
 
 
 @dataclass(frozen=True)
@@ -94,22 +94,23 @@ class Halves:
     auroc: float
 
 
-def halves(study: Kept) -> Halves:
+def halves(study: KeptStudy) -> Halves:
     """How far the choices of two halves of a study are apart: smaller searches, with no trial in common."""
     counted, random = _counted(study), np.random.default_rng(0)
     pairs = []
     for _ in range(HALVINGS):
         order = [counted[row] for row in random.permutation(len(counted))]
-        one, other = (chosen(study, half) for half in (order[: len(order) // 2], order[len(order) // 2 :]))
-        if one is not None and other is not None:
-            pairs.append((one, other))
+        middle = len(order) // 2
+        first_choice, second_choice = chosen(study, order[:middle]), chosen(study, order[middle:])
+        if first_choice is not None and second_choice is not None:
+            pairs.append((first_choice, second_choice))
 
     def apart(score: Callable[[Trial], float]) -> float:
-        return float(np.mean([abs(score(one) - score(other)) for one, other in pairs]))
+        return float(np.mean([abs(score(left) - score(right)) for left, right in pairs]))
 
     return Halves(
         {
-            name: float(np.mean([one.params[name] == other.params[name] for one, other in pairs]))
+            name: float(np.mean([left.params[name] == right.params[name] for left, right in pairs]))
             for name in KIND
             if name in counted[0].params
         },
@@ -119,12 +120,12 @@ def halves(study: Kept) -> Halves:
     )
 
 
-def first(study: Kept, count: int) -> Trial | None:
+def first(study: KeptStudy, count: int) -> Trial | None:
     """What the study itself would have chosen after so many trials."""
     return chosen(study, _counted(study)[:count])
 
 
-def _counted(study: Kept) -> list[Trial]:
+def _counted(study: KeptStudy) -> list[Trial]:
     return [trial for trial in study.trials if trial.state in ("COMPLETE", "PRUNED")]
 
 
@@ -143,7 +144,7 @@ class Way:
 
     Attributes:
         name: A key of WAYS.
-        picks: Whom it chooses, a trial a study.
+        picks: The trials that it chooses, one per study.
         with_accuracy: Spearman's correlation with test accuracy, a mean over the studies.
         with_auroc: With test AUROC.
     """
@@ -154,13 +155,13 @@ class Way:
     with_auroc: float
 
 
-def ways(studies: Sequence[Kept]) -> list[Way]:
-    """What each way to choose would have chosen, and how well it orders trials by what they are worth on test."""
-    found = []
-    for name, worth in WAYS.items():
+def ways(studies: Sequence[KeptStudy]) -> list[Way]:
+    """Returns what each way to choose would have chosen, and how well it orders trials by their test scores."""
+    by_way = []
+    for name, score_of in WAYS.items():
         picks, accuracies, areas = [], [], []
         for study in studies:
-            values = np.array([worth(trial) for trial in study.tested])
+            values = np.array([score_of(trial) for trial in study.tested])
             if np.isnan(values).any():
                 break
             picks.append(study.tested[int(values.argmax())])
@@ -168,8 +169,8 @@ def ways(studies: Sequence[Kept]) -> list[Way]:
                 tested = [trial.tested[score] for trial in study.tested]
                 into.append(float(stats.spearmanr(values, tested).statistic))
         else:
-            found.append(Way(name, tuple(picks), float(np.mean(accuracies)), float(np.mean(areas))))
-    return found
+            by_way.append(Way(name, tuple(picks), float(np.mean(accuracies)), float(np.mean(areas))))
+    return by_way
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class Refolded:
 
     Attributes:
         name: Of its run.
-        value: What it was worth to the search.
+        value: Its metric in the search.
         folds: Its training on each fold, in their order.
     """
 
@@ -196,21 +197,21 @@ class Refolded:
         return float(np.mean([trial.tested[score] for trial in self.folds]))
 
 
-def refolded(search: Kept, folds: Sequence[Kept]) -> list[Refolded]:
+def refolded(search: KeptStudy, folds: Sequence[KeptStudy]) -> list[Refolded]:
     """The finalists of `sweep crossvalidate`, the search's own choice first.
 
     Args:
         search: The search.
         folds: The folds' studies, in their order.
     """
-    found = []
-    for trial in sorted(search.tested, key=lambda one: (-search.sign * (one.value or 0.0), one.number)):
+    finalists = []
+    for trial in sorted(search.tested, key=lambda trial: (-search.sign * (trial.value or 0.0), trial.number)):
         name = f"{search.name}-{trial.number:03d}"
-        again = [next((one for one in fold.tested if one.label == name), None) for fold in folds]
-        there = tuple(one for one in again if one is not None)
-        if len(there) == len(folds):
-            found.append(Refolded(name, trial.value or 0.0, there))
-    return found
+        trainings = tuple(next((again for again in fold.tested if again.label == name), None) for fold in folds)
+        complete = tuple(training for training in trainings if training is not None)
+        if len(complete) == len(folds):
+            finalists.append(Refolded(name, trial.value or 0.0, complete))
+    return finalists
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ class Chooser:
 
     Attributes:
         name: The way, in words.
-        picks: Whom it chooses, once a choice.
+        picks: The finalist of each of its choices.
         orders: Spearman's correlation of what it goes by with test accuracy, and with test AUROC; means over choices.
     """
 
@@ -227,9 +228,9 @@ class Chooser:
     picks: tuple[Refolded, ...]
     orders: tuple[float, float]
 
-    def worth(self, score: str) -> float:
-        """What its choices are worth on test: means over the folds' networks and over choices."""
-        return float(np.mean([one.tested(score) for one in self.picks]))
+    def mean_score(self, score: str) -> float:
+        """Returns a test score of its choices: the mean over the folds' networks and over choices."""
+        return float(np.mean([pick.tested(score) for pick in self.picks]))
 
 
 def choosers(finalists: Sequence[Refolded], sign: int) -> list[Chooser]:
@@ -239,13 +240,13 @@ def choosers(finalists: Sequence[Refolded], sign: int) -> list[Chooser]:
         finalists: As `refolded` gives them.
         sign: 1 where more of the search's metric is better, else -1.
     """
-    alone = [[one.folds[fold].value or 0.0 for one in finalists] for fold in range(len(finalists[0].folds))]
+    alone = [[finalist.folds[fold].value or 0.0 for finalist in finalists] for fold in range(len(finalists[0].folds))]
     ways = {
-        "the search's one split": [[one.value for one in finalists]],
+        "the search's one split": [[finalist.value for finalist in finalists]],
         "one fold (means of as many choices)": alone,
-        "the mean over all folds": [[one.mean for one in finalists]],
+        "the mean over all folds": [[finalist.mean for finalist in finalists]],
     }
-    tested = [[one.tested(score) for one in finalists] for score in ("accuracy", "auroc")]
+    tested = [[finalist.tested(score) for finalist in finalists] for score in ("accuracy", "auroc")]
     return [
         Chooser(
             name,

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.results.kept import PAGES, PLACE, STUDIES, TRIALS, Images, Kept, Trial, collect, read
+from benchmarks.results.kept import PAGES, PLACE, STUDIES, TRIALS, Images, KeptStudy, Trial, collect, read
 from benchmarks.results.page import page
-from benchmarks.results.searching import bought, choosers, chosen, first, halves, refolded, ways
+from benchmarks.results.searching import choices_by_budget, choosers, chosen, first, halves, refolded, ways
 from benchmarks.tables import ROOT
 from tests.orchestrator.test_sweep import runs_of, sweep
 
@@ -18,16 +18,16 @@ IMAGES = Images(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]))
 
 
 def trial(number, value, gaps, state="COMPLETE", **kept):
-    """A trial worth `value`, whose logits of the test images differ by `gaps`."""
+    """A trial of the value `value`, whose logits of the test images differ by `gaps`."""
     logits = np.stack([np.zeros(4), np.array(gaps, dtype=float)], axis=1)
-    said = IMAGES.predictions(logits) if state == "COMPLETE" else None
+    predictions = IMAGES.predictions(logits) if state == "COMPLETE" else None
     history = ({"epoch": 1, "epoch_seconds": 1.0, "val/auroc": value or 0.0, "val/loss": 1 - (value or 0.0), **kept},)
-    worth = value if state == "COMPLETE" else None
-    return Trial(number, state, "", {}, number, worth, 1, history, 1.0, said, None, said)
+    complete_value = value if state == "COMPLETE" else None
+    return Trial(number, state, "", {}, number, complete_value, 1, history, 1.0, predictions, None, predictions)
 
 
 def study(*trials, metric="val/auroc"):
-    return Kept("cnn1", {"metric": metric, "arch": "cnn1"}, {}, trials)
+    return KeptStudy("cnn1", {"metric": metric, "arch": "cnn1"}, {}, trials)
 
 
 GOOD, FAIR, BAD = (-1, -1, 1, 1), (-1, 1, 1, 1), (1, 1, -1, -1)
@@ -43,11 +43,11 @@ def test_the_choice_is_validations_the_first_of_equals_and_never_a_pruned_one():
 
 def test_more_trials_never_choose_worse_on_validation_and_test_may_say_otherwise():
     trials = [trial(number, 0.5 + number / 100, BAD if number == 9 else GOOD) for number in range(10)]
-    few, many = bought(study(*trials), (5, 10))
+    few, many = choices_by_budget(study(*trials), (5, 10))
     assert few.value < many.value == pytest.approx(0.59)
     assert (many.accuracy, many.auroc, many.within) == (0.0, 0.0, 1.0)
     assert few.accuracy > 0
-    assert bought(study(*trials), (11,)) == []
+    assert choices_by_budget(study(*trials), (11,)) == []
 
 
 def test_halves_of_a_search_have_no_trial_in_common_and_are_as_far_apart_as_their_choices():
@@ -95,9 +95,9 @@ def test_finalists_are_those_that_every_fold_has_and_folds_choose_by_their_mean(
     assert [pick.name for pick in own.picks] == ["cnn1-000"]
     assert [pick.name for pick in alone.picks] == ["cnn1-000", "cnn1-001", "cnn1-001"]
     assert [pick.name for pick in mean.picks] == ["cnn1-001"]
-    assert own.worth("accuracy") == 0.0
-    assert mean.worth("accuracy") == pytest.approx((1 + 1 + 0.75) / 3)
-    assert alone.worth("accuracy") == pytest.approx(2 / 3 * (1 + 1 + 0.75) / 3)
+    assert own.mean_score("accuracy") == 0.0
+    assert mean.mean_score("accuracy") == pytest.approx((1 + 1 + 0.75) / 3)
+    assert alone.mean_score("accuracy") == pytest.approx(2 / 3 * (1 + 1 + 0.75) / 3)
     assert own.orders == pytest.approx((-1, -1))
     assert mean.orders == pytest.approx((1, 1))
     assert [pick.name for pick in choosers(finalists, -1)[0].picks] == ["cnn1-001"]

@@ -77,8 +77,8 @@ def test_it_goes_on_bit_for_bit(images, tmp_path):
 def test_a_study_chooses_by_it_says_so_and_can_be_replayed(pictures, tmp_path):
     assert set(METRICS) >= STRESSED
     asked = ("--arch", "cnn3", "--data", pictures, "--trials", 2, "--epochs", 2, "--image-size", 24, "--workers", 2)
-    levers = ("--search", "batch_size=16,32", "--search", "augmentation=own,wide", "--fix", "normalisation=image")
-    done = sweep(tmp_path, *asked, *levers, "--metric", "val/stressed_auroc", "--pruner", "none")
+    extras = ("--search", "batch_size=16,32", "--search", "augmentation=own,wide", "--fix", "normalisation=image")
+    done = sweep(tmp_path, *asked, *extras, "--metric", "val/stressed_auroc", "--pruner", "none")
     assert done.returncode == 0, done.stderr
     trials = consistent(tmp_path, "blob-pictures/cnn3", 2)
     for trial in trials:
