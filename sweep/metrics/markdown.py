@@ -9,7 +9,7 @@ NOTE_LENGTH = 8000  # MLflow's limit
 
 
 def note(text: str, file: str) -> str:
-    """As much of a text as MLflow takes for a run's description, in whole paragraphs, and where the rest is."""
+    """Shortens a text to what MLflow takes as a description, in whole paragraphs, and says which file has the rest."""
     if len(text) <= NOTE_LENGTH:
         return text
     rest = f"\n\nThe rest is in `{file}`."

@@ -91,12 +91,12 @@ def architecture(layers: Sequence[Layer], title: str) -> Figure:
 def svg(figure: Figure) -> str:
     """Draws a figure as an SVG element, on white; the same figure gives the same text."""
     content = io.StringIO()
-    # Outlines of letters would be most of the bytes, and nobody could search them. Fonts that a reader may have in
-    # place of ours are as wide or narrower, so texts still do not meet.
+    # Outlines of letters would be most of the bytes and could not be searched. Fonts that a reader may have in place
+    # of ours are as wide or narrower, so texts still do not overlap.
     with matplotlib.rc_context({"svg.hashsalt": "sweep", "svg.fonttype": "none"}):
         figure.savefig(content, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = content.getvalue()
-    # What stands before the element is for files, and no page may hold it.
+    # The text before the element is for files and not allowed in a page.
     return text[text.index("<svg") :]
 
 

@@ -42,32 +42,35 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray, patients: Sequence[str]) -> fl
     return min(1.0, float(chances[np.abs(sums) >= observed].sum()))
 
 
-def holm(chances: Sequence[float]) -> list[float]:
-    """Corrects several tests at once for their number (Holm 1979): none is called different by chance too easily.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrects the p-values of several tests for the number of tests (Holm 1979).
 
     Args:
-        chances: Uncorrected, 0 to 1; NaN is no test, and stays.
+        p_values: Uncorrected, 0 to 1; NaN is no test, and stays.
 
     Returns:
         Corrected, in the same order.
+
+    >>> holm([0.01, 0.04, float("nan")])
+    [0.02, 0.04, nan]
     """
-    corrected = [float("nan")] * len(chances)
-    tested = sorted((chance, place) for place, chance in enumerate(chances) if not np.isnan(chance))
+    corrected = [float("nan")] * len(p_values)
+    tested = sorted((p, place) for place, p in enumerate(p_values) if not np.isnan(p))
     largest = 0.0
-    for rank, (chance, place) in enumerate(tested):
-        largest = max(largest, min(1.0, chance * (len(tested) - rank)))
+    for rank, (p, place) in enumerate(tested):
+        largest = max(largest, min(1.0, p * (len(tested) - rank)))
         corrected[place] = largest
     return corrected
 
 
 def another_run(values: Sequence[float]) -> Interval:
-    """The mean of some seeds, and where one more run is to be expected: a prediction interval by Student's t.
+    """The mean of some seeds and the range that one more run is expected in: a prediction interval by Student's t.
 
     Args:
         values: A score of each seed, from 0 to 1.
 
     Returns:
-        Ends of NaN for one seed, which tells nothing of others.
+        The mean with the range; its ends are NaN for one seed.
     """
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
@@ -77,20 +80,20 @@ def another_run(values: Sequence[float]) -> Interval:
 
 
 def mean_gap(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Interval:
-    """The mean over pairs of how much the first of each is better, with its interval over seeds (Welch 1947).
+    """The mean over pairs of the difference of their means, with its interval over seeds (Welch 1947).
 
     Args:
-        pairs: Scores of the seeds of the one, and of those of the other.
+        pairs: For each pair the scores of the seeds of the first, and of those of the second.
 
     Returns:
-        Ends of NaN where one has a single seed, or where no seed differs from another.
+        The difference; its ends are NaN where one has a single seed, or where no seed differs from another.
     """
-    gap = float(np.mean([np.mean(one) - np.mean(other) for one, other in pairs]))
+    gap = float(np.mean([np.mean(first) - np.mean(second) for first, second in pairs]))
     sides = [side for pair in pairs for side in pair]
     if min(map(len, sides)) < 2:
         return Interval(gap, float("nan"), float("nan"))
     parts = np.array([np.var(side, ddof=1) / len(side) for side in sides]) / len(pairs) ** 2
-    if parts.sum() == 0:  # all of them answer with one class, say: that is no certainty
+    if parts.sum() == 0:  # all of them answer with one class, for example, which is no certainty
         return Interval(gap, float("nan"), float("nan"))
     freedom = parts.sum() ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
     reach = _quantile(freedom) * float(np.sqrt(parts.sum()))
@@ -101,13 +104,13 @@ def paired_gap(differences: Sequence[float], overlap: float = 0.0, rivals: int =
     """The mean of differences between pairs that share all but one thing, with its 95 % interval by Student's t.
 
     Args:
-        differences: One a pair, such as a seed.
-        overlap: Images that validate by images that train, where the pairs are folds or splits of the same images and
-            so hang together (Nadeau and Bengio 2003, "Inference for the generalization error"); 0 where they do not.
-        rivals: Of how many such differences this one was picked as the largest (Bonferroni).
+        differences: One per pair, such as a seed.
+        overlap: Validation images divided by training images, where the pairs are folds or splits of the same images
+            and so are correlated (Nadeau and Bengio 2003, "Inference for the generalization error"); 0 elsewhere.
+        rivals: Number of such differences of which this one was picked as the largest (Bonferroni).
 
     Returns:
-        Ends of NaN for a single pair, or where no difference differs from another.
+        The mean; its ends are NaN for a single pair, or where no difference differs from another.
     """
     gap, count = float(np.mean(differences)), len(differences)
     spread = float(np.std(differences, ddof=1)) if count > 1 else 0.0

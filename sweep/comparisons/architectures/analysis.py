@@ -18,9 +18,8 @@ from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import another_run, holm, mcnemar
 from sweep.metrics.threshold import decide
 
-REFERENCE = "resnet50"
 SIGNIFICANT = 0.05
-# Who makes a champion: the gate, somebody with --force, or, where nobody holds the alias, the order of architectures.
+# What chose the champion: the gate, a person with --force, or, where no version holds the alias, the usual order.
 CHOSEN = {"gate": "validation chooses", "person": "a person chose", "nobody": "none is champion, and first stands"}
 # The report's three, which it averages over the classes, and then ours.
 SHOWN = {

@@ -148,17 +148,23 @@ def gather(
         missing=tuple(arch for arch in ARCHITECTURES if arch not in versions),
         notes=(*notes, *left_out, *_notes(models, versions, champion, request.against, reference)),
         counts=_counts(versions[champion]),
-        provenance={
-            "data": versions[champion].past.data_name,
-            "data digest": versions[champion].past.tags[tag.DATA_DIGEST],
-            **{f"split digest, {arch}": best.past.tags[tag.SPLIT_DIGEST] for arch, best in versions.items()},
-            **{f"run, {model.arch}": f"{model.run} ({model.run_id}), version {model.version}" for model in models},
-            **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
-        },
+        provenance=_provenance(models, versions, champion),
     )
     drawings = {model.arch: diagrams.svg(_diagram(model)) for model in models}
     compared = {model.arch: versions[model.arch] for model in models}
     return Gathered(comparison, drawings, source, versions[champion].tracking, compared)
+
+
+def _provenance(models: Sequence[ComparedModel], versions: Mapping[str, BestVersion], champion: str) -> dict[str, str]:
+    """How everything that is compared was made."""
+    past = versions[champion].past
+    return {
+        "data": past.data_name,
+        "data digest": past.tags[tag.DATA_DIGEST],
+        **{f"split digest, {arch}": best.past.tags[tag.SPLIT_DIGEST] for arch, best in versions.items()},
+        **{f"run, {model.arch}": f"{model.run} ({model.run_id}), version {model.version}" for model in models},
+        **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
+    }
 
 
 def _champion(client: registry.MlflowClient, name: str, versions: Mapping[str, BestVersion]) -> tuple[str, str]:
