@@ -1,0 +1,51 @@
+"""The pages say what is there: paths exist, links lead somewhere, commands and options are known."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from sweep.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_and_link_leads_somewhere(page):
+    text = page.read_text()
+    paths = re.findall(r"`((?:sweep|data|models|tests|benchmarks|deploy|docs)/[\w./]*)`", text)
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    missing += [link for link in links if not (page.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_is_known(page):
+    whole = get_command(app)
+    commands = dict(whole.commands)  # type: ignore[attr-defined]
+    for command in ("data",):
+        commands |= {f"{command} {name}": sub for name, sub in commands[command].commands.items()}
+    for line in re.findall(
+        r"(?:python -m sweep|`sweep|^\s*sweep) (.+)", page.read_text().replace("\\\n", " "), re.MULTILINE
+    ):
+        line = line.partition("  #")[0].partition("`")[0]
+        words = line.split()
+        name = " ".join(words[:2]) if " ".join(words[:2]) in commands else words[0] if words else ""
+        if name and not name.startswith("-"):
+            assert name in commands, f"{page.name}: there is no command {name}: {line}"
+        options = {
+            option
+            for parameter in commands.get(name, whole).params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        for option in re.findall(r"(?<!\S)(--[a-z-]+)", line):
+            assert option in options | {"--help"}, f"{page.name}: {name or 'sweep'} has no {option}: {line}"
+
+
+def test_the_readme_stays_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
