@@ -26,7 +26,7 @@ MOST_FOLDS = 100
 PROTOCOLS = {"ours": "auto", "report": "sixteen"}  # -> where validation images come from
 
 
-def replicate(
+def replicate(  # noqa: PLR0913 - typer: one parameter per option
     arch: option.ReportArchs = [],  # noqa: B006
     seeds: option.Seeds = 3,
     protocol: option.Protocol = "ours",
@@ -105,7 +105,7 @@ def _faults_of_replication(archs: Sequence[str], seeds: int, protocol: str) -> l
     ]
 
 
-def ablate(
+def ablate(  # noqa: PLR0913 - typer: one parameter per option
     arch: option.Arch,
     fix: option.FixAll,
     change: option.Change = [],  # noqa: B006
@@ -167,7 +167,7 @@ def ablate(
         print_json({"exit_code": 0, "run_id": run_id, "report": str(path), "changes": lines})
 
 
-def crossvalidate(
+def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
     search: option.SearchName = None,
     folds: option.Folds = 5,
     top: option.Top = 5,
@@ -233,7 +233,7 @@ def crossvalidate(
         )
 
 
-def compare(
+def compare(  # noqa: PLR0913 - typer: one parameter per option
     model: option.ModelName = None,
     against: option.Against = "resnet50",
     seeds: option.OtherSeeds = 0,

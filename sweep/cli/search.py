@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sweep.orchestrator.conclude import Outcome
 
 
-def search(
+def search(  # noqa: PLR0913 - typer: one parameter per option
     context: typer.Context,
     arch: option.Archs = [],  # noqa: B006
     trials: option.Trials = Settings.trials,
