@@ -195,12 +195,12 @@ def score_histogram(predictions: Predictions, temperature: float, threshold: flo
 
 
 def predictions(
-    found: Predictions, part: str, title: str, temperature: float = 1.0, threshold: float | None = None
+    predictions: Predictions, part: str, title: str, temperature: float = 1.0, threshold: float | None = None
 ) -> dict[str, bytes | str]:
     """Draws the figures of some predictions, and writes a table of them.
 
     Args:
-        found: The predictions.
+        predictions: The predictions.
         part: `validation` or `test`.
         title: Above the figures.
         temperature: Logits are divided by it.
@@ -209,18 +209,18 @@ def predictions(
     Returns:
         PNG and CSV by their path among a run's artifacts.
     """
-    likely, cut = found.probabilities(temperature), 0.5 if threshold is None else threshold
+    likely, cut = predictions.probabilities(temperature), 0.5 if threshold is None else threshold
     predicted = decide(likely, cut)
     before, named = "" if part == "validation" else f"{part}_", f"{title}, {part}"
     drawn = {
-        "confusion_matrix": confusion_matrix(found.labels, predicted, found.classes, named),
-        "roc": roc_curve(found.labels, likely, found.classes, named, cut),
+        "confusion_matrix": confusion_matrix(predictions.labels, predicted, predictions.classes, named),
+        "roc": roc_curve(predictions.labels, likely, predictions.classes, named, cut),
     }
     if part == "test":
-        drawn["calibration"] = calibration(found, temperature, named)
-        drawn["scores"] = score_histogram(found, temperature, cut, named)
+        drawn["calibration"] = calibration(predictions, temperature, named)
+        drawn["scores"] = score_histogram(predictions, temperature, cut, named)
     pictures = {f"figures/{before}{name}.png": png(figure) for name, figure in drawn.items()}
-    return {**pictures, f"predictions/{part}.csv": found.to_csv(temperature)}
+    return {**pictures, f"predictions/{part}.csv": predictions.to_csv(temperature)}
 
 
 def of_model(
@@ -246,10 +246,12 @@ def of_model(
     """
     drawn = {"learning_curves": learning_curves(pd.DataFrame(history), epoch, title)}
     cut = 0.5 if threshold is None else threshold
-    for part, found in parts.items():
+    for part, predictions in parts.items():
         named = f"{title}, {part}"
-        drawn[f"{part}_roc"] = roc_curve(found.labels, found.probabilities(temperature), found.classes, named, cut)
-        drawn[f"{part}_calibration"] = calibration(found, temperature, named)
+        drawn[f"{part}_roc"] = roc_curve(
+            predictions.labels, predictions.probabilities(temperature), predictions.classes, named, cut
+        )
+        drawn[f"{part}_calibration"] = calibration(predictions, temperature, named)
     return {f"figures/{name}.png": png(figure) for name, figure in drawn.items()}
 
 

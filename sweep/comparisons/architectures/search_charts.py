@@ -74,10 +74,10 @@ def learning_curves(model: ComparedModel, part: Literal["loss", "scores"]) -> go
                 hovertemplate="%{y:.3f}",
             )
         )
-    known = finite_ones([value for ys in values for value in ys])
+    losses = finite_ones([value for ys in values for value in ys])
     # A first epoch that blew up would press the others flat.
-    if part == "loss" and known and max(known) > 30 * min(known) > 0:
-        ticks = tick_values(STEPS, min(known), max(known))
+    if part == "loss" and losses and max(losses) > 30 * min(losses) > 0:
+        ticks = tick_values(STEPS, min(losses), max(losses))
         figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     if model.epoch:
         figure.add_vline(x=model.epoch, line={"color": NEUTRAL, "width": 1.5, "dash": "dash"})
@@ -122,8 +122,8 @@ def search_history(model: ComparedModel) -> go.Figure | None:
                 hovertemplate="best so far %{y:.3f}<extra></extra>",
             )
         )
-    known = finite_ones([trial.value for trial in search.trials])
-    floor = (min if search.maximize else max)(known, default=0.0)
+    values = finite_ones([trial.value for trial in search.trials])
+    floor = (min if search.maximize else max)(values, default=0.0)
     looks = {
         "COMPLETE": {"symbol": "circle", "color": color(model.arch), "size": 8},
         "PRUNED": {"symbol": "x-thin", "color": NEUTRAL, "size": 8, "line": {"color": NEUTRAL, "width": 2}},
@@ -161,10 +161,10 @@ def importance(model: ComparedModel) -> go.Figure | None:
     """Draws how much of the search's variance each hyperparameter explains; None where it is not known."""
     if model.search is None or not model.search.importances:
         return None
-    found = sorted(model.search.importances.items(), key=lambda pair: pair[1])
-    shares = [float(share) for _, share in found]
+    importances = sorted(model.search.importances.items(), key=lambda pair: pair[1])
+    shares = [float(share) for _, share in importances]
     figure = new_figure(
-        height=60 + 34 * len(found) + 40,
+        height=60 + 34 * len(importances) + 40,
         xaxis={
             "title": {"text": "share of the variance"},
             "tickformat": ".0%",
@@ -175,7 +175,7 @@ def importance(model: ComparedModel) -> go.Figure | None:
     figure.add_trace(
         go.Bar(
             x=shares,
-            y=[escape(name.replace("_", " ")) for name, _ in found],
+            y=[escape(name.replace("_", " ")) for name, _ in importances],
             orientation="h",
             marker={"color": color(model.arch)},
             width=0.6,
@@ -198,19 +198,19 @@ def selection(models: Sequence[ComparedModel], score: str) -> go.Figure:
     figure, points, rings = new_figure(height=400), [], []
     for model in models:
         trials = [trial for trial in _tested(model, score) if trial.name != model.run]
-        found = [(trial.validation[score], (trial.test or {})[score], trial.name) for trial in trials]
+        shown = [(trial.validation[score], (trial.test or {})[score], trial.name) for trial in trials]
         # The chosen trial comes from the model, which is there without a search, too.
         if score in model.validation:
             rings.append((model.validation[score], model.assessment.scores[score].value, f"{model.run}, chosen"))
-            found.append(rings[-1])
-        points += finite_ones([value for x, y, _ in found for value in (x, y)])
+            shown.append(rings[-1])
+        points += finite_ones([value for x, y, _ in shown for value in (x, y)])
         figure.add_trace(
             go.Scatter(
-                x=[finite(x) for x, *_ in found],
-                y=[finite(y) for _, y, _ in found],
+                x=[finite(x) for x, *_ in shown],
+                y=[finite(y) for _, y, _ in shown],
                 mode="markers",
                 marker=arch_marker(model.arch, 9),
-                customdata=[name for *_, name in found],
+                customdata=[name for *_, name in shown],
                 name=model.arch,
                 hovertemplate="%{customdata}<br>validation %{x:.3f}, test %{y:.3f}<extra></extra>",
             )

@@ -137,7 +137,7 @@ def confusion_of(arch: str, negative: int = 234, positive: int = 390) -> list[tu
     Returns:
         True positives and true negatives of each; for the three small networks exactly one.
     """
-    printed, found = FINAL[arch], []
+    printed, matrices = FINAL[arch], []
     total = negative + positive
     for right in range(total + 1):
         if abs(right / total - printed["accuracy"]) > 0.00006:
@@ -150,8 +150,8 @@ def confusion_of(arch: str, negative: int = 234, positive: int = 390) -> list[tu
             precision = (true_positive / called + true_negative / passed) / 2
             f1 = true_positive / (called + positive) + true_negative / (passed + negative)
             if abs(precision - printed["precision_macro"]) < 0.00006 and abs(f1 - printed["f1_macro"]) < 0.00006:
-                found.append((true_positive, true_negative))
-    return found
+                matrices.append((true_positive, true_negative))
+    return matrices
 
 
 def row_of(arch: str, number: int) -> Row:
