@@ -409,7 +409,8 @@ class Study:
             wanted["parallel_coordinate"] = partial(plots.plot_parallel_coordinate, target_name=metric)
         figures: dict[str, Figure] = {}
         for name, plot in wanted.items():
-            with warnings.catch_warnings(record=True):  # Optuna calls its own plots experimental
+            # Optuna calls its own plots experimental, and leaves their style to whatever is drawn next.
+            with warnings.catch_warnings(record=True), mpl.rc_context():
                 figure = plot(self._study).figure
             figure.set_size_inches(9, 5)
             figure.set_layout_engine("tight")

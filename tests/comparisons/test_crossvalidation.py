@@ -17,7 +17,7 @@ from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import paired_gap
 from sweep.space import Choice, EnqueuedTrial
 from sweep.stores.study import ABOUT, open_study, stored_studies
-from tests.orchestrator.test_sweep import client_of, runs_of, states, sweep, trials_of
+from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
 
 # What comes of it ----------------------------------------------------------------------------------------------------
 
