@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import matplotlib as mpl
 import pytest
 from optuna.trial import TrialState
 
@@ -341,6 +342,15 @@ def test_nothing_is_left_out_of_a_study_of_ordinary_length(open_it):
     for _ in range(12):
         study.complete(study.ask().number, 0.5)
     assert len(study._search.get_trials()) == 12
+
+
+def test_optunas_plots_leave_their_style_to_nobody(sqlite):
+    study = opening(sqlite)()
+    for value in (0.7, 0.8, 0.9):
+        study.complete(study.ask().number, value)
+    before = dict(mpl.rcParams)
+    assert study.figures("val/auroc").keys() == {"history", "timeline", "importance", "parallel_coordinate"}
+    assert {name: value for name, value in mpl.rcParams.items() if value != before[name]} == {}
 
 
 def report(study, value: float, number: int | None = None) -> int:
