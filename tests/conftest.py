@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+
+# Before torch is imported, here and in every process that a test starts: several share each core, and a thread that
+# waits for another by spinning would take the core from the one it waits for.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+import torch
 
 # Before anything asks for them: no test reads or writes the caches of whoever runs it.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

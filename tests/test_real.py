@@ -18,7 +18,8 @@ from data.decode import decode
 from sweep.metrics.predictions import read_predictions
 from tests.helpers.browser import open_report
 from tests.helpers.served import text
-from tests.orchestrator.test_sweep import client_of, states, sweep, trials_of
+from tests.helpers.studies import client_of, states, trials_of
+from tests.helpers.studies import cold_sweep as sweep
 
 pytestmark = pytest.mark.slow
 

@@ -43,7 +43,8 @@ def figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
         wanted["parallel_coordinate"] = partial(plots.plot_parallel_coordinate, target_name=metric)
     drawn: dict[str, Figure] = {}
     for name, plot in wanted.items():
-        with warnings.catch_warnings(record=True):  # Optuna calls its own plots experimental
+        # Optuna calls its own plots experimental, and leaves their style to whatever is drawn next.
+        with warnings.catch_warnings(record=True), mpl.rc_context():
             drawn[name] = plot(study).figure
         _restyle(drawn[name])
         pyplot.close(drawn[name])  # Optuna opens them in pyplot, which would keep them for ever

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -148,8 +149,27 @@ def test_work_whose_methods_are_called_no_more_is_not_counted_as_no_time():
 
 
 @pytest.mark.slow
+def test_the_overhead_of_every_way_is_measured_at_every_size(tmp_path: Path):
+    """With fewer trials than its quick form has: a hundred and eighty of them would show nothing else."""
+    code = """
+import json
+from benchmarks import overhead
+from benchmarks.tables import Options
+overhead.MEASURED, overhead.FIRST, overhead.QUICK_SIZES = 4, 12, (4, 20)
+print(json.dumps([table.values for table in overhead.measure(Options(None, quick=True))]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    overhead, _ = json.loads(done.stdout.splitlines()[-1])
+    for way in ("bare", "by hand", "ours"):
+        assert len(overhead[f"{way}/trial/20"]) == 4
+        assert all(0 < epoch < max(overhead[f"{way}/trial/20"]) for epoch in overhead[f"{way}/epoch/20"])
+
+
+@pytest.mark.slow
 def test_every_benchmark_runs(pictures: Path, tmp_path: Path):
-    parts = [part for part in PARTS if part != "studies"]  # which has a test of its own
+    parts = [part for part in PARTS if part not in ("studies", "overhead")]  # which have tests of their own
     figures, page = tmp_path / "figures.json", tmp_path / "page.md"
     command = [sys.executable, "-m", "benchmarks", *parts, "--quick", "--repeats", "1", "--data", str(pictures)]
     done = subprocess.run(
@@ -165,10 +185,6 @@ def test_every_benchmark_runs(pictures: Path, tmp_path: Path):
     speeds = tables["training_speed"]
     assert all(value > 0 for values in speeds.values() for value in values)
     assert all(value > 0 for values in tables["sharing"].values() for value in values)
-    overhead = tables["overhead"]
-    for way in ("bare", "by hand", "ours"):
-        assert len(overhead[f"{way}/trial/40"]) == 20
-        assert all(0 < epoch < max(overhead[f"{way}/trial/40"]) for epoch in overhead[f"{way}/epoch/40"])
     assert tables["clusters"].keys() == {"Ray Tune", "sweep --engine ray"}
     assert all(len(values) == 6 and min(values) >= 0 for values in tables["clusters"].values())
     scale = {name: value for name, (value, *_) in tables["scale"].items()}

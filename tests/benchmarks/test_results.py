@@ -12,7 +12,7 @@ from benchmarks.results.kept import PAGES, PLACE, STUDIES, TRIALS, Images, KeptS
 from benchmarks.results.page import page
 from benchmarks.results.searching import choices_by_budget, choosers, chosen, first, halves, refolded, ways
 from benchmarks.tables import ROOT
-from tests.orchestrator.test_sweep import runs_of, sweep
+from tests.helpers.studies import runs_of, sweep
 
 IMAGES = Images(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]))
 

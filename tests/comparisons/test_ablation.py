@@ -17,7 +17,7 @@ from sweep.metrics.predictions import Predictions
 from sweep.plan import make_plan
 from sweep.settings import Settings
 from sweep.space import FIVE, Choice
-from tests.orchestrator.test_sweep import client_of, runs_of, states, sweep, trials_of
+from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
 
 CONFIGURATION = ("activation=relu", "optimizer=adam", "learning_rate=0.001", "batch_size=32", "dropout=0.2")
 FIXED = tuple(f"--fix={text}" for text in CONFIGURATION)

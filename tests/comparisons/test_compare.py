@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from sweep.metrics.predictions import read_predictions
-from tests.orchestrator.test_sweep import client_of, runs_of, states, sweep, trials_of
+from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
 
 TINY = ("--image-size", 24, "--epochs", 2)
 

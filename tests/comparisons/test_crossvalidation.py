@@ -21,7 +21,7 @@ from sweep.space import Choice
 from sweep.stores.attributes import ABOUT
 from sweep.stores.study import Pruning, open_study, stored_studies
 from sweep.stores.trials import EnqueuedTrial
-from tests.orchestrator.test_sweep import client_of, runs_of, states, sweep, trials_of
+from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
 
 # What comes of it ----------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from sweep.metrics.scores import scores
 from sweep.training.config import BEST, LAST
 from sweep.training.inference import compute_logits, restore
 from tests.helpers.consistent import consistent
-from tests.orchestrator.test_sweep import client_of, runs_of, sweep
+from tests.helpers.studies import client_of, runs_of, sweep
 from tests.training.test_loop import CONFIG, goes_on_as, interrupted, run, state
 
 ASKED = replace(CONFIG, stress=True, averaging="ema")

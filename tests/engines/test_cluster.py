@@ -10,8 +10,7 @@ import pytest
 
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import ADMIN, PASSWORD, wait_for
-from tests.orchestrator.test_faults import LONG, running
-from tests.orchestrator.test_kills import STUDY
+from tests.helpers.studies import LONG, STUDY, TIMEOUT, running
 
 pytest.importorskip("sweep.engines.ray_cluster", reason="needs the extra sweep[ray]")  # first: it tells Ray how to be
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -36,7 +35,7 @@ def test_a_node_lost_in_the_middle_costs_an_epoch_at_most(pictures, tmp_path, cl
         cluster.remove_node(node, allow_graceful=False)
         wait_for(lambda: "worker lost" in said(), process, said)
         cluster.add_node(num_cpus=1)
-        assert process.wait(240) == 0, said()
+        assert process.wait(TIMEOUT) == 0, said()
     (tmp_path / "log").unlink()
 
     trials = consistent(tmp_path, STUDY, 20)
@@ -74,7 +73,7 @@ def test_a_killed_orchestrator_goes_on_and_no_password_is_in_rays_logs(
             process.send_signal(how)
             assert process.wait(60) == code, said()
     with running(work, *arguments) as (process, said):
-        assert process.wait(240) == 0, said()
+        assert process.wait(TIMEOUT) == 0, said()
         last = said()
     (work / "log").unlink()
 

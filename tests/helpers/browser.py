@@ -16,6 +16,7 @@ import pytest
 
 from sweep.stores.mlflow_stores import open_tracking
 from tests.helpers.served import running
+from tests.helpers.studies import sweep
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -48,8 +49,6 @@ class Report:
 @pytest.fixture(scope="session")
 def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small study's store, packed as the example is, and then moved."""
-    from tests.orchestrator.test_sweep import sweep
-
     small = ("--image-size", 24, "--epochs", 2, "--search", "batch_size=16,32", "--workers", 1)
     store, made = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("made") / "mlruns.example"
     done = sweep(store, "--arch", "cnn1", "--data", pictures, "--trials", 2, *small)

@@ -4,25 +4,33 @@
     SWEEP_FAULT=PLACE:NTH:full      or finds the disk full there
     SWEEP_FAULT=memory:LIMIT        training steps run out of memory with more than LIMIT images at once
     SWEEP_FAULT_MARK=FILE           made when it happens, so that it happens once, whoever starts anew
+    SWEEP_BLANK_FIGURES=1           figures are laid out by nobody and have one pixel
 
 Workers are spawned and import this module too, so a place may be in the orchestrator or in a worker.
 
     python -m tests.helpers.faulty --serve
 
-imports everything once and forks a sweep for each line of JSON on stdin; importing is most of what a tiny one takes.
+imports everything once and forks a sweep for each line of JSON on stdin (`tests.helpers.studies.WarmSweeps` writes them):
+importing is most of what a tiny one takes.
 """
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+# A PNG of one white pixel.
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg==")
 ENTRY, EXIT = "entry", "exit"
 # place -> module, attribute, and where in the call
 TRAINING = {
@@ -133,10 +141,30 @@ def prepare() -> None:
         sweep.training.loop.normalise = short_of_memory(int(fault.partition(":")[2]))
     elif fault:
         install(fault, Path(os.environ["SWEEP_FAULT_MARK"]))
+    if os.environ.get("SWEEP_BLANK_FIGURES") and __name__ == "__main__":
+        import sweep.metrics.figures
+
+        sweep.metrics.figures.png = lambda figure: PIXEL
+
+
+def warm_up() -> None:
+    """Imports what a sweep imports, and computes what a process computes once."""
+    import torch
+    from mlflow.utils import requirements_utils
+
+    from sweep.metrics import figures
+    from sweep.stores.registry import export_network
+
+    torch.set_num_threads(1)  # a fork has the thread that forks and no other
+    requirements_utils._init_modules_to_packages_map()  # reads what every installed package is made of
+    figure, _ = figures.panels(1, (1, 1), "fonts are found and measured")
+    figures.png(figure)
+    with tempfile.TemporaryDirectory() as folder:
+        export_network(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), 2, Path(folder, "network.pt2"))
 
 
 def serve() -> None:
-    """Runs the sweeps that lines of JSON ask for: `arguments`, `folder`, `environment`; answers with exit codes."""
+    """Runs the sweeps that lines of JSON ask for, see `WarmSweeps`; answers with exit codes."""
     for module in (
         "sweep.engines.local", "sweep.orchestrator.runner", "sweep.stores.registry", "alembic.runtime.environment",
         "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "mlflow.pyfunc", "optuna.importance",
@@ -144,18 +172,33 @@ def serve() -> None:
         "torch._dynamo", "torch.export._trace",
     ):  # fmt: skip
         importlib.import_module(module)
+    warm_up()
+    multiprocessing.set_forkserver_preload(["tests.helpers.warm_worker"])
+    forkserver.ensure_running()
     for line in sys.stdin:
         asked = json.loads(line)
         if (child := os.fork()) == 0:
             os.setsid()
             os.chdir(asked["folder"])
+            os.environ.clear()
             os.environ.update(asked["environment"])
-            for stream, name in ((0, os.devnull), (1, "out"), (2, "err")):
+            for stream, name in enumerate((os.devnull, *asked["output"])):
                 os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
+            signal.alarm(asked["timeout"])
             sys.argv[1:] = asked["arguments"]
+            in_workers = ("worker", "memory")  # faults for the environment that a spawned worker gets
+            if not os.environ["SWEEP_FAULT"].startswith(in_workers):
+                fork_workers()
             run()
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def fork_workers() -> None:
+    """Has workers forked from the server's own fork server and not spawned, see `tests.helpers.warm_worker`."""
+    real = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: real("forkserver" if method == "spawn" else method)
+    forkserver._forkserver.ensure_running = lambda: None  # it runs, but as a child of our parent
 
 
 def run() -> None:

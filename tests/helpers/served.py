@@ -142,7 +142,7 @@ def running(command: list, ping: str, log: Path, cwd: Path | None = None, **envi
 
 
 def wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(240):
+    for _ in range(960):
         assert server.poll() is None, log.read_text()
         try:
             urllib.request.urlopen(url, timeout=5).close()
@@ -150,7 +150,7 @@ def wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
             time.sleep(0.25)
         else:
             return
-    pytest.fail(f"the server did not start in a minute: {log.read_text()}")
+    pytest.fail(f"the server did not start in four minutes: {log.read_text()}")
 
 
 def post(url: str, payload: Any, kind: str = "application/json") -> tuple[int, str]:

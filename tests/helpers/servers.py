@@ -22,6 +22,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+TIMEOUT = 720  # seconds; only what hangs takes so long, on a slow and busy machine too
 ADMIN, PASSWORD = "admin", "correct-horse@battery"  # of the team's tracking server
 
 
@@ -31,7 +32,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def wait_for(condition, process=None, said=lambda: "", seconds=120):
+def wait_for(condition, process=None, said=lambda: "", seconds=TIMEOUT):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, said()
@@ -113,7 +114,7 @@ def postgres() -> Iterator[Postgres]:
                 [binaries / "postgres", "-D", folder / "data", *(f"--{name}={value}" for name, value in options.items())],
                 cwd=folder, stdout=output, stderr=output, start_new_session=True, **as_owner,
             )  # fmt: skip
-        wait_for(server.answers, process, log.read_text, seconds=30)
+        wait_for(server.answers, process, log.read_text, seconds=120)
         yield server
     finally:
         if process is not None:

@@ -21,8 +21,7 @@ from data.decode import decode
 from sweep.lifecycle.model_card import DESCRIPTION_LENGTH
 from sweep.metrics.predictions import read_predictions
 from tests.helpers.served import text
-from tests.orchestrator.test_kills import tiny
-from tests.orchestrator.test_sweep import sweep
+from tests.helpers.studies import sweep, tiny
 
 MODEL = "blob-pictures"
 

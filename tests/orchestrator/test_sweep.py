@@ -6,61 +6,21 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
-import sys
-import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
-from mlflow import MlflowClient
 
 from tests.data.test_sources import medmnist
 from tests.helpers.consistent import consistent
-from tests.helpers.stocked import stocked
+from tests.helpers.servers import wait_for
+from tests.helpers.studies import TIMEOUT, artifacts, client_of, cold_sweep, command, runs_of, states, sweep, trials_of
 
 SMALL = ("--image-size", "24", "--epochs", "3", "--search", "batch_size=16,32", "--workers", "2")
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "sweep", *map(str, arguments)]
-
-
-def sweep(folder, *arguments, timeout=240):
-    """Runs a command in a directory, in a process of its own; one that trains finds an empty store of MLflow's there."""
-    if {"--trials", "ablate"} & set(arguments):
-        stocked(folder)
-    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=timeout)
-
-
-def client_of(folder):
-    return MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
-
-
-def runs_of(folder, name="blob-pictures"):
-    """The runs of the experiment: parents and children, by name."""
-    client = client_of(folder)
-    found = client.search_runs([client.get_experiment_by_name(name).experiment_id])
-    parents = {run.info.run_name: run for run in found if "mlflow.parentRunId" not in run.data.tags}
-    children = {run.info.run_name: run for run in found if "mlflow.parentRunId" in run.data.tags}
-    return parents, children
-
-
-def trials_of(folder, study="blob-pictures/cnn1"):
-    return optuna.load_study(study_name=study, storage=f"sqlite:///{folder / 'optuna.db'}").trials
-
-
-def states(trials):
-    return Counter(trial.state.name for trial in trials)
-
-
-def artifacts(client, run_id, path=None):
-    found = []
-    for entry in client.list_artifacts(run_id, path):
-        found += artifacts(client, run_id, entry.path) if entry.is_dir else [entry.path]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +28,7 @@ def study(pictures, tmp_path_factory):
     """A finished study: folder, and the object that --json printed."""
     folder = tmp_path_factory.mktemp("study")
     # Medians prune from the sixth trial on, so the bad half of these is pruned.
-    done = sweep(folder, "--arch", "cnn1", "--trials", 12, "--data", pictures, "--warmup", 1, *SMALL, "--json")
+    done = cold_sweep(folder, "--arch", "cnn1", "--trials", 12, "--data", pictures, "--warmup", 1, *SMALL, "--json")
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done
 
@@ -231,14 +191,17 @@ def test_a_study_does_not_mix_with_another(study, pictures, changes, said):
     assert len(runs_of(folder)[1]) == before
 
 
-def wait_for(condition, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
 LONG = ("--image-size", "48", "--epochs", "12", "--patience", "0", "--pruner", "none", "--search", "batch_size=16,32")
+
+
+def in_the_middle(folder):
+    """Whether a trial has ended and another one is in its first half, so that whatever ends the sweep ends that too."""
+    if not re.search(r"^cnn1-\d{3} +complete ", (folder / "log").read_text(), re.M):
+        return False
+    with closing(sqlite3.connect(f"{(folder / 'optuna.db').as_uri()}?mode=ro", uri=True)) as database:
+        begun = """SELECT trial_id FROM trials JOIN trial_intermediate_values USING (trial_id)
+                   WHERE trials.state = 'RUNNING' GROUP BY trial_id HAVING count(*) <= 6"""
+        return database.execute(begun).fetchone() is not None
 
 
 @pytest.mark.parametrize(
@@ -252,10 +215,9 @@ def test_ended_in_the_middle_the_same_command_goes_on(pictures, tmp_path, how):
     process = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     database = tmp_path / "optuna.db"
     try:
-        wait_for(lambda: "complete" in (tmp_path / "log").read_text() or process.poll() is not None)
-        assert process.poll() is None, (tmp_path / "log").read_text()
+        wait_for(lambda: in_the_middle(tmp_path), process, (tmp_path / "log").read_text)
         os.kill(process.pid, how)
-        code = process.wait(40)
+        code = process.wait(TIMEOUT)
     finally:
         log.close()
         if process.poll() is None:

@@ -11,8 +11,8 @@ from psycopg import sql
 from sweep.system.redaction import shown
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import ADMIN, PASSWORD, wait_for
-from tests.orchestrator.test_faults import LONG, running
-from tests.orchestrator.test_kills import STUDY, killed, tiny, warm_sweeps
+from tests.helpers.studies import LONG, STUDY, TIMEOUT, running, tiny, warm_sweeps
+from tests.orchestrator.test_kills import killed
 
 TRAINING = ("trial noted", "epoch received", "files on disk", "before telling", "after telling", "run ended")
 CONCLUDING = ("test opened", "model filled", "version made", "decision logged", "concluded")
@@ -76,7 +76,7 @@ def test_a_database_that_goes_away_ends_the_study_with_a_sentence(pictures, post
         assert postgres.password not in said()
         server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     with running(work, *arguments, environment={"OPTUNA_STORAGE": storage}) as (process, said):
-        assert process.wait(240) == 0, said()
+        assert process.wait(TIMEOUT) == 0, said()
     (work / "log").unlink()
     consistent(work, STUDY, 4, storage=storage)
 

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import matplotlib as mpl
 import pytest
 
 from data.faults import InputError
@@ -298,3 +299,12 @@ def report(study, value: float, number: int | None = None) -> int:
     number = study.ask().number if number is None else number
     study.report(number, 1, value)
     return number
+
+
+def test_optunas_plots_leave_their_style_to_nobody(open_sqlite):
+    study = open_sqlite()
+    for value in (0.7, 0.8, 0.9):
+        study.complete(study.ask().number, value)
+    before = dict(mpl.rcParams)
+    assert study.figures("val/auroc").keys() == {"history", "timeline", "importance", "parallel_coordinate"}
+    assert {name: value for name, value in mpl.rcParams.items() if value != before[name]} == {}
