@@ -19,8 +19,8 @@ from sweep.metrics.scores import softmax
 from sweep.orchestrator.former_name import NOTE, keep_former_name
 from sweep.plan import make_plan
 from sweep.settings import Settings
+from sweep.stores.mlflow_stores import open_client
 from sweep.stores.registry import Version, find_version, load
-from sweep.stores.tracking import open_client
 from tests.helpers.consistent import consistent
 from tests.helpers.old_store import ARCHIVE, COMMAND, unpack_old_store
 

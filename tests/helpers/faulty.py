@@ -59,7 +59,7 @@ CONCLUDING = {
     "version made": ("sweep.stores.registry", "register", EXIT),
     "model tried": ("sweep.stores.packaging", "try_out", EXIT),
     "before the alias": ("sweep.orchestrator.conclude", "settle", ENTRY),
-    "decision logged": ("sweep.lifecycle.promotion", "_write_down", EXIT),
+    "decision logged": ("sweep.lifecycle.promotion", "_record", EXIT),
     "after the alias": ("sweep.orchestrator.conclude", "settle", EXIT),
     "concluded": ("sweep.orchestrator.mlflow_mirror", "Mirror.show_conclusion", ENTRY),
     "all done": ("sweep.orchestrator.mlflow_mirror", "Mirror.show_conclusion", EXIT),
