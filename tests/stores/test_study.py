@@ -305,6 +305,7 @@ def test_optunas_plots_leave_their_style_to_nobody(open_sqlite):
     study = open_sqlite()
     for value in (0.7, 0.8, 0.9):
         study.complete(study.ask().number, value)
+    mpl.use("agg")  # as it does itself, for good
     before = dict(mpl.rcParams)
     assert study.figures("val/auroc").keys() == {"history", "timeline", "importance", "parallel_coordinate"}
     assert {name: value for name, value in mpl.rcParams.items() if value != before[name]} == {}
