@@ -153,7 +153,7 @@ def warm_up() -> None:
     from mlflow.utils import requirements_utils
 
     from sweep.metrics import figures
-    from sweep.stores.registry import export_network
+    from sweep.stores.packaging import export_network
 
     torch.set_num_threads(1)  # a fork has the thread that forks and no other
     requirements_utils._init_modules_to_packages_map()  # reads what every installed package is made of
