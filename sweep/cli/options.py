@@ -130,7 +130,7 @@ Validation = Annotated[
     str,
     Option(
         help=f"Where validation images come from: {', '.join(VALIDATIONS)}. "
-        "`auto`: val/ if it holds 100 or more, else 15 % of the training patients. "
+        "`auto`: val/ if it holds 100 or more, else 15 % of the training images, whole patients. "
         "`2/5`: the second of five folds of the training patients."
     ),
 ]

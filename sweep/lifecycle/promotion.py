@@ -17,6 +17,7 @@ import numpy as np
 
 from data.splits import SMALLEST_VALIDATION
 from sweep.metrics.bootstrap import CONFIDENCE, Interval, difference
+from sweep.metrics.names import sign_of
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.stores import tags as tag
 from sweep.stores.registry import Version, alias_holder, set_alias, tag_version
@@ -25,8 +26,7 @@ from sweep.stores.tracking import Tracking
 LOG = "promotions.jsonl"
 PERSON = "by decision of a person"
 TAG = tag.PROMOTION
-# Metric of a study -> its name in the bootstrap, and -1 where less is better.
-SCORES = {"val/loss": ("balanced_log_loss", -1)}
+SCORES = {"val/loss": "balanced_log_loss"}  # metrics of a study that have another name in the bootstrap
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _gain(ours: Predictions, theirs: Predictions, metric: str) -> Interval | Non
     if len(np.unique(ours.labels)) < len(ours.classes) or ours.classes != theirs.classes:
         return None
     plain = metric.replace("stressed_", "")
-    score, sign = SCORES.get(plain, (plain.removeprefix("val/"), 1))
+    score, sign = SCORES.get(plain, plain.removeprefix("val/")), sign_of(plain)
     interval = difference(ours.labels, ours.probabilities(), theirs.probabilities(), ours.patients, score).interval
     if np.isnan(interval.low):
         return None
