@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.overhead import CHECKPOINT_BYTES
 from sweep.engines import EpochFinished, Event, Job, JobFinished
-from sweep.training.loop import BEST, EpochResult
+from sweep.training.config import BEST, EpochResult
 
 # Validation loss and AUROC of five epochs, the worst trial first, as mlruns.example/mlflow.db has them.
 CURVES: tuple[tuple[tuple[float, float], ...], ...] = (

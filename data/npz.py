@@ -13,7 +13,7 @@ from PIL import Image
 from data.decode import resize
 from data.faults import InputError
 
-SPLITS = ("train", "val", "test")  # as MedMNIST names them; `val` may be missing
+SPLITS = ("train", "val", "test")  # as MedMNIST and Kaggle name them; `val` may be missing
 
 
 @dataclass(frozen=True)

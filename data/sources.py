@@ -18,14 +18,13 @@ from platformdirs import user_data_path
 from data import synthetic
 from data.decode import decode, resize
 from data.faults import InputError
-from data.npz import read_arrays
+from data.npz import SPLITS, read_arrays
 
 KAGGLE_DATASET = "paultimothymooney/chest-xray-pneumonia"
 # Kermany's names: person123_bacteria_456 for pneumonia; IM-0123-0001 and NORMAL2-IM-0123-0001, two numberings, for
 # normals.
 PATIENT_PATTERN = r"person\d+|NORMAL2-IM-\d+|IM-\d+"
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
-SPLITS = ("train", "val", "test")
 
 # How the films of Kermany et al. (2018) are called, on Kaggle and elsewhere; a data set with all of these is theirs.
 KERMANY = tuple(map(re.compile, (r"person\d+_bacteria_\d+", r"person\d+_virus_\d+", r"NORMAL2-IM-\d+-\d+")))
@@ -232,10 +231,15 @@ def read_npz(path: Path) -> Source:
     Raises:
         InputError: As `data.npz.read_arrays`, or its name is taken.
     """
-    name = slug(path.stem)
+    name, faults = slug(path.stem), []
     if name in synthetic.NAMES:
-        raise InputError(f"--data {path}: the name {name!r} belongs to the built-in synthetic images; rename the file")
-    arrays = read_arrays(path)
+        faults.append(f"--data {path}: the name {name!r} belongs to the built-in synthetic images; rename the file")
+    try:
+        arrays = read_arrays(path)
+    except InputError as error:
+        raise InputError(*error.faults, *faults) from error
+    if faults:
+        raise InputError(*faults)
     splits = {}
     for split, images in arrays.images.items():
         names = tuple(f"{split}/{row:06d}" for row in range(len(images)))

@@ -100,9 +100,7 @@ def _show_plan(settings: Settings, *, as_json: bool) -> None:
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.plan import estimate, make_plan
 
-    plan = make_plan(settings, fetch=False)
-    if settings.storage is None:  # a server is left alone: to look for studies makes tables in an empty database
-        plan = keep_former_name(plan, Path.cwd())
+    plan = keep_former_name(make_plan(settings, fetch=False), Path.cwd())
     estimates = [estimate(plan, planned) for planned in plan.studies]
     Terminal(to_stderr=as_json).show(plan_view(plan, estimates))
     if as_json:

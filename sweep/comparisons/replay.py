@@ -11,7 +11,7 @@ from pathlib import Path
 from data import cache, synthetic
 from data.cache import images_of
 from data.faults import InputError
-from data.sources import PATIENT_PATTERN, Source, open_source, read_synthetic
+from data.sources import PATIENT_PATTERN, Source, open_source, read_synthetic, under_name
 from data.splits import Split, split_source
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
 from sweep.metrics.scores import metrics_of
@@ -68,7 +68,7 @@ def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
     """
     pattern = past.params.get("patient_pattern", PATIENT_PATTERN)
     if location is None and past.data_name in synthetic.NAMES:
-        source = read_synthetic()
+        source = under_name(read_synthetic(), past.data_name)
     else:
         if location is None and not Path(past.data_location).exists():
             raise InputError(f"the run's images were at {past.data_location}, which is not here; say where with --data")

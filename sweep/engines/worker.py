@@ -38,6 +38,8 @@ def prepare(device: str, threads: int) -> None:
     from sweep.system.hardware import prepare_training_process
 
     prepare_training_process(device, threads)
+    import sweep.training.loop  # noqa: F401 - so that the first trial does not wait for it; after the memory's settings
+
     # A user can do nothing about it where torch has no deterministic kernel.
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from data.splits import SMALLEST_VALIDATION
 from sweep.metrics.bootstrap import CONFIDENCE, Interval, difference
-from sweep.metrics.names import sign_of
+from sweep.metrics.names import METRICS
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.stores import tags as tag
 from sweep.stores.registry import Version, alias_holder, set_alias, tag_version
@@ -157,7 +157,10 @@ def _gain(ours: Predictions, theirs: Predictions, metric: str) -> Interval | Non
     if len(np.unique(ours.labels)) < len(ours.classes) or ours.classes != theirs.classes:
         return None
     plain = metric.replace("stressed_", "")
-    score, sign = SCORES.get(plain, plain.removeprefix("val/")), sign_of(plain)
+    score = SCORES.get(plain, plain.removeprefix("val/"))
+    sign = (
+        -1 if METRICS.get(plain) == "minimize" else 1
+    )  # a version may come from a study by a metric of a later release
     interval = difference(ours.labels, ours.probabilities(), theirs.probabilities(), ours.patients, score).interval
     if np.isnan(interval.low):
         return None

@@ -19,9 +19,10 @@ from sweep.metrics.predictions import VALIDATION
 from sweep.orchestrator.figure_pool import FigurePool, draw
 from sweep.orchestrator.run_params import StudyDescription, description_of
 from sweep.space import EXTRA, layout
-from sweep.stores.study import Study, TrialRecord
+from sweep.stores.study import Study
 from sweep.stores.tracking import Run, Tracking, write_files
-from sweep.training.loop import BEST
+from sweep.stores.trials import TrialRecord
+from sweep.training.config import BEST
 
 ARTIFACTS = "artifacts"
 CHECKPOINT = f"checkpoint/{BEST}"

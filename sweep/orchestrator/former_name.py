@@ -9,7 +9,7 @@ from data import synthetic
 from data.sources import under_name
 from sweep.orchestrator.workdir import optuna_in
 from sweep.plan import Plan
-from sweep.stores.databases import file_of
+from sweep.stores.databases import has_study_named
 
 NOTE = (
     f"this store began when the synthetic images were called {synthetic.FORMER_NAME}: its studies, its experiment and "
@@ -30,12 +30,8 @@ def keep_former_name(plan: Plan, folder: Path) -> Plan:
         InputError: Optuna's store cannot be opened.
     """
     storage = plan.settings.storage or optuna_in(folder)
-    path = file_of(storage)
-    if plan.source.kind != "synthetic" or (path is not None and not path.exists()):
-        return plan
-    from sweep.stores.study import stored_studies  # seconds of imports, which a new directory need not wait for
-
-    if not any(study.name.startswith(f"{synthetic.FORMER_NAME}/") for study in stored_studies(storage)):
+    former = f"{synthetic.FORMER_NAME}/"
+    if plan.source.kind != "synthetic" or not has_study_named("--storage", storage, former):
         return plan
     source = under_name(plan.source, synthetic.FORMER_NAME)
     return replace(plan, source=replace(source, notes=(*source.notes, NOTE)))

@@ -17,7 +17,8 @@ from sweep.plan import Plan, PlannedStudy
 from sweep.settings import Settings
 from sweep.space import EXTRA, SPACES
 from sweep.stores import tags as tag
-from sweep.stores.study import ABOUT, Study
+from sweep.stores.attributes import ABOUT
+from sweep.stores.study import Study
 from sweep.system import provenance
 from sweep.training.config import TrainingConfig
 

@@ -12,8 +12,9 @@ from sweep.engines import Engine
 from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.progress import View
 from sweep.plan import Plan, PlannedStudy
-from sweep.stores.study import Study, TrialRecord
+from sweep.stores.study import Study
 from sweep.stores.tracking import Tracking
+from sweep.stores.trials import TrialRecord
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import create_engine
+from sqlalchemy import column, create_engine, inspect, select, table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -129,6 +129,28 @@ def file_of(url: str) -> Path | None:
     if parsed is None or not parsed.drivername.startswith("sqlite") or parsed.database in (None, "", ":memory:"):
         return None
     return Path(parsed.database)
+
+
+def has_study_named(option: str, url: str, prefix: str) -> bool:
+    """Whether a study of Optuna's in a database has a name that begins so; writes nothing, not even Optuna's tables.
+
+    Args:
+        option: What the user named the database with, such as `--storage`.
+        url: Any URL; one that is no database has none.
+        prefix: The beginning of the name.
+
+    Raises:
+        InputError: As `check_database`.
+    """
+    path, parsed = file_of(url), _parsed(url)
+    if parsed is None or (path is None and not is_database(url)) or (path is not None and not path.exists()):
+        return False
+    check_database(option, url)
+    with create_engine(parsed, poolclass=NullPool).connect() as connection:
+        if not inspect(connection).has_table("studies"):
+            return False
+        studies = table("studies", column("study_name"))
+        return bool(connection.execute(select(studies).where(studies.c.study_name.startswith(prefix)).limit(1)).all())
 
 
 def storage_away(error: BaseException | None) -> bool:

@@ -196,6 +196,7 @@ def test_rows_of_the_report_are_trained_and_set_beside_it(pictures, tmp_path):
     answer = json.loads(done.stdout)
     assert [row["row"] for row in answer["rows"]] == [f"cnn3 row {number}" for number in range(1, 6)]
     assert all(row["seeds"] == 2 for row in answer["rows"])
+    assert answer["selection_bias"][0]["arch"] == "cnn3"
     trials = trials_of(tmp_path, "blob-pictures/cnn3-replicate-ours")
     assert states(trials) == {"COMPLETE": 10}
     assert len({trial.user_attrs["seed"] for trial in trials}) == 10

@@ -18,7 +18,7 @@ from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.retries import next_attempt
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import wait_for
-from tests.helpers.studies import LONG, STUDY, TIMEOUT, children_of, command, running, sweep, tiny, trials_of
+from tests.helpers.studies import LONG, STUDY, children_of, command, running, sweep, tiny, trials_of
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_bad_configuration_stops_the_study_before_any_training(pictures, tmp_p
         wait_for(lambda: (tmp_path / "optuna.db").exists(), process, said)
         for cache in home.glob("blob-pictures-26-*"):
             shutil.rmtree(cache)
-        assert process.wait(TIMEOUT) == 1, said()
+        assert process.wait(240) == 1, said()
     assert "bad configuration: ConfigurationError: FileNotFoundError" in said()
     assert "no trial can begin" in said()
     assert [trial.state.name for trial in trials_of(tmp_path, STUDY)] == ["FAIL"]
@@ -231,7 +231,7 @@ def test_a_full_disk_stops_the_study_and_it_goes_on_when_there_is_room(pictures,
         wait_for(lambda: " complete " in log.read_text(), process, log.read_text)
         with pytest.raises(OSError, match="No space left"):
             fill(small_disk / "filler")
-        assert process.wait(TIMEOUT) == 1, log.read_text()
+        assert process.wait(240) == 1, log.read_text()
     assert "full" in log.read_text()
     assert "make room, and the same command goes on from here" in log.read_text()
     assert "Traceback" not in log.read_text(), log.read_text()

@@ -148,8 +148,8 @@ def selection_bias(arch: str, replicas: Sequence[Replica], seed: int = 0) -> Sel
     for index in range(min(len(replica.results) for replica in rows)):
         tests = [test for replica in rows if (test := replica.results[index].test) is not None]
         right = np.stack([decide(test.probabilities()) == test.labels for test in tests])
-        accuracy = right.mean(axis=1)
-        by_validation = accuracy[int(np.argmax([replica.values()[index] for replica in rows]))]
+        accuracy, values = right.mean(axis=1), [replica.values()[index] for replica in rows]
+        _, by_validation = max(zip(values, accuracy, strict=True), key=lambda pair: pair[0])
         _, patient = np.unique(np.asarray(tests[0].patients), return_inverse=True)
         gaps = []
         for _ in range(HALVES):
