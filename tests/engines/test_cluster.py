@@ -19,7 +19,10 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 @pytest.fixture
 def cluster():
     """A head and a further node, one CPU each."""
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    # A node that is gone is noticed within two seconds; Ray's own twenty may be longer than what is left of a study.
+    noticed = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": noticed}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:
         yield cluster
     finally:
