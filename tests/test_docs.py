@@ -22,6 +22,7 @@ def test_every_path_and_link_leads_somewhere(page):
     missing = [path for path in paths if not (ROOT / path).exists()]
     missing += [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+    assert not re.findall(r"\b[A-Z]+_(?:TABLE|SUMMARY|FAST)\b", text), "a page with a place that nobody filled"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
