@@ -31,14 +31,14 @@ def replicate(  # noqa: PLR0913 - typer: one parameter per option
     seeds: option.Seeds = 3,
     protocol: option.Protocol = "ours",
     data: option.Data = None,
-    epochs: option.TrainingEpochs = Settings.epochs,
-    patience: option.TrainingPatience = Settings.patience,
+    epochs: option.Epochs = Settings.epochs,
+    patience: option.Patience = Settings.patience,
     image_size: option.ReportImageSize = None,
     limit: option.Limit = None,
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     study: option.ReportStudies = None,
-    seed: option.TrainingSeed = Settings.seed,
-    split_seed: option.TrainingSplitSeed = Settings.split_seed,
+    seed: option.Seed = Settings.seed,
+    split_seed: option.SplitSeed = Settings.split_seed,
     workers: option.Workers = None,
     device: option.Device = Settings.device,
     precision: option.Precision = Settings.precision,
@@ -54,13 +54,13 @@ def replicate(  # noqa: PLR0913 - typer: one parameter per option
 ) -> None:
     """Train the rows of the report's tables again and set them beside its figures."""
     options = locals()  # before there are other local names
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.comparisons.replication.published import ROWS
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan
 
-    terminal, folder = Terminal(to_stderr=json), Path.cwd()
+    terminal, folder = Terminal(json=json), Path.cwd()
     name = study or f"replicate-{protocol}"
     _refuse(*_faults_of_replication(arch, seeds, protocol), *_faults_of_name(name))
     settings = option.settings_from(
@@ -87,8 +87,7 @@ def replicate(  # noqa: PLR0913 - typer: one parameter per option
     path = _write_report(folder, f"{plan.source.name}-{name}.md", page)
     terminal.show(replication_view(replicas))
     terminal.say(f"written to {path}, and logged as run {run_id}")
-    if json:
-        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **to_dict(replicas)})
+    terminal.end(run_id=run_id, report=str(path), **to_dict(replicas))
 
 
 def _faults_of_replication(archs: Sequence[str], seeds: int, protocol: str) -> list[str]:
@@ -111,17 +110,17 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     change: option.Change = [],  # noqa: B006
     seeds: option.ChangeSeeds = 5,
     data: option.Data = None,
-    epochs: option.TrainingEpochs = Settings.epochs,
-    patience: option.TrainingPatience = Settings.patience,
-    image_size: option.SearchImageSize = None,
+    epochs: option.Epochs = Settings.epochs,
+    patience: option.Patience = Settings.patience,
+    image_size: option.ImageSize = None,
     limit: option.Limit = None,
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
-    metric: option.ChangeMetric = Settings.metric,
+    metric: option.Metric = Settings.metric,
     weights: option.Weights = Settings.weights,
     finetune: option.Finetune = Settings.finetune,
     study: option.ChangesStudy = "ablation",
-    seed: option.TrainingSeed = Settings.seed,
-    split_seed: option.TrainingSplitSeed = Settings.split_seed,
+    seed: option.Seed = Settings.seed,
+    split_seed: option.SplitSeed = Settings.split_seed,
     workers: option.Workers = None,
     device: option.Device = Settings.device,
     precision: option.Precision = Settings.precision,
@@ -137,12 +136,12 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
 ) -> None:
     """Try changes of one configuration, each with the same seeds; say which of them pay."""
     settings = option.settings_from(locals(), archs=(arch,), trials=max(seeds, 1), study=None, pruner="none")
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan
 
-    terminal, folder = Terminal(to_stderr=json), Path.cwd()
+    terminal, folder = Terminal(json=json), Path.cwd()
     with stoppable() as stopping:
         check(settings)
         least = 2 if change else 1
@@ -163,8 +162,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     path = _write_report(folder, f"{plan.source.name}-{arch}-{study}.md", page)
     terminal.show(ablation_view(lines, metric))
     terminal.say(f"written to {path}, and logged as run {run_id}")
-    if json:
-        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), "changes": lines})
+    terminal.end(run_id=run_id, report=str(path), changes=lines)
 
 
 def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
@@ -191,10 +189,10 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
     if top < 1:
         faults.append(f"--top {top}: give 1 or more")
     _refuse(*faults, *_faults_of_name(study))
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.orchestrator.workdir import optuna_in, prepare, stoppable
 
-    terminal, folder = Terminal(to_stderr=json), Path.cwd()
+    terminal, folder = Terminal(json=json), Path.cwd()
     with stoppable() as stopping:
         from sweep.cli.comparison_views import crossvalidation_view
         from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
@@ -218,19 +216,15 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
         terminal.say("to train and register it:")
         terminal.quote(f"  {logged.command}")
     terminal.say(f"written to {path}, and logged as run {logged.run_id}")
-    if json:
-        print_json(
-            {
-                "exit_code": 0,
-                "run_id": logged.run_id,
-                "report": str(path),
-                "study": finished.study.name,
-                "metric": finished.metric,
-                "choice": logged.choice.finalist.name if logged.choice else None,
-                "command": logged.command or None,
-                "finalists": logged.lines,
-            }
-        )
+    terminal.end(
+        run_id=logged.run_id,
+        report=str(path),
+        study=finished.study.name,
+        metric=finished.metric,
+        choice=logged.choice.finalist.name if logged.choice else None,
+        command=logged.command or None,
+        finalists=logged.lines,
+    )
 
 
 def compare(  # noqa: PLR0913 - typer: one parameter per option
@@ -240,8 +234,8 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     data: option.DataNow = None,
     audit: option.Audit = True,
     with_images: option.WithImages = False,
-    workers: option.SeedWorkers = None,
-    device: option.SeedDevice = Settings.device,
+    workers: option.Workers = None,
+    device: option.Device = Settings.device,
     tracking_uri: option.TrackingUri = None,
     storage: option.Storage = None,
     engine: option.Engine = Settings.engine,
@@ -257,10 +251,10 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
         raise InputError(f"--against {against}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")
     if seeds < 0:
         raise InputError(f"--seeds {seeds}: give 0 (none) or more")
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.orchestrator.workdir import mlflow_in, stoppable
 
-    terminal, folder = Terminal(to_stderr=json), Path.cwd()
+    terminal, folder = Terminal(json=json), Path.cwd()
     with stoppable("stopped; nothing was written") as stopping:
         from sweep.cli.comparison_views import comparison_view
         from sweep.comparisons.architectures import report
@@ -280,8 +274,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     _write_report(folder, f"{comparison.name}-comparison.md", text)
     terminal.show(comparison_view(comparison))
     terminal.say(f"report: {path} (and .md beside it), logged as run {run_id}")
-    if json:
-        print_json({"exit_code": 0, "run_id": run_id, "report": str(path), **to_dict(comparison)})
+    terminal.end(run_id=run_id, report=str(path), **to_dict(comparison))
 
 
 def _shows(terminal: Terminal) -> Callable[[EnqueuedResult], None]:

@@ -16,27 +16,26 @@ def info(
     data: option.Data = None, patient_pattern: option.PatientPattern = PATIENT_PATTERN, json: option.Json = False
 ) -> None:
     """Say what data there is: where from, how many images and patients of each class, and its digest."""
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.cli.views import source_view
 
     source = open_source(data, patient_pattern=patient_pattern)
-    terminal = Terminal(to_stderr=json)
+    terminal = Terminal(json=json)
     terminal.say(f"{source.name}: {source.kind}, {source.location}, digest {source.digest}")
     terminal.show(source_view(source))
     for note in source.notes:
         terminal.say(f"note: {note}")
-    if json:
-        print_json({"exit_code": 0, **source_to_dict(source)})
+    terminal.end(**source_to_dict(source))
 
 
 def verify(
     data: option.Data = None, patient_pattern: option.PatientPattern = PATIENT_PATTERN, json: option.Json = False
 ) -> None:
     """Decode every image and say what is wrong: unreadable files, duplicates, patients on both sides."""
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
 
     source = open_source(data, patient_pattern=patient_pattern)
-    terminal = Terminal(to_stderr=json)
+    terminal = Terminal(json=json)
     images = sum(len(listing) for listing in source.splits.values())
     with terminal.counting("decoding", images) as progress:
         result = verify_source(source, progress)
@@ -51,21 +50,16 @@ def verify(
     groups = f"{result.identical_groups:,} groups of identical files"
     terminal.say(f"note: {groups}; each stays on one side of the validation split")
     terminal.say(f"{source.name}: {images:,} images, {len(wrong):,} things wrong")
-    code = 1 if wrong else 0
-    if json:
-        print_json({"exit_code": code, "data": source.name, "images": images, **asdict(result)})
-    if code:
-        raise SystemExit(code)
+    terminal.end(1 if wrong else 0, data=source.name, images=images, **asdict(result))
 
 
 def download(json: option.Json = False) -> None:
     """Download Kaggle's chest X-rays (1.2 GB); without --data they are used from then on."""
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
 
-    folder = download_images()
-    Terminal(to_stderr=json).say(f"the data set is at {folder}; it is used wherever --data is not given")
-    if json:
-        print_json({"exit_code": 0, "folder": str(folder)})
+    terminal, folder = Terminal(json=json), download_images()
+    terminal.say(f"the data set is at {folder}; it is used wherever --data is not given")
+    terminal.end(folder=str(folder))
 
 
 def source_to_dict(source: Source) -> dict[str, Any]:

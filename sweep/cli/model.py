@@ -26,7 +26,7 @@ def predict(
 ) -> None:
     """Label images with a registered model; exit 1 if a file could not be read."""
     _check_predict_options(threshold, heatmap, csv=csv, json=json)
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.cli.views import answers_view
     from sweep.lifecycle.predict import find_images, label
     from sweep.orchestrator.workdir import mlflow_in, stoppable, unless
@@ -39,7 +39,7 @@ def predict(
     classifier = load(client, version)
     if threshold is not None and classifier.about["positive"] is None:
         raise InputError(f"--threshold: {model} has more than two classes and answers with the likeliest")
-    terminal = Terminal(to_stderr=json or csv)
+    terminal = Terminal(json=json, csv=csv)
     try:
         if heatmap is not None:
             heatmap.mkdir(parents=True, exist_ok=True)
@@ -53,13 +53,8 @@ def predict(
         terminal.show(answers_view(labelled.answers, version, classifier.about))
     for path, why in labelled.unreadable.items():
         terminal.say(f"unreadable: {path}: {why}")
-    code = 1 if labelled.unreadable else 0
-    if json:
-        unreadable = {str(path): why for path, why in labelled.unreadable.items()}
-        answers = labelled.answers.to_dict("records")
-        print_json({"exit_code": code, "predictions": answers, "unreadable": unreadable})
-    if code:
-        raise SystemExit(code)
+    unreadable = {str(path): why for path, why in labelled.unreadable.items()}
+    terminal.end(1 if unreadable else 0, predictions=labelled.answers.to_dict("records"), unreadable=unreadable)
 
 
 def _check_predict_options(threshold: float | None, heatmap: Path | None, *, csv: bool, json: bool) -> None:
@@ -80,7 +75,7 @@ def evaluate(
 ) -> None:
     """Score a registered model on test images, with error bars, and log it to MLflow."""
     from data.sources import under_name
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.cli.views import evaluation_view
     from sweep.lifecycle.evaluate import evaluate as score
     from sweep.lifecycle.evaluate import rows_of
@@ -88,7 +83,7 @@ def evaluate(
     from sweep.stores.mlflow_stores import open_client, tracking_of
     from sweep.stores.registry import find_version, load
 
-    terminal = Terminal(to_stderr=json)
+    terminal = Terminal(json=json)
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
     classifier, tracking = load(client, version), tracking_of(client, version.run_id)
@@ -101,19 +96,15 @@ def evaluate(
         evaluation = score(version, classifier, source, tracking, unless(stopping, progress))
     terminal.show(evaluation_view(evaluation, source))
     assessment = evaluation.assessment
-    if json:
-        print_json(
-            {
-                "exit_code": 0,
-                "model": f"models:/{version.name}/{version.version}",
-                "data": source.location,
-                "data_digest": source.digest,
-                "images": assessment.images,
-                "run_id": evaluation.run_id,
-                "threshold": assessment.threshold,
-                "scores": rows_of(assessment),
-            }
-        )
+    terminal.end(
+        model=f"models:/{version.name}/{version.version}",
+        data=source.location,
+        data_digest=source.digest,
+        images=assessment.images,
+        run_id=evaluation.run_id,
+        threshold=assessment.threshold,
+        scores=rows_of(assessment),
+    )
 
 
 def _note_of_test(about: Mapping[str, Any], source: Source) -> str:
@@ -132,7 +123,7 @@ def promote(
     json: option.Json = False,
 ) -> None:
     """Give an alias to a version if it is better on validation beyond chance; exit 1 if it is not."""
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.lifecycle.promotion import promote as decide
     from sweep.orchestrator.workdir import mlflow_in
     from sweep.stores import tags as tag
@@ -145,7 +136,7 @@ def promote(
         )
     if reason and not force:
         raise InputError("--reason: only a person's decision has one; say --force too")
-    terminal = Terminal(to_stderr=json)
+    terminal = Terminal(json=json)
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
     arch = version.tags.get(tag.ARCH)
@@ -156,8 +147,4 @@ def promote(
     terminal.say(f"{version.name}@{alias}: {decision.reason}")
     if not holds and "--force" not in decision.reason:
         terminal.say("a person may decide otherwise: --force --reason '...'")
-    code = 0 if holds else 1
-    if json:
-        print_json({"exit_code": code, **asdict(decision)})
-    if code:
-        raise SystemExit(code)
+    terminal.end(0 if holds else 1, **asdict(decision))

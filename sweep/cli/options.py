@@ -16,17 +16,8 @@ from models import ARCHITECTURES
 from sweep.settings import ENGINES, FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings
 
 REPORTED = ("cnn1", "cnn2", "cnn3")  # architectures that the report has tables of
-MACHINE = (
-    "workers",
-    "device",
-    "tracking_uri",
-    "storage",
-    "engine",
-    "address",
-    "cpus_per_trial",
-    "gpus_per_trial",
-    "work_dir",
-)
+STORES = ("tracking_uri", "storage")
+MACHINE = ("workers", "device", "engine", "address", "cpus_per_trial", "gpus_per_trial", "work_dir")
 
 
 def settings_from(options: Mapping[str, Any], **others: Any) -> Settings:
@@ -45,7 +36,7 @@ def settings_from(options: Mapping[str, Any], **others: Any) -> Settings:
 
 def machine_from(options: Mapping[str, Any]) -> dict[str, Any]:
     """Takes the options of a command that say where it trains and which stores it uses, from `locals()`."""
-    return {name: options[name] for name in MACHINE}
+    return {name: options[name] for name in (*MACHINE, *STORES)}
 
 
 # What is trained.
@@ -120,9 +111,6 @@ Limit = Annotated[int | None, Option(help="Use at most so many training images, 
 ImageSize = Annotated[
     int | None, Option(help="Side of the images in pixels. Default: the architecture's own; 64 for synthetic images.")
 ]
-SearchImageSize = Annotated[
-    int | None, Option("--image-size", help="Side of the images in pixels. Default: as for a search.")
-]
 ReportImageSize = Annotated[
     int | None, Option("--image-size", help="Side of the images in pixels. Default: the report's.")
 ]
@@ -137,11 +125,7 @@ Validation = Annotated[
 
 # How it is trained and chosen.
 Epochs = Annotated[int, Option(help="Epochs of a trial at most.")]
-TrainingEpochs = Annotated[int, Option("--epochs", help="Epochs of a training at most.")]
 Patience = Annotated[int, Option(help="Epochs without a lower validation loss before a trial stops; 0: never.")]
-TrainingPatience = Annotated[
-    int, Option("--patience", help="Epochs without a lower validation loss before a training stops early.")
-]
 Metric = Annotated[
     str,
     Option(
@@ -149,13 +133,10 @@ Metric = Annotated[
         "`stressed`: of validation images as another X-ray machine might have made them."
     ),
 ]
-ChangeMetric = Annotated[str, Option("--metric", help=f"What a study would choose by: {', '.join(METRICS)}.")]
 Pruner = Annotated[str, Option(help=f"Ends trials that fall behind: {', '.join(PRUNERS)}.")]
 Warmup = Annotated[int, Option(help="Epochs before a trial can be pruned.")]
 Seed = Annotated[int, Option(help="Decides the search's and every trial's random draws.")]
-TrainingSeed = Annotated[int, Option("--seed", help="Decides every training's random draws.")]
 SplitSeed = Annotated[int, Option(help="Decides which patients validate; studies compare only on the same split.")]
-TrainingSplitSeed = Annotated[int, Option("--split-seed", help="Decides which patients validate.")]
 Retries = Annotated[int, Option(help="Further attempts at a configuration that lost its worker or ran out of memory.")]
 Budget = Annotated[
     str | None, Option(metavar="TIME", help="Train no longer than this: 45m, 2h, 1h30m. Default: no limit.")
@@ -165,11 +146,7 @@ DryRun = Annotated[bool, Option("--dry-run", help="Print space, data, split, est
 
 # Where it is trained.
 Workers = Annotated[int | None, Option(help="Trials to train at once. Default: one per GPU, or one per core.")]
-SeedWorkers = Annotated[
-    int | None, Option("--workers", help="Trainings at once with --seeds. Default: one per GPU, or one per core.")
-]
 Device = Annotated[str, Option(help="auto, cpu or cuda.")]
-SeedDevice = Annotated[str, Option("--device", help="auto, cpu or cuda, for --seeds.")]
 Precision = Annotated[str, Option(help="auto, float32 or bfloat16 (training steps only).")]
 Engine = Annotated[str, Option(help=f"Where trials run: {', '.join(ENGINES)} (this machine, or a Ray cluster).")]
 Address = Annotated[

@@ -21,7 +21,7 @@ def doctor(
     if storage is None and not (folder / "optuna.db").exists():
         raise InputError(f"{folder}: there is no optuna.db here; go where the sweep ran, or name its store: --storage")
     from data import cache
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.orchestrator.reconcile import repair
     from sweep.orchestrator.workdir import locked, mlflow_in, optuna_in, stoppable
     from sweep.stores.mlflow_stores import open_tracking
@@ -29,7 +29,7 @@ def doctor(
     from sweep.system.errors import TrackingAwayError
     from sweep.system.redaction import shown
 
-    terminal, uri = Terminal(to_stderr=json), tracking_uri or mlflow_in(folder)
+    terminal, uri = Terminal(json=json), tracking_uri or mlflow_in(folder)
     repaired: list[str] = []
     missing: list[str] = []
     with stoppable() as stopping, locked(folder):
@@ -53,12 +53,8 @@ def doctor(
     for name in missing:
         terminal.say(f"missing: MLflow has no run of study {name}; `sweep doctor --rebuild` writes all of them again")
     terminal.say(f"{len(studies):,} studies looked at, {len(repaired):,} things mended")
-    code = 1 if missing else 0
-    if json:
-        names = [study.name for study in studies]
-        print_json({"exit_code": code, "studies": names, "mended": repaired, "missing": missing})
-    if code:
-        raise SystemExit(code)
+    names = [study.name for study in studies]
+    terminal.end(1 if missing else 0, studies=names, mended=repaired, missing=missing)
 
 
 def replay(
@@ -68,7 +64,7 @@ def replay(
     json: option.Json = False,
 ) -> None:
     """Train a run again from what MLflow recorded, compare every epoch; exit 1 if a number differs."""
-    from sweep.cli.terminal import Terminal, print_json
+    from sweep.cli.terminal import Terminal
     from sweep.cli.views import replay_view
     from sweep.comparisons.replay import data_of
     from sweep.comparisons.replay import replay as train_again
@@ -77,7 +73,7 @@ def replay(
     from sweep.stores.mlflow_stores import read_run
     from sweep.system.hardware import choose_device
 
-    terminal = Terminal(to_stderr=json)
+    terminal = Terminal(json=json)
     past = read_run(tracking_uri or mlflow_in(Path.cwd()), run_id)
     source, split = data_of(past, data)
     device, threads = choose_device(past.params["device"]), int(past.params["threads"])
@@ -90,8 +86,4 @@ def replay(
         finally:
             engine.close()
     terminal.show(replay_view(past.name, result))
-    code = 0 if result.equal else 1
-    if json:
-        print_json({"exit_code": code, "run_id": run_id, **asdict(result), "equal": result.equal})
-    if code:
-        raise SystemExit(code)
+    terminal.end(0 if result.equal else 1, run_id=run_id, **{**asdict(result), "equal": result.equal})

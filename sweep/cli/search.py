@@ -16,6 +16,7 @@ from sweep.cli import options as option
 from sweep.settings import Settings, seconds_of
 
 if TYPE_CHECKING:
+    from sweep.cli.terminal import Terminal
     from sweep.orchestrator.conclude import Outcome
 
 
@@ -60,23 +61,23 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     """Search the hyperparameters of image classifiers; record every trial, register the best."""
     if context.invoked_subcommand is not None:
         return
+    from sweep.cli.terminal import Terminal
+
     settings = option.settings_from(locals(), archs=arch, budget=None if budget is None else seconds_of(budget))
-    (_show_plan if dry_run else _run)(settings, as_json=json)
+    (_show_plan if dry_run else _run)(settings, Terminal(json=json))
 
 
-def _run(settings: Settings, *, as_json: bool) -> None:
+def _run(settings: Settings, terminal: Terminal) -> None:
     """Runs the studies of a sweep, one after the other.
 
     Raises:
         StudyInterruptedError: Somebody stopped it.
     """
-    from sweep.cli.terminal import Terminal, print_json
     from sweep.cli.views import next_commands, outcome_view
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan
 
-    terminal = Terminal(to_stderr=as_json)
     with stoppable() as stopping:
         plan = keep_former_name(make_plan(settings, fetch=True), Path.cwd())
         prepare(plan, Path.cwd(), terminal, stopping)
@@ -88,40 +89,37 @@ def _run(settings: Settings, *, as_json: bool) -> None:
 
         outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, ended)
     terminal.show(next_commands(outcomes, plan, tracking.experiment_id))
-    if as_json:
-        print_json({"exit_code": 0, "studies": [outcome_to_dict(outcome) for outcome in outcomes]})
+    terminal.end(studies=[outcome_to_dict(outcome) for outcome in outcomes])
 
 
-def _show_plan(settings: Settings, *, as_json: bool) -> None:
+def _show_plan(settings: Settings, terminal: Terminal) -> None:
     """Says what a sweep would do, and writes nothing."""
     from sweep.cli.data import source_to_dict
-    from sweep.cli.terminal import Terminal, print_json
     from sweep.cli.views import plan_view
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.plan import estimate, make_plan
 
     plan = keep_former_name(make_plan(settings, fetch=False), Path.cwd())
     estimates = [estimate(plan, planned) for planned in plan.studies]
-    Terminal(to_stderr=as_json).show(plan_view(plan, estimates))
-    if as_json:
-        split = {
-            "digest": plan.split.digest,
-            "train": len(plan.split.train),
-            "validation": len(plan.split.validation),
-            "validation_from": plan.split.validation_from,
+    terminal.show(plan_view(plan, estimates))
+    split = {
+        "digest": plan.split.digest,
+        "train": len(plan.split.train),
+        "validation": len(plan.split.validation),
+        "validation_from": plan.split.validation_from,
+    }
+    studies = [
+        {
+            "study": plan.full_name(planned),
+            "space": {name: str(domain) for name, domain in planned.space.items()},
+            "image_size": planned.image_size,
+            "seconds": round(expected.seconds),
+            "disk_bytes": expected.disk,
+            "parameters": expected.parameters,
         }
-        studies = [
-            {
-                "study": plan.full_name(planned),
-                "space": {name: str(domain) for name, domain in planned.space.items()},
-                "image_size": planned.image_size,
-                "seconds": round(expected.seconds),
-                "disk_bytes": expected.disk,
-                "parameters": expected.parameters,
-            }
-            for planned, expected in zip(plan.studies, estimates, strict=True)
-        ]
-        print_json({"exit_code": 0, "data": source_to_dict(plan.source), "split": split, "studies": studies})
+        for planned, expected in zip(plan.studies, estimates, strict=True)
+    ]
+    terminal.end(data=source_to_dict(plan.source), split=split, studies=studies)
 
 
 def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 class Terminal:
     """Prints lines and, in a terminal, keeps a table of the running trials below them."""
 
-    def __init__(self, *, to_stderr: bool) -> None:
+    def __init__(self, *, json: bool, csv: bool = False) -> None:
         """Prints to stdout, or to stderr where stdout is kept for JSON or CSV."""
-        self.console = Console(stderr=to_stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.console, self._json = Console(stderr=json or csv, highlight=False, soft_wrap=not sys.stdout.isatty()), json
         self._live: Live | None = None
 
     @contextmanager
@@ -68,6 +68,13 @@ class Terminal:
     def show(self, renderable: Any) -> None:
         """Prints a table or another object of rich."""
         self.console.print(renderable)
+
+    def end(self, code: int = 0, **answer: Any) -> None:
+        """Prints the answer as one JSON object where that was asked for; exits where the code is not 0."""
+        if self._json:
+            print_json({"exit_code": code, **answer})
+        if code:
+            raise SystemExit(code)
 
 
 def print_json(value: Any) -> None:

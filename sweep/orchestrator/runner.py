@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -69,37 +69,19 @@ def run_plan(
         StudyFailedError: As `run_study`, or the budget ended before any trial was complete.
         KeyboardInterrupt: Somebody wants it to end.
     """
-    with locked(folder):
-        return _run(plan, folder, view, stopping, finish, ended)
-
-
-def engine_of(plan: Plan) -> Engine:
-    """Makes the engine that a plan asks for; nothing runs yet."""
-    if plan.settings.engine == "ray":
-        from sweep.engines.ray import RayEngine
-
-        return RayEngine(plan.workers, plan.device, plan.threads, plan.gpus, plan.settings.work_dir)
-    return LocalEngine(plan.workers, plan.device, plan.threads)
-
-
-def _run(
-    plan: Plan,
-    folder: Path,
-    view: View,
-    stopping: Callable[[], bool],
-    finish: Finish[T],
-    ended: Callable[[T], None],
-) -> tuple[list[T], Tracking]:
     settings = plan.settings
     uri = settings.tracking_uri or mlflow_in(folder)
-    if file_of(uri) is None:  # a server that does not answer is to be known before a study is begun
-        open_tracking(uri, plan.experiment)
-    studies = open_studies(plan, settings.storage or optuna_in(folder))
-    engine = engine_of(plan)
-    if any(missing_trials(planned, study) > 0 for planned, study in zip(plan.studies, studies, strict=True)):
-        engine.start()  # its workers import torch while MLflow opens
-    end = math.inf if settings.budget is None else time.monotonic() + settings.budget
-    try:
+    with locked(folder), ExitStack() as at_end:
+        if file_of(uri) is None:  # a server that does not answer is to be known before a study is begun
+            open_tracking(uri, plan.experiment)
+        studies = open_studies(plan, settings.storage or optuna_in(folder))
+        for study in studies:
+            at_end.callback(study.release)
+        engine = engine_of(plan)
+        at_end.callback(engine.close)
+        if any(missing_trials(planned, study) > 0 for planned, study in zip(plan.studies, studies, strict=True)):
+            engine.start()  # its workers import torch while MLflow opens
+        end = math.inf if settings.budget is None else time.monotonic() + settings.budget
         sweep = SweepRun(plan, engine, open_tracking(uri, plan.experiment), folder, view, stopping)
         outcomes = []
         for left, planned, study in zip(range(len(studies), 0, -1), plan.studies, studies, strict=True):
@@ -119,11 +101,16 @@ def _run(
                 outcomes.append(outcome)
         if not outcomes:
             raise StudyFailedError("the budget ended before any trial was complete; the same command goes on from here")
-    finally:
-        engine.close()
-        for study in studies:
-            study.release()
     return outcomes, sweep.tracking
+
+
+def engine_of(plan: Plan) -> Engine:
+    """Makes the engine that a plan asks for; nothing runs yet."""
+    if plan.settings.engine == "ray":
+        from sweep.engines.ray import RayEngine
+
+        return RayEngine(plan.workers, plan.device, plan.threads, plan.gpus, plan.settings.work_dir)
+    return LocalEngine(plan.workers, plan.device, plan.threads)
 
 
 def open_studies(plan: Plan, storage: str) -> list[Study]:

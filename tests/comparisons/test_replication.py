@@ -15,11 +15,12 @@ from sweep.comparisons.replication.analysis import (
     side_by_side,
     to_markdown,
 )
-from sweep.comparisons.replication.published import CONCLUSIONS, ROWS, row_of
+from sweep.comparisons.replication.published import CONCLUSIONS, ROWS
 from sweep.comparisons.seed_result import SeedResult
 from sweep.metrics.predictions import Predictions
 
 CLASSES = ("NORMAL", "PNEUMONIA")
+ROW = {(row.arch, row.number): row for row in ROWS}
 
 
 def result(accuracy, seed=0, validation=0.9, images=400):
@@ -65,10 +66,10 @@ def test_a_conclusion_is_held_up_contradicted_or_undecided(sigmoid, relu, verdic
 
 
 def test_rows_that_are_missing_decide_nothing():
-    only = [Replica(row_of("cnn1", 3), (result(0.9), result(0.8, 1)))]
+    only = [Replica(ROW["cnn1", 3], (result(0.9), result(0.8, 1)))]
     assert judge(CONCLUSIONS[0], only).verdict == "undecided"
     assert judge(CONCLUSIONS[0], only).accuracy is None
-    none = [Replica(row_of("cnn1", 3), ())]
+    none = [Replica(ROW["cnn1", 3], ())]
     assert side_by_side(none)["seeds"].tolist() == [0]
     assert selection_bias("cnn1", none) is None
     assert "none ended" in to_markdown(none, {"data": "x"}, "ours")
@@ -83,7 +84,7 @@ def test_choosing_by_test_flatters_where_rows_are_equally_good():
 
 
 def test_validation_chooses_its_own_row():
-    rows = [row_of("cnn2", number) for number in (1, 2)]
+    rows = [ROW["cnn2", number] for number in (1, 2)]
     found = selection_bias(
         "cnn2", [Replica(rows[0], (result(0.9, validation=0.5),)), Replica(rows[1], (result(0.7, validation=0.6),))]
     )
@@ -93,7 +94,7 @@ def test_validation_chooses_its_own_row():
 def test_a_probability_of_exactly_a_half_is_positive_there_too():
     names = [str(number) for number in range(40)]
     equal = Predictions(names, names, np.repeat([0, 1], [10, 30]), np.zeros((40, 2), np.float32), CLASSES)
-    rows = [Replica(row_of("cnn2", number), (SeedResult(0, 8, {"auroc": 0.5}, equal),)) for number in (1, 2)]
+    rows = [Replica(ROW["cnn2", number], (SeedResult(0, 8, {"auroc": 0.5}, equal),)) for number in (1, 2)]
     assert selection_bias("cnn2", rows).by_test == 0.75 == rows[0].scores("accuracy")[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.replication.analysis import Replica, judge, selection_bias, side_by_side, to_markdown
@@ -89,19 +90,18 @@ def log(replicas: Sequence[Replica], plan: Plan, tracking: Tracking, protocol: s
     return run_id, page
 
 
-def to_dict(replicas: Sequence[Replica]) -> dict[str, object]:
+def to_dict(replicas: Sequence[Replica]) -> dict[str, Any]:
     """A replication as plain data."""
-    conclusions = []
-    for conclusion in CONCLUSIONS:
-        verdict = judge(conclusion, replicas)
-        gaps = {"accuracy": verdict.accuracy, "auroc": verdict.auroc}
-        conclusions.append(
-            {
-                "conclusion": conclusion.sentence,
-                "verdict": verdict.verdict,
-                **{name: asdict(gap) if gap else None for name, gap in gaps.items()},
-            }
-        )
+    judged = [(conclusion.sentence, judge(conclusion, replicas)) for conclusion in CONCLUSIONS]
+    conclusions = [
+        {
+            "conclusion": sentence,
+            "verdict": judgement.verdict,
+            "accuracy": judgement.accuracy and asdict(judgement.accuracy),
+            "auroc": judgement.auroc and asdict(judgement.auroc),
+        }
+        for sentence, judgement in judged
+    ]
     archs = dict.fromkeys(replica.row.arch for replica in replicas)
     biases = [asdict(bias) for arch in archs if (bias := selection_bias(arch, replicas))]
     return {"rows": side_by_side(replicas).to_dict("records"), "conclusions": conclusions, "selection_bias": biases}
