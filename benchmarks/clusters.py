@@ -25,7 +25,7 @@ from data.cache import Images, build
 from sweep.engines import EpochFinished, Event
 from sweep.training.config import BEST, LAST, EpochResult, TrainingConfig
 
-TRIALS, QUICK_TRIALS = 30, 6
+TRIALS, QUICK_TRIALS = 30, 2
 BEGUN = 5  # trials that are not counted: Ray's first processes start with them
 AT_ONCE = 2
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}

@@ -27,7 +27,8 @@ def measure(options: Options) -> list[Table]:
         root = Path(name)
         cached = root / "cached"
         cached.mkdir()
-        _run(cached, "-m", "sweep", *study, "--trials", "1")  # decodes the images, once for all that follows
+        if not options.quick:
+            _run(cached, "-m", "sweep", *study, "--trials", "1")  # decodes the images, once for all that follows
 
         for repeat in range(options.repeats):
             folder = root / str(repeat)

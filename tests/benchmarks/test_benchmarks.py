@@ -186,7 +186,7 @@ def test_every_benchmark_runs(pictures: Path, tmp_path: Path):
     assert all(value > 0 for values in speeds.values() for value in values)
     assert all(value > 0 for values in tables["sharing"].values() for value in values)
     assert tables["clusters"].keys() == {"Ray Tune", "sweep --engine ray"}
-    assert all(len(values) == 6 and min(values) >= 0 for values in tables["clusters"].values())
+    assert all(len(values) == 2 and min(values) >= 0 for values in tables["clusters"].values())
     scale = {name: value for name, (value, *_) in tables["scale"].items()}
     assert 0 < scale["2/trials/s"] < scale["2/ideal trials/s"]
     assert 0 < scale["2/busy"] < 1
@@ -201,7 +201,7 @@ def test_every_benchmark_runs(pictures: Path, tmp_path: Path):
         assert all(value > 0 for values in tables[name].values() for value in values)
     pruning = tables["pruning"]
     assert pruning["none/pruned"] == [0.0]
-    assert all(0 < pruning[f"{pruner}/epochs"][0] <= pruning["none/epochs"][0] for pruner in ("median", "hyperband"))
+    assert 0 < pruning["median/epochs"][0] <= pruning["none/epochs"][0]
     starting = {name: seconds for name, (seconds,) in tables["starting"].items()}
     assert starting["sweep --help"] < starting["a study of one trial of one epoch"]
     assert starting["first epoch begins, stores are made first"] < starting["a study of one trial of one epoch"]

@@ -17,7 +17,7 @@ def test_training_goes_on_while_the_tracking_server_is_away(pictures, tmp_path, 
     work = tmp_path / "work"
     work.mkdir()
     environment = {"MLFLOW_TRACKING_URI": server.uri}
-    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 24, *LONG)
+    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 10, *LONG)
     away = sweep(work, *arguments, environment=environment)
     assert away.returncode == 2
     assert f"--tracking-uri {server.uri}: cannot be opened" in away.stderr
@@ -37,7 +37,7 @@ def test_training_goes_on_while_the_tracking_server_is_away(pictures, tmp_path, 
         wait_for(lambda: "MLflow answers again" in said(), process, said)
         assert process.wait(TIMEOUT) == 0, said()
     (work / "log").unlink()
-    consistent(work, STUDY, 24, uri=server.uri)
+    consistent(work, STUDY, 10, uri=server.uri)
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_a_server_that_is_away_at_the_end_is_waited_for(pictures, tmp_path, serv
     work = tmp_path / "work"
     work.mkdir()
     server.start()
-    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 4, *LONG)
+    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 4, *LONG, "--epochs", 6)
     with running(work, *arguments, environment={"MLFLOW_TRACKING_URI": server.uri}) as (process, said):
         wait_for(lambda: "complete" in said(), process, said)
         server.kill()
