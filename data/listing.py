@@ -19,7 +19,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from data.decode import FORMATS
-from data.faults import InputError
+from data.faults import InputError, named
 
 SUFFIXES = frozenset(
     {".jpeg", ".jpg", ".jfif", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"}
@@ -41,9 +41,9 @@ SYSTEM_FOLDERS = frozenset(
 
 IMAGE, FOLDER = "image", "folder"
 HIDDEN_FILE, SYSTEM_FOLDER = "hidden file", "hidden or system folder"
-BROKEN_LINK, SPECIAL = "broken link", "file that is no regular file"
-LOOP = "linked folder that leads back to a folder above it"
-LISTED_BEFORE = "linked folder that is listed already"
+BROKEN_LINK, SPECIAL = "broken link", "special file"
+LOOP = "linked folder leading back to a folder above it"
+LISTED_BEFORE = "linked folder listed already"
 NO_SUFFIX, OLD_HEATMAP = "file without a known suffix", "heat map of an earlier prediction"
 _MANY_FRAMES = frozenset({".gif", ".tif", ".tiff", ".webp"})
 _KINDS, _NAMES = 6, 3  # how many are named at most
@@ -151,8 +151,8 @@ def passed_over(entries: Iterable[Entry], *, images: bool = False) -> str:
     for kind, names in ordered[:_KINDS]:
         counted = re.sub(r"\b(file|folder|link|map)\b", r"\1s", kind, count=1) if len(names) > 1 else kind
         more = ", ..." if len(names) > _NAMES else ""
-        named = "" if kind.startswith(".") else f" ({', '.join(sorted(names)[:_NAMES])}{more})"
-        parts.append(f"{len(names):,} {counted}{named}")
+        which = "" if kind.startswith(".") else f" ({', '.join(sorted(names)[:_NAMES])}{more})"
+        parts.append(f"{len(names):,} {counted}{which}")
     others = sum(len(names) for _, names in ordered[_KINDS:])
     return ", ".join([*parts, f"{others:,} other files"] if others else parts)
 
@@ -185,7 +185,7 @@ def class_folders(folder: Path, name: str) -> ClassFolders:
         where = f"{name}/{label}" if name else label
         images[label] = images_of(found)
         unreadable = [other.fault for other in found if other.fault]
-        faults += unreadable
+        faults += named(unreadable)
         others = passed_over(found)
         if not images[label] and not unreadable:
             why = f" (passed over: {others})" if others else ""
@@ -231,9 +231,9 @@ def hint_of_place(root: Path, folders: Iterable[Path]) -> str:
     nested = [child for child in folders if (child / "train").is_dir() or (child / "test").is_dir()]
     if nested:
         return f"; did you mean {text_of(nested[0])}?"
-    above = root.resolve().parent
-    if (above / "train").is_dir() and (above / "test").is_dir():
-        return f"; did you mean {text_of(above)}?"
+    for above in root.resolve().parents[:2]:
+        if (above / "train").is_dir() and (above / "test").is_dir():
+            return f"; did you mean {text_of(above)}?"
     return f"; it has the folders {', '.join(text_of(child.name) for child in folders[:10])}" if folders else ""
 
 
@@ -253,7 +253,8 @@ def _entry(path: Path) -> Entry:
         link = os.path.islink(path)  # noqa: PTH114 - Path.is_symlink raises where the folder cannot be searched
         if link and (hidden or not is_image):
             return Entry(path, HIDDEN_FILE if hidden else BROKEN_LINK)
-        return Entry(path, BROKEN_LINK, f"{text_of(path)}: cannot be read ({error.strerror})")
+        reason = "a link to nothing" if link else error.strerror
+        return Entry(path, BROKEN_LINK, f"{text_of(path)}: cannot be read ({reason})")
     if stat.S_ISDIR(mode):
         return Entry(path, SYSTEM_FOLDER if hidden else FOLDER)
     if hidden:

@@ -17,7 +17,7 @@ from platformdirs import user_data_path
 
 from data import synthetic
 from data.decode import decode, resize
-from data.faults import InputError
+from data.faults import InputError, named
 from data.listing import (
     FOLDER,
     class_folders,
@@ -195,14 +195,16 @@ def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
     except OSError as error:
         raise InputError(f"--data {here}: cannot be read ({error.strerror})") from error
     folders = {entry.path.name: entry.path for entry in top if entry.kind == FOLDER}
-    faults = [f"--data {here}: has no folder {split}/" for split in ("train", "test") if split not in folders]
-    if faults:
-        raise InputError(*(f"{fault}{hint_of_place(root, folders.values())}" for fault in faults))
+    missing = [f"{split}/" for split in ("train", "test") if split not in folders]
+    if missing:
+        hint = hint_of_place(root, folders.values())
+        raise InputError(f"--data {here}: has no folder {' and no folder '.join(missing)}{hint}")
+    faults = []
     listed = {split: class_folders(folders[split], split) for split in SPLITS if split in folders}
     classes = tuple(listed["train"].images)
     if len(classes) < 2 and not listed["train"].faults:
-        named = f"only the class {classes[0]}" if classes else "no class folders"
-        faults.append(f"train/ holds {named}; two or more are needed, a folder each")
+        held = f"only the class {classes[0]}" if classes else "no class folders"
+        faults.append(f"train/ holds {held}; two or more are needed, a folder each")
         faults += listed["train"].notes
     faults += [fault for folder in listed.values() for fault in folder.faults]
     faults += [
@@ -377,7 +379,7 @@ def _listing(root: Path, paths: list[Path], labels: np.ndarray, pattern: re.Patt
         doubled = sorted({name for name in names if names.count(name) > 1})
         faults.append(f"{text_of(root)}: two files are called {doubled[0]}; rename one")
     if faults:
-        raise InputError(*faults)
+        raise InputError(*named(faults))
     return Listing(tuple(names), labels, tuple(_patient(path, pattern) for path in paths), tuple(hashes))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.faults import InputError
+from data.faults import InputError, named
 from data.listing import (
     FOLDER,
     HEATMAP,
@@ -87,7 +87,11 @@ def find_images(patterns: Sequence[str]) -> FoundImages:
                 path = Path(os.path.expanduser(pattern))  # noqa: PTH111 - leaves `~nobody` as it is
             exists, folder = path.exists(), path.is_dir()
         except OSError as error:
-            reason = "is too long for a file's name" if error.errno == errno.ENAMETOOLONG else f"({error.strerror})"
+            reason = (
+                "is too long for a file's name"
+                if error.errno == errno.ENAMETOOLONG
+                else f"cannot be read ({error.strerror})"
+            )
             faults.append(f"{shown[:80]}{'...' if len(shown) > 80 else ''}: {reason}")
             continue
         if exists and path.name.lower() in SYSTEM_FILES | SYSTEM_FOLDERS:  # typed by a shell's `*`
@@ -97,7 +101,7 @@ def find_images(patterns: Sequence[str]) -> FoundImages:
         inside = [path] if exists and not folder else images_of(entries)
         others = passed_over(entries)
         unreadable = [entry.fault for entry in entries if entry.fault and entry.kind == FOLDER]
-        faults += unreadable
+        faults += named(unreadable)
         # A link to nothing with an image's name is set aside with the unreadable images.
         inside += [entry.path for entry in entries if entry.fault and entry.kind != FOLDER]
         if not inside and not unreadable:
@@ -120,7 +124,12 @@ def _matches(pattern: str) -> list[Entry]:
     if not wanted or not root.is_dir():
         return []
     depth = None if "**" in wanted else len(wanted)
-    return [entry for entry in walk(root, depth) if _fits(entry.path.relative_to(root).parts, wanted)]
+    # A folder that cannot be read may hold what is wanted.
+    return [
+        entry
+        for entry in walk(root, depth)
+        if (entry.fault and entry.kind == FOLDER) or _fits(entry.path.relative_to(root).parts, wanted)
+    ]
 
 
 def _fits(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
