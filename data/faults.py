@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+NAMED = 10  # faults of one kind that are spelled out
+
 
 class InputError(ValueError):
     """What the user gave cannot be used; one sentence for each fault.
@@ -13,3 +17,9 @@ class InputError(ValueError):
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+
+
+def named(faults: Sequence[str]) -> list[str]:
+    """The first faults of one kind, and how many more there are."""
+    more = len(faults) - NAMED
+    return [*faults[:NAMED], *([f"... and {more:,} more of this kind"] if more > 0 else [])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ from PIL import Image
 
 from data.decode import resize
 from data.faults import InputError
+from data.listing import text_of
 
 SPLITS = ("train", "val", "test")  # as MedMNIST and Kaggle name them; `val` may be missing
+PARTS = ("images", "labels")
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Arrays:
         images: split -> uint8 [N, H, W] or [N, H, W, 3].
         labels: split -> int64 [N]; every split holds every class.
         classes: Number of classes; labels are 0 to `classes` - 1.
+        notes: What was passed over, one sentence each.
     """
 
     images: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
     classes: int
+    notes: tuple[str, ...] = ()
 
     def decode(self, split: str, row: int, size: int) -> np.ndarray:
         """Returns one image in shades of grey, uint8 [size, size]."""
@@ -39,40 +42,73 @@ def read_arrays(path: Path) -> Arrays:
     """Reads `<split>_images` uint8 [N, H, W(, 3)] and `<split>_labels` [N(, 1)] from an `.npz`.
 
     Raises:
-        InputError: An array is missing, has another shape or type, or there is only one class.
+        InputError: The file is damaged, an array is missing, has another shape or type, or there is only one class.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"--data {path}: not a readable .npz file ({error})") from error
-    faults = [
-        f"--data {path}: has no array {split}_{part}"
-        for split in ("train", "test")
-        for part in ("images", "labels")
-        if f"{split}_{part}" not in arrays
-    ]
-    if faults:
-        raise InputError(*faults)
+    arrays, extra = _load(path)
+    shown = text_of(path)
+    missing = [f"{split}_{part}" for split in ("train", "test") for part in PARTS if f"{split}_{part}" not in arrays]
+    if missing:
+        holds = f"it holds {', '.join([*arrays, *extra][:10])}" if arrays or extra else "it holds none"
+        raise InputError(*(f"--data {shown}: has no array {name}; {holds}" for name in missing))
     present = [split for split in SPLITS if f"{split}_images" in arrays and f"{split}_labels" in arrays]
     images = {split: arrays[f"{split}_images"] for split in present}
     labels = {split: arrays[f"{split}_labels"] for split in present}
     faults = [fault for split in present for fault in _faults_of_arrays(split, images[split], labels[split])]
-    faults = faults or [f"{split}_images holds no image" for split in present if not len(images[split])]
+    faults = faults or [f"{split}_images holds no image" for split in present if not images[split].size]
     if faults:
-        raise InputError(*(f"--data {path}: {fault}" for fault in faults))
+        raise InputError(*(f"--data {shown}: {fault}" for fault in faults))
     labels = {split: array.reshape(-1).astype(np.int64) for split, array in labels.items()}
     classes = 1 + max(int(array.max()) for array in labels.values())
     faults = [
         f"{split}_labels must hold every class from 0 to {classes - 1}"
         for split, array in labels.items()
-        if set(array.tolist()) != set(range(classes))
+        if array.min() < 0 or len(np.unique(array)) != classes
     ]
     if classes < 2:
         faults.append("the labels hold only one class; two or more are needed")
     if faults:
-        raise InputError(*(f"--data {path}: {fault}" for fault in faults))
-    return Arrays(images, labels, classes)
+        raise InputError(*(f"--data {shown}: {fault}" for fault in faults))
+    extra += [name for name in arrays if name.partition("_")[0] not in present]  # a `val` of one array alone
+    note = f"passed over the arrays {', '.join(extra[:10])}, which MedMNIST's layout does not have or not alone"
+    return Arrays(images, labels, classes, (note,) if extra else ())
+
+
+def _load(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Reads the arrays of MedMNIST's layout, and the names of whatever else is there.
+
+    Raises:
+        InputError: The file is none of numpy's archives, is damaged, or has objects that only a pickle could hold.
+    """
+    shown, right = f"--data {text_of(path)}", "give an archive that numpy.savez wrote, in MedMNIST's layout"
+    wanted = [f"{split}_{part}" for split in SPLITS for part in PARTS]
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+        if not start:
+            raise InputError(f"{shown}: the file is empty; {right}")
+        if start == b"\x93NUMPY":
+            raise InputError(f"{shown}: is a single array (.npy), whatever its name says; {right}")
+        if not start.startswith(b"PK"):
+            raise InputError(f"{shown}: not a readable .npz file, which is a zip archive; {right}")
+        with np.load(path, allow_pickle=False) as archive:
+            names = list(archive.files)
+            arrays = {name: archive[name] for name in names if name in wanted}
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{shown}: its arrays do not fit into memory") from error
+    # zipfile, zlib and numpy raise whatever the damage runs into: BadZipFile, EOFError, zlib.error, ValueError, ...
+    except Exception as error:
+        reason = "an array holds Python objects, and no pickle is loaded" if "allow_pickle" in str(error) else error
+        raise InputError(f"{shown}: not a readable .npz file ({reason}); {right}") from error
+    faults = [f"{shown}: {name} is no array; {right}" for name, array in arrays.items() if not _is_array(array)]
+    if faults:
+        raise InputError(*faults)
+    return arrays, [name for name in names if name not in wanted]
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray)  # a member that is no .npy file comes as its bytes
 
 
 def _faults_of_arrays(split: str, images: np.ndarray, labels: np.ndarray) -> list[str]:

@@ -17,14 +17,24 @@ from platformdirs import user_data_path
 
 from data import synthetic
 from data.decode import decode, resize
-from data.faults import InputError
+from data.faults import InputError, named
+from data.listing import (
+    FOLDER,
+    class_folders,
+    contents,
+    frames_note,
+    hint_of_case,
+    hint_of_place,
+    passed_over,
+    place_of,
+    text_of,
+)
 from data.npz import SPLITS, read_arrays
 
 KAGGLE_DATASET = "paultimothymooney/chest-xray-pneumonia"
 # Kermany's names: person123_bacteria_456 for pneumonia; IM-0123-0001 and NORMAL2-IM-0123-0001, two numberings, for
 # normals.
 PATIENT_PATTERN = r"person\d+|NORMAL2-IM-\d+|IM-\d+"
-SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 
 # How the films of Kermany et al. (2018) are called, on Kaggle and elsewhere; a data set with all of these is theirs.
 KERMANY = tuple(map(re.compile, (r"person\d+_bacteria_\d+", r"person\d+_virus_\d+", r"NORMAL2-IM-\d+-\d+")))
@@ -117,13 +127,14 @@ def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN
     if location is None:
         downloaded = download_folder()
         return read_folder(downloaded, pattern) if (downloaded / "train").is_dir() else read_synthetic()
-    if not location.exists():
-        raise InputError(f"--data {location}: no such file or folder")
+    location = place_of(location)
     if location.is_dir():
         return read_folder(location, pattern)
-    if location.suffix == ".npz":
+    if location.suffix.lower() == ".npz":
         return read_npz(location)
-    raise InputError(f"--data {location}: give a folder with train/ and test/, or an .npz file in MedMNIST's layout")
+    raise InputError(
+        f"--data {text_of(location)}: give a folder with train/ and test/, or an .npz file in MedMNIST's layout"
+    )
 
 
 def open_test(location: Path | None, classes: tuple[str, ...], *, patient_pattern: str = PATIENT_PATTERN) -> Source:
@@ -141,22 +152,29 @@ def open_test(location: Path | None, classes: tuple[str, ...], *, patient_patter
         InputError: There are none, or not of these classes.
     """
     pattern = _compiled(patient_pattern)
+    location = None if location is None else place_of(location)
     if location is not None and location.is_dir() and not (location / "train").is_dir():
-        root = location / "test" if (location / "test").is_dir() else location
-        folders = tuple(sorted(child.name for child in root.iterdir() if child.is_dir() and child.name[0] != "."))
-        if folders != tuple(sorted(classes)):
-            present = ", ".join(folders) or "none"
-            raise InputError(f"--data {root}: its class folders are {present}; the model knows {', '.join(classes)}")
-        paths = [_images_in(root / name) for name in classes]
-        empty = [name for name, files in zip(classes, paths, strict=True) if not files]
-        if empty:
-            raise InputError(*(f"--data {root}: {name}/ holds no image" for name in empty))
-        every = [path for files in paths for path in files]
-        listing = _listing(root, every, np.repeat(np.arange(len(classes)), [len(f) for f in paths]), pattern)
+        part = "test" if (location / "test").is_dir() else ""
+        root, listed = location / part, class_folders(location / part, part)
+        if listed.faults:
+            raise InputError(*(f"--data {text_of(location)}: {fault}" for fault in listed.faults))
+        if tuple(listed.images) != tuple(sorted(classes)):
+            present = ", ".join(listed.images) or "none"
+            raise InputError(
+                f"--data {text_of(root)}: its class folders are {present}; the model knows {', '.join(classes)}"
+                f"{hint_of_case(classes, listed.images)}"
+            )
+        every = [path for name in classes for path in listed.images[name]]
+        labels = np.repeat(np.arange(len(classes)), [len(listed.images[name]) for name in classes])
         here = location.resolve()
-        name = slug(here.parent.name if here.name == "test" else here.name)
         return Source(
-            name, "folder", str(root), classes, {"test": listing}, lambda _, row, size: decode(every[row], size)
+            slug(here.parent.name if here.name == "test" else here.name),
+            "folder",
+            text_of(root),
+            classes,
+            {"test": _listing(root, every, labels, pattern)},
+            lambda _, row, size: decode(every[row], size),
+            (*listed.notes, *frames_note(every)),
         )
     source = open_source(location, patient_pattern=patient_pattern)
     if source.classes != classes:
@@ -171,57 +189,59 @@ def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
     Raises:
         InputError: A split or class is missing or empty, or there is only one class.
     """
+    here = text_of(root)
+    try:
+        top = contents(root)
+    except OSError as error:
+        raise InputError(f"--data {here}: cannot be read ({error.strerror})") from error
+    folders = {entry.path.name: entry.path for entry in top if entry.kind == FOLDER}
+    missing = [f"{split}/" for split in ("train", "test") if split not in folders]
+    if missing:
+        hint = hint_of_place(root, folders.values())
+        raise InputError(f"--data {here}: has no folder {' and no folder '.join(missing)}{hint}")
     faults = []
-    folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    for split in ("train", "test"):
-        if split not in folders:
-            nested = sorted(child.name for child in root.iterdir() if (child / split).is_dir())
-            hint = f"; did you mean {root / nested[0]}?" if nested else ""
-            faults.append(f"--data {root}: has no folder {split}/{hint}")
+    listed = {split: class_folders(folders[split], split) for split in SPLITS if split in folders}
+    classes = tuple(listed["train"].images)
+    if len(classes) < 2 and not listed["train"].faults:
+        held = f"only the class {classes[0]}" if classes else "no class folders"
+        faults.append(f"train/ holds {held}; two or more are needed, a folder each")
+        faults += listed["train"].notes
+    faults += [fault for folder in listed.values() for fault in folder.faults]
+    faults += [
+        f"the classes in {split}/ are {', '.join(folder.images) or 'none'}, in train/ {', '.join(classes)}"
+        f"{hint_of_case(classes, folder.images)}"
+        for split, folder in listed.items()
+        if tuple(folder.images) != classes and len(classes) > 1
+    ]
+    faults = [f"--data {here}: {fault}" for fault in faults]
+    name = slug(root.resolve().name)
+    if name in synthetic.NAMES:
+        faults.append(f"--data {here}: the name {name!r} belongs to the built-in synthetic images; rename the folder")
     if faults:
         raise InputError(*faults)
 
-    classes = tuple(
-        sorted(child.name for child in folders["train"].iterdir() if child.is_dir() and child.name[0] != ".")
-    )
-    if len(classes) < 2:
-        named = f"only the class {classes[0]}" if classes else "no class folders"
-        raise InputError(f"--data {root}: train/ holds {named}; two or more are needed, a folder each")
-    paths: dict[str, list[Path]] = {}
-    splits: dict[str, Listing] = {}
-    for split, folder in folders.items():
-        here = tuple(sorted(child.name for child in folder.iterdir() if child.is_dir() and child.name[0] != "."))
-        if here != classes:
-            faults.append(
-                f"--data {root}: the classes in {split}/ are {', '.join(here) or 'none'}, "
-                f"in train/ {', '.join(classes)}"
-            )
-            continue
-        of_class = [_images_in(folder / name) for name in classes]
-        faults += [
-            f"--data {root}: {split}/{name}/ holds no image"
-            for name, files in zip(classes, of_class, strict=True)
-            if not files
-        ]
-        paths[split] = [path for files in of_class for path in files]
-        labels = np.repeat(np.arange(len(classes)), [len(files) for files in of_class])
-        splits[split] = _listing(root, paths[split], labels, pattern)
-    name = slug(root.resolve().name)
-    if name in synthetic.NAMES:
-        faults.append(f"--data {root}: the name {name!r} belongs to the built-in synthetic images; rename the folder")
-    if faults:
-        raise InputError(*faults)
-    anonymous = sum(pattern.search(path.name) is None for path in paths["train"])
-    notes = (
-        (
-            f"{anonymous:,} of {len(paths['train']):,} training images name no patient; "
-            "each counts as a patient of its own",
+    paths = {split: [path for files in folder.images.values() for path in files] for split, folder in listed.items()}
+    splits = {
+        split: _listing(
+            root,
+            paths[split],
+            np.repeat(np.arange(len(classes)), [len(files) for files in folder.images.values()]),
+            pattern,
         )
-        if anonymous
-        else ()
-    )
+        for split, folder in listed.items()
+    }
+    notes = [note for folder in listed.values() for note in folder.notes]
+    if others := passed_over((entry for entry in top if entry.path.name not in listed), images=True):
+        notes.insert(0, f"passed over {others} in {text_of(root.resolve().name)}, beside {'/, '.join(listed)}/")
+    notes += frames_note(path for files in paths.values() for path in files)
+    anonymous = sum(pattern.search(text_of(path.name)) is None for path in paths["train"])
+    if anonymous:
+        notes.append(
+            f"{anonymous:,} of {len(paths['train']):,} training images name no patient; "
+            "each counts as a patient of its own"
+        )
     return Source(
-        name, "folder", str(root), classes, splits, lambda split, row, size: decode(paths[split][row], size), notes
+        name, "folder", here, classes, splits, lambda split, row, size: decode(paths[split][row], size), tuple(notes)
     )
 
 
@@ -231,9 +251,9 @@ def read_npz(path: Path) -> Source:
     Raises:
         InputError: As `data.npz.read_arrays`, or its name is taken.
     """
-    name, faults = slug(path.stem), []
+    name, here, faults = slug(path.stem), text_of(path), []
     if name in synthetic.NAMES:
-        faults.append(f"--data {path}: the name {name!r} belongs to the built-in synthetic images; rename the file")
+        faults.append(f"--data {here}: the name {name!r} belongs to the built-in synthetic images; rename the file")
     try:
         arrays = read_arrays(path)
     except InputError as error:
@@ -247,7 +267,7 @@ def read_npz(path: Path) -> Source:
         splits[split] = Listing(names, arrays.labels[split], names, hashes)
     classes = tuple(map(str, range(arrays.classes)))
     note = "an .npz file names no patients; each image counts as a patient of its own"
-    return Source(name, "npz", str(path), classes, splits, arrays.decode, (note,))
+    return Source(name, "npz", here, classes, splits, arrays.decode, (note, *arrays.notes))
 
 
 def read_synthetic() -> Source:
@@ -349,30 +369,25 @@ def _compiled(patient_pattern: str) -> re.Pattern[str]:
 
 
 def _listing(root: Path, paths: list[Path], labels: np.ndarray, pattern: re.Pattern[str]) -> Listing:
-    return Listing(
-        names=tuple(path.relative_to(root).as_posix() for path in paths),
-        labels=labels,
-        patients=tuple(_patient(path, pattern) for path in paths),
-        hashes=tuple(_hash(path) for path in paths),
-    )
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
-    )
+    names, hashes, faults = [text_of(path.relative_to(root).as_posix()) for path in paths], [], []
+    for path in paths:
+        try:
+            hashes.append(_hash(path))
+        except OSError as error:
+            faults.append(f"{text_of(path)}: cannot be read ({error.strerror})")
+    if len(set(names)) < len(names):  # a name that is no text, and one that is written as that would be shown
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        faults.append(f"{text_of(root)}: two files are called {doubled[0]}; rename one")
+    if faults:
+        raise InputError(*named(faults))
+    return Listing(tuple(names), labels, tuple(_patient(path, pattern) for path in paths), tuple(hashes))
 
 
 def _patient(path: Path, pattern: re.Pattern[str]) -> str:
-    match = pattern.search(path.name)
-    return match[match.lastindex or 0] if match else f"{path.parent.name}/{path.name}"
+    match = pattern.search(text_of(path.name))
+    return match[match.lastindex or 0] if match else text_of(f"{path.parent.name}/{path.name}")
 
 
 def _hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -10,6 +10,7 @@ import typer
 
 from data.faults import InputError
 from sweep.cli import comparisons, data, model, repair
+from sweep.cli.output import open_output
 from sweep.cli.search import search
 from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 
@@ -44,6 +45,17 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Runs the command line; every way to end has its exit code."""
+    close = open_output()
+    try:
+        _run()
+    except SystemExit as ended:
+        lost = close()
+        if lost:
+            print(f"error: {lost}", file=sys.stderr)
+        sys.exit(FAILED if lost and not ended.code else ended.code)
+
+
+def _run() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     as_json = "--json" in sys.argv

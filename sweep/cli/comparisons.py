@@ -303,7 +303,7 @@ def _write_report(folder: Path, name: str, content: str) -> Path:
     path = folder / REPORTS / name
     try:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     return path

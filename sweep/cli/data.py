@@ -42,6 +42,8 @@ def verify(
     wrong = [f"{Path(source.location) / name}: {why}" for name, why in result.unreadable.items()]
     wrong += [f"the same picture has two labels: {', '.join(names)}" for names in result.two_labels]
     wrong += [f"the same picture is in two splits: {', '.join(names)}" for names in result.two_splits]
+    for note in source.notes:
+        terminal.say(f"note: {note}")
     for sentence in wrong:
         terminal.say(f"wrong: {sentence}")
     for pair, count in result.shared_patients.items():
@@ -50,7 +52,7 @@ def verify(
     groups = f"{result.identical_groups:,} groups of identical files"
     terminal.say(f"note: {groups}; each stays on one side of the validation split")
     terminal.say(f"{source.name}: {images:,} images, {len(wrong):,} things wrong")
-    terminal.end(1 if wrong else 0, data=source.name, images=images, **asdict(result))
+    terminal.end(1 if wrong else 0, data=source.name, images=images, notes=list(source.notes), **asdict(result))
 
 
 def download(json: option.Json = False) -> None:

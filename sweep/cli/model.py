@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.faults import InputError
+from data.listing import text_of
 from data.sources import PATIENT_PATTERN, Source, open_test
 from models import ARCHITECTURES
 from sweep.cli import options as option
@@ -33,13 +34,16 @@ def predict(
     from sweep.stores.mlflow_stores import open_client
     from sweep.stores.registry import find_version, load
 
-    paths = find_images(images)
+    found = find_images(images)
+    paths = found.paths
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
     classifier = load(client, version)
     if threshold is not None and classifier.about["positive"] is None:
         raise InputError(f"--threshold: {model} has more than two classes and answers with the likeliest")
     terminal = Terminal(json=json, csv=csv)
+    for note in found.notes:
+        terminal.say(f"note: {note}")
     try:
         if heatmap is not None:
             heatmap.mkdir(parents=True, exist_ok=True)
@@ -52,9 +56,14 @@ def predict(
     elif not json:
         terminal.show(answers_view(labelled.answers, version, classifier.about))
     for path, why in labelled.unreadable.items():
-        terminal.say(f"unreadable: {path}: {why}")
-    unreadable = {str(path): why for path, why in labelled.unreadable.items()}
-    terminal.end(1 if unreadable else 0, predictions=labelled.answers.to_dict("records"), unreadable=unreadable)
+        terminal.say(f"unreadable: {text_of(path)}: {why}")
+    unreadable = {text_of(path): why for path, why in labelled.unreadable.items()}
+    terminal.end(
+        1 if unreadable else 0,
+        predictions=labelled.answers.to_dict("records"),
+        unreadable=unreadable,
+        notes=list(found.notes),
+    )
 
 
 def _check_predict_options(threshold: float | None, heatmap: Path | None, *, csv: bool, json: bool) -> None:

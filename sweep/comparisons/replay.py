@@ -11,6 +11,7 @@ from pathlib import Path
 from data import cache, synthetic
 from data.cache import images_of
 from data.faults import InputError
+from data.listing import path_of
 from data.sources import PATIENT_PATTERN, Source, open_source, read_synthetic, under_name
 from data.splits import Split, split_source
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
@@ -70,9 +71,9 @@ def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
     if location is None and past.data_name in synthetic.NAMES:
         source = under_name(read_synthetic(), past.data_name)
     else:
-        if location is None and not Path(past.data_location).exists():
+        if location is None and not path_of(past.data_location).exists():
             raise InputError(f"the run's images were at {past.data_location}, which is not here; say where with --data")
-        source = open_source(location or Path(past.data_location), patient_pattern=pattern)
+        source = open_source(location or path_of(past.data_location), patient_pattern=pattern)
     limit = past.params.get("limit")
     split = split_source(
         source,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import glob
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,42 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.faults import InputError
-from data.sources import SUFFIXES
+from data.faults import InputError, named
+from data.listing import (
+    FOLDER,
+    HEATMAP,
+    SYSTEM_FILES,
+    SYSTEM_FOLDERS,
+    Entry,
+    frames_note,
+    images_of,
+    passed_over,
+    suffixes_read,
+    text_of,
+    walk,
+)
 
 BATCH = 32
-OVERLAY = ".heatmap.png"
 COLUMNS = ("file", "label", "probability")
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The image files that a command line names.
+
+    Attributes:
+        paths: Each file once.
+        notes: What was passed over, one sentence each.
+    """
+
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
 
 @dataclass(frozen=True)
@@ -33,11 +65,12 @@ class Labelled:
     unreadable: Mapping[Path, str]
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
+def find_images(patterns: Sequence[str]) -> FoundImages:
     """Finds the images that a command line names.
 
     Args:
-        patterns: Files; folders, whose images are taken at any depth; and globs, `**` too.
+        patterns: Files, which are taken whatever they are called; folders, whose images are taken at any depth; and
+            globs, `**` too. Folders and globs are listed as data sets are, by `data.listing`.
 
     Returns:
         Each file once, in the order named.
@@ -46,28 +79,66 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         InputError: One of them names nothing.
     """
     images: dict[Path, None] = {}
-    faults = []
+    faults, notes = [], []
     for pattern in patterns:
-        path = Path(pattern)
+        shown, path = text_of(pattern), Path(pattern)
         try:
-            path.stat()
+            if not path.exists():
+                path = Path(os.path.expanduser(pattern))  # noqa: PTH111 - leaves `~nobody` as it is
+            exists, folder = path.exists(), path.is_dir()
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                faults.append(f"{pattern[:80]}...: is too long for a file's name")
-                continue
-        if path.is_dir():
-            inside = sorted(child for child in path.rglob("*") if _is_image(child))
-        elif path.exists():
-            inside = [path]
-        else:
-            matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - absolute ones too
-            inside = [match for match in matches if match.is_file()]
-        if not inside:
-            faults.append(f"{pattern}: {'the folder holds no image' if path.is_dir() else 'there is no such file'}")
+            reason = (
+                "is too long for a file's name"
+                if error.errno == errno.ENAMETOOLONG
+                else f"cannot be read ({error.strerror})"
+            )
+            faults.append(f"{shown[:80]}{'...' if len(shown) > 80 else ''}: {reason}")
+            continue
+        if exists and path.name.lower() in SYSTEM_FILES | SYSTEM_FOLDERS:  # typed by a shell's `*`
+            notes.append(f"passed over {shown}, which a system keeps for itself")
+            continue
+        entries = list(walk(path)) if folder else [] if exists else _matches(str(path))
+        inside = [path] if exists and not folder else images_of(entries)
+        others = passed_over(entries)
+        unreadable = [entry.fault for entry in entries if entry.fault and entry.kind == FOLDER]
+        faults += named(unreadable)
+        # A link to nothing with an image's name is set aside with the unreadable images.
+        inside += [entry.path for entry in entries if entry.fault and entry.kind != FOLDER]
+        if not inside and not unreadable:
+            why = f" (passed over: {others}); {suffixes_read()}" if others else f"; {suffixes_read()}"
+            none = f"the folder holds no image{why}" if folder else f"matches no image{why}"
+            faults.append(f"{shown}: {none if folder or others else 'there is no such file'}")
+        elif others:
+            notes.append(f"passed over {others} in {shown}")
         images |= dict.fromkeys(inside)
-    if faults:
-        raise InputError(*faults)
-    return list(images)
+    if faults or not images:
+        raise InputError(*(faults or notes))
+    return FoundImages(tuple(images), (*notes, *frames_note(images)))
+
+
+def _matches(pattern: str) -> list[Entry]:
+    """What a glob names; its folders are walked by the rule for folders, so that a loop of links has an end."""
+    parts = Path(pattern).parts
+    literal = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    wanted, root = parts[literal:], Path(*parts[:literal])
+    if not wanted or not root.is_dir():
+        return []
+    depth = None if "**" in wanted else len(wanted)
+    # A folder that cannot be read may hold what is wanted.
+    return [
+        entry
+        for entry in walk(root, depth)
+        if (entry.fault and entry.kind == FOLDER) or _fits(entry.path.relative_to(root).parts, wanted)
+    ]
+
+
+def _fits(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether the parts of a path are those of a pattern; `**` is any number of folders, and files at its end."""
+    if not parts or not wanted:
+        return not parts and wanted in ((), ("**",))
+    if wanted[0] == "**":
+        return _fits(parts, wanted[1:]) or _fits(parts[1:], wanted)
+    return fnmatch.fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
 def label(
@@ -104,21 +175,15 @@ def label(
         if read:
             pixels = np.stack(decoded)
             answer = classifier.classify(pixels, threshold)
-            # A name that is no text, as old archives have them, is shown as well as it can be.
-            answer.insert(0, "file", [str(path).encode(errors="replace").decode() for path in read])
+            answer.insert(0, "file", [text_of(path) for path in read])
             if heatmaps:
                 overlays = classifier.overlays(pictures, pixels)
                 for path, overlay in zip(read, overlays, strict=True):
                     overlay.save(heatmaps / names[path])
-                answer["heatmap"] = [str(heatmaps / names[path]) for path in read]
+                answer["heatmap"] = [text_of(heatmaps / names[path]) for path in read]
             answers.append(answer)
         progress(min(start + BATCH, len(paths)))
     return Labelled(pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(columns=COLUMNS), unreadable)
-
-
-def _is_image(path: Path) -> bool:
-    """Whether a file of a folder is an image to label; heatmaps of an earlier run among the images are not."""
-    return path.suffix.lower() in SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
 
 
 def _overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -126,10 +191,10 @@ def _overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
-        name, number = f"{path.stem}{OVERLAY}", 1
+        name, number = f"{path.stem}{HEATMAP}", 1
         while name in taken:
             number += 1
-            name = f"{path.stem}-{number}{OVERLAY}"
+            name = f"{path.stem}-{number}{HEATMAP}"
         taken.add(name)
         names[path] = name
     return names

@@ -208,7 +208,7 @@ def _record(tracking: Tracking, version: Version, decision: Decision) -> None:
 def _read_log(tracking: Tracking, version: Version) -> list[Mapping[str, object]]:
     with tempfile.TemporaryDirectory() as folder:
         path = tracking.fetch(version.run_id, LOG, Path(folder))
-        return [] if path is None else [json.loads(line) for line in path.read_text().splitlines()]
+        return [] if path is None else [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _same(decision: Decision, entry: Mapping[str, object]) -> bool:

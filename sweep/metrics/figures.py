@@ -1,10 +1,11 @@
-"""Pictures of results, drawn with matplotlib's objects alone: no pyplot, no global state, no display."""
+"""Pictures of results, drawn with matplotlib's objects alone: no pyplot, no display."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from PIL import Image
 from sklearn import metrics
 
 from sweep.metrics.calibration import claims, expected_calibration_error, reliability
+from sweep.metrics.lettering import drawable, families
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.threshold import decide
 
@@ -90,8 +92,8 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     axes.set(
         xticks=range(len(classes)),
         yticks=range(len(classes)),
-        xticklabels=classes,
-        yticklabels=classes,
+        xticklabels=list(map(drawable, classes)),
+        yticklabels=list(map(drawable, classes)),
         xlabel="predicted",
         ylabel="true",
     )
@@ -128,7 +130,7 @@ def roc_curve(
     shown = [1] if len(classes) == 2 else range(len(classes))
     for index, label in enumerate(shown):
         false, true, _ = metrics.roc_curve(labels == label, likely[:, label])
-        name = f"{classes[label]}: AUROC {metrics.auc(false, true):.3f}"
+        name = f"{drawable(classes[label])}: AUROC {metrics.auc(false, true):.3f}"
         style = "-" if index < len(PALETTE) else "--"
         axes.plot(false, true, color=PALETTE[index % len(PALETTE)], linestyle=style, linewidth=1.8, label=name)
     if len(classes) == 2:
@@ -165,7 +167,9 @@ def calibration(predictions: Predictions, temperature: float, title: str) -> Fig
         axes.plot(bins.predicted, bins.observed, color=color, linewidth=1.4, label=f"{name}: error {error:.3f}")
         size = 12 + 120 * np.sqrt(bins.images / bins.images.sum())
         axes.scatter(bins.predicted, bins.observed, size, color=color, marker=marker, alpha=0.75, linewidths=0)
-    positive = f"probability of {predictions.classes[1]}" if len(predictions.classes) == 2 else "largest probability"
+    positive = (
+        f"probability of {drawable(predictions.classes[1])}" if len(predictions.classes) == 2 else "largest probability"
+    )
     axes.set(xlabel=positive, ylabel="came true", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
@@ -184,7 +188,7 @@ def score_histogram(predictions: Predictions, temperature: float, threshold: flo
     likely = predictions.probabilities(temperature)
     probability, true = claims(predictions.labels, likely)
     two = len(predictions.classes) == 2
-    names = predictions.classes if two else ("wrong", "right")
+    names = list(map(drawable, predictions.classes)) if two else ["wrong", "right"]
     for name, chosen, color in zip(names, (~true, true), (BLUE, ORANGE), strict=True):
         axes.hist(probability[chosen], bins=np.linspace(0, 1, 31).tolist(), color=color, alpha=0.65, label=name)
     if two and threshold is not None:
@@ -268,7 +272,7 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure
     for axes, (split, images) in zip(parts, counts.items(), strict=True):
         total = sum(images.values())
         shares = [images[name] / max(1, total) for name in names]
-        bars = axes.barh(names, shares, color=BLUE, height=0.68)
+        bars = axes.barh(list(map(drawable, names)), shares, color=BLUE, height=0.68)
         axes.bar_label(
             bars,
             [f"{images[name]:,}  ({100 * share:.0f} %)" for name, share in zip(names, shares, strict=True)],
@@ -293,9 +297,10 @@ def panels(count: int, size: tuple[float, float], title: str) -> tuple[Figure, l
         size: Width and height, in inches.
         title: Above the figure.
     """
+    mpl.rcParams["font.family"] = families()
     figure = Figure(figsize=size, dpi=DPI, facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(drawable(title), fontsize=11)
     row = [figure.add_subplot(1, count, index + 1) for index in range(count)]
     for axes in row:
         axes.grid(visible=True, color="#e5e7eb", linewidth=0.8)

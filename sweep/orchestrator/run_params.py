@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.cache import images_of
+from data.listing import path_of, text_of
 from data.sources import PATIENT_PATTERN
 from sweep.metrics.names import STRESSED
 from sweep.plan import Plan, PlannedStudy
@@ -120,7 +121,7 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
         },
         data=DataDescription(
             name=source.name,
-            location=source.location if source.kind == "synthetic" else str(Path(source.location).resolve()),
+            location=source.location if source.kind == "synthetic" else text_of(path_of(source.location).resolve()),
             digests={"train": source.digest, "validation": split.digest},
             profile=json.dumps({"train": len(split.train), "validation": len(split.validation)}),
         ),

@@ -64,7 +64,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         try:
-            owner = describe_owner(json.loads(path.read_text()))
+            owner = describe_owner(json.loads(path.read_text(encoding="utf-8")))
         except ValueError:  # it has the lock and has not written yet who it is
             owner = "another process"
         raise InputError(
@@ -73,7 +73,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{folder}: the working directory cannot be written ({error.strerror})") from error
     with lock:
-        path.write_text(json.dumps(myself()))
+        path.write_text(json.dumps(myself()), encoding="utf-8")
         try:
             yield
         except InputError:

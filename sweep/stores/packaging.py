@@ -139,7 +139,7 @@ def fill(client: MlflowClient, model: LoggedModel, spec: ModelSpec, network: tor
         shutil.copy(decode.__file__, artifacts["decode"])
         executed = (artifacts["network"], artifacts["decode"], serving)
         about = {**_about(spec), "sha256": {path.name: sha256(path) for path in executed}}
-        artifacts["about"].write_text(json.dumps(about, indent=2))
+        artifacts["about"].write_text(json.dumps(about, indent=2), encoding="utf-8")
         mlflow.pyfunc.save_model(
             Path(folder) / "model",
             python_model=str(serving),

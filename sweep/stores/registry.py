@@ -192,7 +192,7 @@ def load(client: MlflowClient, version: Version) -> Any:
             raise InputError(*(f"{uri}: {name} is missing" for name in missing))
         if sha256(files["about"]) != version.tags[tag.MODEL_SHA256]:
             raise InputError(f"{uri}: {files['about'].name} is not the file that was registered; its hash differs")
-        hashes = json.loads(files["about"].read_text())["sha256"]
+        hashes = json.loads(files["about"].read_text(encoding="utf-8"))["sha256"]
         for path in (files["network"], files["decode"], serving):
             if sha256(path) != hashes[path.name]:
                 raise InputError(f"{uri}: {path.name} is not the file that was registered; its hash differs")

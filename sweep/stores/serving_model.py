@@ -60,7 +60,7 @@ class ImageClassifier(PythonModel):
             MlflowException: A file is not the one that was registered.
         """
         files = {name: Path(path) for name, path in context.artifacts.items()}
-        self.about: dict[str, Any] = json.loads(files["about"].read_text())
+        self.about: dict[str, Any] = json.loads(files["about"].read_text(encoding="utf-8"))
         for path in (files["network"], files["decode"], Path(__file__)):
             if hashlib.sha256(path.read_bytes()).hexdigest() != self.about["sha256"][path.name]:
                 raise MlflowException(f"{path} is not the file that was registered: its hash differs from model.json's")
@@ -235,7 +235,7 @@ def _base64_png(image: Image.Image) -> str:
 
 def _version(path: Path) -> str | None:
     """The version that MLflow says it took the model from; it writes a file into the model's folder."""
-    version = yaml.safe_load(path.read_text()).get("model_version") if path.is_file() else None
+    version = yaml.safe_load(path.read_text(encoding="utf-8")).get("model_version") if path.is_file() else None
     return None if version is None else str(version)
 
 

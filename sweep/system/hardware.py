@@ -152,7 +152,7 @@ def describe() -> dict[str, str]:
 
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def _cpu_flags() -> set[str]:

@@ -54,7 +54,7 @@ def start_time(pid: int) -> str:
     """
     with suppress(OSError, IndexError):
         # The second field is a name in brackets, which may contain spaces; the next one is the state, Z for a zombie.
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return "" if after_name[0] in "ZX" else after_name[19]
     if Path("/proc/self/stat").exists():
         return ""

@@ -33,7 +33,13 @@ def _git(*arguments: str) -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
+        answer = subprocess.run(  # noqa: S603
+            ["git", "-C", str(root), *arguments],  # noqa: S607
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return answer.stdout.strip()

@@ -1,4 +1,5 @@
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -136,12 +137,78 @@ def test_a_folder_one_too_high_is_told_where_to_look(pictures):
         ({"train_images": np.zeros((60, 8, 8), np.float32)}, "train_images is float32"),
         ({"test_labels": np.zeros(3, np.uint8)}, "not one integer for each of 20 images"),
         ({"test_labels": np.zeros((20, 1), np.uint8)}, "test_labels must hold every class"),
-        ({"test_images": np.array([{}], dtype=object)}, "not a readable .npz"),
+        ({"test_images": np.array([{}], dtype=object)}, "holds Python objects, and no pickle is loaded"),
+        ({"train_labels": np.zeros(60)}, r"train_labels is float64 \[60\], not one integer for each of 60 images"),
+        ({"train_labels": np.eye(60, dtype=np.uint8)}, r"train_labels is uint8 \[60, 60\], not one integer"),
+        ({"train_labels": np.arange(60) * 10**12}, "train_labels must hold every class from 0 to 59000000000000"),
+        ({"train_labels": np.arange(60) % 2 - 1}, "train_labels must hold every class"),
+        ({"train_images": np.zeros((60, 0, 8), np.uint8)}, "train_images holds no image"),
+        ({"train_images": np.zeros((60, 1, 8, 8), np.uint8)}, r"train_images is uint8 \[60, 1, 8, 8\], not uint8"),
     ],
 )
 def test_an_npz_that_cannot_be_used_says_why(tmp_path, changes, said):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=said) as caught:
         open_source(medmnist(tmp_path / "bad.npz", **changes))
+    assert all(fault.startswith(f"--data {tmp_path}/bad.npz: ") for fault in caught.value.faults)
+
+
+def members(**contents):
+    def write(path):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content)
+
+    return write
+
+
+def truncated(path):
+    medmnist(path)
+    path.write_bytes(path.read_bytes()[:4000])
+
+
+def damaged_in_the_middle(path):
+    medmnist(path)
+    content = bytearray(path.read_bytes())
+    content[2000:2100] = bytes(100)
+    path.write_bytes(content)
+
+
+def renamed_npy(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda path: path.write_bytes(b""), "the file is empty; give an archive that numpy.savez wrote"),
+        (renamed_npy, "is a single array (.npy), whatever its name says; give an archive"),
+        (lambda path: path.write_bytes(b"<html>not found</html>"), "not a readable .npz file, which is a zip archive"),
+        (lambda path: path.write_bytes(b"PK"), "not a readable .npz file"),
+        (truncated, "not a readable .npz file"),
+        (damaged_in_the_middle, "not a readable .npz file"),
+        (members(), "has no array train_images; it holds none"),
+        (members(**{"readme.txt": "words"}), "has no array train_images; it holds readme.txt"),
+        (members(**{f"{split}_{part}": "words" for split in ("train", "test") for part in ("images", "labels")}),
+         "train_images is no array"),
+        (lambda path: path.mkdir(), "it is a folder, and an .npz file was expected by its name"),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_a_broken_npz_is_a_sentence(tmp_path, write, said):
+    path = tmp_path / "bad.npz"
+    write(path)
+    with pytest.raises(InputError) as caught:
+        open_source(path)
+    assert all(fault.startswith(f"--data {path}: ") for fault in caught.value.faults)
+    assert said in caught.value.faults[0]
+    assert "allow_pickle" not in str(caught.value)
+
+
+def test_what_else_an_npz_holds_is_said(tmp_path):
+    path = medmnist(tmp_path / "more.NPZ.npz", masks=np.zeros(3), notes=np.array([{}], dtype=object))
+    upper = path.rename(tmp_path / "MORE.NPZ")
+    assert "passed over the arrays masks, notes, which" in open_source(upper).notes[1]
 
 
 def test_a_missing_path_and_a_strange_file_are_refused(tmp_path):

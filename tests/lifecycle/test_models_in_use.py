@@ -110,8 +110,24 @@ def test_what_cannot_be_read_is_said_at_the_end(run, pictures: Path, tmp_path: P
     code, out, _ = run("predict", MODEL, tmp_path / "b.png", "--json")
     assert code == 1
     assert json.loads(out) == {
-        "exit_code": 1, "predictions": [], "unreadable": {str(tmp_path / "b.png"): "the file is empty"},
+        "exit_code": 1, "predictions": [], "unreadable": {str(tmp_path / "b.png"): "the file is empty"}, "notes": [],
     }  # fmt: skip
+
+
+def test_what_a_folder_holds_beside_images_is_said(run, pictures: Path, tmp_path: Path):
+    folder = tmp_path / "films"
+    shutil.copytree(pictures / "test" / "NORMAL", folder)
+    (folder / ".ipynb_checkpoints").mkdir()
+    for path in sorted(folder.glob("*.jpeg"))[:10]:
+        path.rename(path.with_suffix(".dcm"))
+    note = f"passed over 10 .dcm files, 1 hidden or system folder (.ipynb_checkpoints) in {folder}"
+
+    code, out, _ = run("predict", MODEL, folder)
+    assert (code, f"note: {note}" in out, "22 images" in out) == (0, True, True)
+    code, out, err = run("predict", MODEL, folder, "--csv")
+    assert (len(out.splitlines()), err) == (23, f"note: {note}\n")
+    _, out, _ = run("predict", MODEL, folder, "--json")
+    assert json.loads(out)["notes"] == [note]
 
 
 def test_heatmaps_are_pictures_of_their_files(run, pictures: Path, tmp_path: Path):
@@ -231,13 +247,15 @@ def test_heatmaps_among_the_images_change_none_of_them(run, tmp_path: Path):
 
     first, second = (run("predict", MODEL, tmp_path, "--heatmap", tmp_path, "--json") for _ in range(2))
 
-    assert json.loads(first[1]) == json.loads(second[1])
-    assert len(json.loads(first[1])["predictions"]) == 3
+    before_that, after = (json.loads(out) for _, out, _ in (first, second))
+    assert before_that["predictions"] == after["predictions"]
+    assert len(after["predictions"]) == 3
+    assert after["notes"][0].startswith("passed over 3 heat maps of an earlier prediction")
     assert {path: path.read_bytes() for path in before} == before
     assert len(list(tmp_path.iterdir())) == 6
 
 
-def test_a_name_that_is_no_text_is_shown_as_well_as_it_can_be(run, tmp_path: Path):
+def test_a_name_that_is_no_text_is_shown_with_its_bytes(run, tmp_path: Path):
     import os
 
     Image.new("L", (40, 30), 120).save(tmp_path / os.fsdecode(b"x\xff.png"))
@@ -245,7 +263,7 @@ def test_a_name_that_is_no_text_is_shown_as_well_as_it_can_be(run, tmp_path: Pat
     code, out, _ = run("predict", MODEL, tmp_path, "--csv")
 
     assert code == 0
-    assert f"{tmp_path}/x?.png" in out
+    assert f"{tmp_path}/x\\xff.png" in out
 
 
 def test_files_that_are_gone_are_said(run, store: Path):
@@ -261,11 +279,13 @@ def test_files_that_are_gone_are_said(run, store: Path):
 
 def test_a_folder_of_classes_is_enough(run, client: MlflowClient, pictures: Path, tmp_path: Path):
     shutil.copytree(pictures / "test", tmp_path / "Elsewhere")
+    (tmp_path / "Elsewhere" / "NORMAL" / "a.dcm").write_bytes(b"")
 
     code, out, err = run("evaluate", MODEL, "--data", tmp_path / "Elsewhere")
 
     assert code == 0, err
     assert "the model learned from blob-pictures; elsewhere is something else" in out
+    assert "note: passed over 1 .dcm file in NORMAL" in out
     assert "blob-pictures version 1 on 60 images" in out
     assert re.search(r"auroc +\d\.\d{3} \(\d\.\d{3}-\d\.\d{3}\)", out)
     assert "all PNEUMONIA" in out

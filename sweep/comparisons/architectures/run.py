@@ -14,6 +14,7 @@ from PIL import Image
 
 from data import synthetic
 from data.faults import InputError
+from data.listing import path_of
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
@@ -122,7 +123,7 @@ def gather(
     versions, notes = _same_data(versions, champion)
     if request.seeds:
         for best in versions.values():
-            location = request.location or Path(best.past.data_location)
+            location = request.location or path_of(best.past.data_location)
             plan = plan_of_seeds(best, location, request.seeds, request.machine)
             prepare(plan, request.folder, view, stopping)
             run_plan(plan, request.folder, view, stopping, conclude_enqueued, ended)

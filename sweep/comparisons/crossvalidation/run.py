@@ -12,6 +12,7 @@ import pandas as pd
 
 from data import synthetic
 from data.faults import InputError
+from data.listing import path_of
 from data.sources import read_synthetic, under_name
 from data.splits import split_source
 from models import ARCHITECTURES
@@ -126,12 +127,12 @@ def plans_of_folds(
     """
     best, data = search.complete[0], search.description.data
     drawn = data.name in synthetic.NAMES
-    if location is None and not drawn and not Path(data.location).exists():
+    if location is None and not drawn and not path_of(data.location).exists():
         raise InputError(f"the study's images were at {data.location}, which is not here; say where with --data")
     settings = settings_of(
         best.attributes["run"]["params"],
         trials=min(top, len(search.complete)),
-        data=location or Path(data.location),
+        data=location or path_of(data.location),
         metric=search.metric,
         experiment=search.study.experiment,
         **machine,
