@@ -49,7 +49,8 @@ class _Root:
 
     def has_files_in(self, folder: Path) -> bool:
         """Whether any of these locations exists in a directory."""
-        return any((folder / MLRUNS / place).exists() for place in self.places)
+        files = [place for place in self.places if "/" in place]  # of runs and models; an experiment may have none
+        return any((folder / MLRUNS / place).exists() for place in files or self.places)
 
 
 def make_relative(path: Path) -> str | None:
@@ -80,8 +81,9 @@ def make_relative(path: Path) -> str | None:
     moved = _moved(path, [root for root in roots if root not in at_home], alone=not (at_home or relative))
     if own and has_runs and (moved or at_home or relative):
         _check_files(folder, [*moved, *at_home], stored)
-    if moved and not own:
-        raise InputError(f"{path}: this store was moved from {moved[0].folder}; type `sweep doctor` in {folder} first")
+    here = [root for root in moved if root.has_files_in(folder)]
+    if here and not own:
+        raise InputError(f"{path}: this store was moved from {here[0].folder}; type `sweep doctor` in {folder} first")
     if not own or not (moved or at_home):
         return None
     try:
@@ -97,6 +99,8 @@ def make_relative(path: Path) -> str | None:
                 f"({error.orig})"
             ) from error
         return None  # nobody may write here, and the locations are right
+    if not has_runs:
+        return None  # nobody has anything to look for
     if moved:
         before = ", ".join(str(root.folder) for root in moved)
         return f"{path.name}: the store was moved from {before}; its artifacts are now found in {folder / MLRUNS}"
