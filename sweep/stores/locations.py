@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import mlflow
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.db import utils as database_utils
 from sqlalchemy import Connection, column, create_engine, func, inspect, literal, select, table, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
@@ -86,6 +87,7 @@ def make_relative(path: Path) -> str | None:
         raise InputError(f"{path}: this store was moved from {here[0].folder}; type `sweep doctor` in {folder} first")
     if not own or not (moved or at_home):
         return None
+    before = ", ".join(str(root.folder) for root in moved)
     try:
         with engine.begin() as connection:
             for root in (*moved, *at_home):
@@ -94,16 +96,16 @@ def make_relative(path: Path) -> str | None:
         if "readonly" not in str(error.orig):
             raise
         if moved:
-            raise InputError(
-                f"{path}: this store was moved from {moved[0].folder}, and its locations cannot be written "
-                f"({error.orig})"
-            ) from error
+            was = f"this store was moved from {before}, and its locations cannot be written"
+            raise InputError(f"{path}: {was} ({error.orig})") from error
         return None  # nobody may write here, and the locations are right
-    if not has_runs:
-        return None  # nobody has anything to look for
-    if moved:
-        before = ", ".join(str(root.folder) for root in moved)
-        return f"{path.name}: the store was moved from {before}; its artifacts are now found in {folder / MLRUNS}"
+    return _what_was_changed(path, before) if has_runs else None  # without any nobody has anything to look for
+
+
+def _what_was_changed(path: Path, before: str) -> str:
+    if before:
+        now = path.absolute().parent / MLRUNS
+        return f"{path.name}: the store was moved from {before}; its artifacts are now found in {now}"
     return f"{path.name}: artifacts are found relative to this directory from now on, so that it can be moved"
 
 
@@ -133,18 +135,15 @@ def place_experiment(path: Path, identifier: str) -> None:
 
     MLflow writes the path as it is and reads it as a URL, where %20 is a space.
     """
-    if make_relative(path) is not None:
-        return
+    make_relative(path)
     here = Path.cwd()
-    if here.as_uri() == f"file://{here}":
-        return
-    engine = create_engine(sqlite_url(path.absolute()), poolclass=NullPool)
+    plain, url = f"{here / MLRUNS}/{identifier}", f"{(here / MLRUNS).as_uri()}/{identifier}"
     experiments = table("experiments", column("experiment_id"), column("artifact_location"))
-    with engine.begin() as connection:
-        chosen = update(experiments).where(
-            experiments.c.experiment_id == int(identifier), experiments.c.artifact_location.startswith("/")
-        )
-        connection.execute(chosen.values(artifact_location=f"{(here / MLRUNS).as_uri()}/{identifier}"))
+    chosen = update(experiments).where(
+        experiments.c.experiment_id == int(identifier), experiments.c.artifact_location.startswith("/")
+    )
+    with create_engine(sqlite_url(path.absolute()), poolclass=NullPool).begin() as connection:
+        connection.execute(chosen.values(artifact_location=plain if url == f"file://{plain}" else url))
 
 
 class _StoreArtifacts(LocalArtifactRepository):
@@ -158,6 +157,8 @@ class _StoreArtifacts(LocalArtifactRepository):
 
 
 _artifact_repository_registry.register("", _StoreArtifacts)
+# It makes the folder of a database that is to be made, from the URL as it is written: "a%2520b" beside "a%20b".
+database_utils._make_parent_dirs_if_sqlite = lambda db_uri: None
 
 
 def _stored(connection: Connection) -> tuple[list[str], bool]:

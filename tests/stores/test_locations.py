@@ -16,7 +16,7 @@ from sweep.stores.mlflow_stores import open_client, open_tracking
 from tests.helpers.stocked import stocked
 
 RUN, MODEL = "1/0123/artifacts", "1/models/m-4567/artifacts"
-ODD = ["my%20study", "a?b#c", "q'\"& =;+", "100%", "с пробелом", "{x}", "a:b@c", "%2e%2e"]
+ODD = ["my%20study", "a?b#c", "q'\"& =;+", "100%", "رئة 肺", "{x}", "a:b@c", "%2e%2e"]
 
 
 def store_of(folder: Path, root: Path | None = None) -> Path:
