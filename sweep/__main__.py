@@ -1,10 +1,32 @@
-"""`python -m sweep`."""
+"""The command line, as `python -m sweep` and as the command `sweep`."""
 
 # Worker processes import this module too, under another name, and need no command line.
-if __name__ == "__main__":
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Runs a command with the installed packages, whatever modules lie in the working directory."""
+    _leave_out_working_directory()
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the process without a traceback
-    from sweep.cli.app import main
+    from sweep.cli.app import main as run
 
+    run()
+
+
+def _leave_out_working_directory() -> None:
+    """Keeps Python from taking `data`, `models` or a library from the working directory, where people have their own.
+
+    `python -m` puts it first. Nothing has been imported yet but the package `sweep` itself, which is empty.
+    """
+    here, root = Path.cwd(), Path(__file__).resolve().parents[1]
+    if here != root:  # of a clone, whose modules are these
+        sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
+    os.environ["PYTHONSAFEPATH"] = "1"  # the same for every process that is started
+
+
+if __name__ == "__main__":
     main()

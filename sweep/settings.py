@@ -14,6 +14,7 @@ from data.splits import Split, fold_of
 from models import ARCHITECTURES
 from sweep.metrics.names import METRICS
 from sweep.space import Space, largest_batch, study_space
+from sweep.system.environment import faults_of_environment
 
 SYNTHETIC_IMAGE_SIZE = 64
 FINETUNE = ("all", "layer4", "head")
@@ -169,6 +170,7 @@ def check(settings: Settings) -> None:
     )
     faults += _faults_of_choices(settings)
     faults += _faults_of_the_cluster(settings)
+    faults += faults_of_environment(settings.tracking_uri)
     try:  # the options that change a space are checked even where no architecture is known
         archs = tuple(arch for arch in settings.archs if arch in ARCHITECTURES) or tuple(ARCHITECTURES)[:1]
         _ = (replace(settings, archs=archs) if unknown else settings).spaces

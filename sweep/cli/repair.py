@@ -39,7 +39,7 @@ def doctor(
                 raise KeyboardInterrupt
             study.claim(shared=storage is not None)
             try:
-                tracking = open_tracking(uri, study.experiment)
+                tracking = open_tracking(uri, study.experiment, repaired.append)
                 sentences, mirrored = repair(study, tracking, folder, work_dir, terminal.say, rebuild=rebuild)
             except TrackingAwayError as error:
                 raise InputError(f"--tracking-uri {shown(uri)}: {error}") from error

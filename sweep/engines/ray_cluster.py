@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,17 +67,18 @@ def connect(address: str | None) -> None:
         return
     named = f"--address {address}" if address else "RAY_ADDRESS"
     address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    root = Path(__file__).resolve().parents[2]
     if address == LOCAL:
         options: dict[str, Any] = {"include_dashboard": False}
     else:
         # Other nodes run exactly this code, whatever version of it they may have installed.
-        root = Path(__file__).parents[2]
         options = {"runtime_env": {"py_modules": [str(root / name) for name in PACKAGES], "excludes": ["__pycache__"]}}
     try:
         if address not in (LOCAL, "auto"):  # Ray would wait for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        with _own_signals(), _without(CREDENTIALS):
+        # Ray has its workers import from the directory it is connected in, where somebody may have a models.py.
+        with _own_signals(), _without(CREDENTIALS), chdir(root):
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # the socket's, the port's, RuntimeError, grpc's and Ray's own
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500].rstrip(".")

@@ -19,6 +19,7 @@ from sweep.metrics.predictions import VALIDATION
 from sweep.orchestrator.figure_pool import FigurePool, draw
 from sweep.orchestrator.run_params import StudyDescription, description_of
 from sweep.space import EXTRA, layout
+from sweep.stores.locations import local_folder
 from sweep.stores.study import Study
 from sweep.stores.tracking import Run, Tracking, write_files
 from sweep.stores.trials import TrialRecord
@@ -120,10 +121,10 @@ class Artifacts:
 
     def copy_files(self, trial: TrialRecord, run: Run) -> None:
         """Copies the files of a trial's first run into another one, where they are still on this disk."""
-        first = trial.attributes.get("run", {}).get("artifacts", "").removeprefix("file://")
-        old = Path(first or "/nowhere")
-        if first != run.artifacts.removeprefix("file://") and old.is_absolute() and old.is_dir() and any(old.iterdir()):
-            self.tracking.log_folder(run.run_id, old)
+        first = local_folder(trial.attributes.get("run", {}).get("artifacts", ""), self.tracking.uri)
+        now = local_folder(run.artifacts, self.tracking.uri)
+        if first is not None and first != now and first.is_dir() and any(first.iterdir()):
+            self.tracking.log_folder(run.run_id, first)
 
     def tidy_disk(self, trials: Iterable[TrialRecord], ship: Callable[[TrialRecord], None]) -> list[str]:
         """Logs files that wait on disk, and removes the checkpoints of configurations that need none any more.

@@ -82,7 +82,7 @@ def run_plan(
         if any(missing_trials(planned, study) > 0 for planned, study in zip(plan.studies, studies, strict=True)):
             engine.start()  # its workers import torch while MLflow opens
         end = math.inf if settings.budget is None else time.monotonic() + settings.budget
-        sweep = SweepRun(plan, engine, open_tracking(uri, plan.experiment), folder, view, stopping)
+        sweep = SweepRun(plan, engine, open_tracking(uri, plan.experiment, view.say), folder, view, stopping)
         outcomes = []
         for left, planned, study in zip(range(len(studies), 0, -1), plan.studies, studies, strict=True):
             if stopping():

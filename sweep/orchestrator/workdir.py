@@ -16,7 +16,9 @@ from filelock import FileLock, Timeout
 from data import cache
 from data.faults import InputError
 from sweep.orchestrator.progress import View
-from sweep.plan import Plan, data_line, disk_of
+from sweep.plan import Plan, data_line, disk_of, parameters_of
+from sweep.stores.databases import sqlite_url
+from sweep.system.environment import TEMPORARY_BYTES, check_environment
 from sweep.system.errors import StudyInterruptedError
 from sweep.system.processes import describe_owner, myself
 from sweep.system.signals import deferred
@@ -26,12 +28,12 @@ LOCK = ".sweep.lock"  # one writer per directory: SQLite and MLflow's stores tak
 
 def optuna_in(folder: Path) -> str:
     """Optuna's store of a working directory."""
-    return f"sqlite:///{folder / 'optuna.db'}"
+    return sqlite_url(folder / "optuna.db")
 
 
 def mlflow_in(folder: Path) -> str:
     """MLflow's store of a working directory, the one that plain `mlflow ui` opens."""
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    return sqlite_url(folder / "mlflow.db")
 
 
 @contextmanager
@@ -96,6 +98,9 @@ def prepare(plan: Plan, folder: Path, view: View, stopping: Callable[[], bool]) 
         check_folder(work_dir, max(disk_of(plan, planned, resuming=True) for planned in plan.studies))
     here = plan if work_dir is None else replace(plan, workers=0)
     check_folder(folder, sum(disk_of(here, planned, resuming=resuming) for planned in plan.studies))
+    # An exported network is there three times for a moment: as it is made, in the model's folder, and as it is tried.
+    network = max(4 * parameters_of(plan, planned) for planned in plan.studies)
+    check_environment(plan.settings.tracking_uri, TEMPORARY_BYTES + 4 * network)
     images = sum(len(listing) for listing in plan.source.splits.values())
     for size in sorted({planned.image_size for planned in plan.studies}):
         with view.counting(f"decoding images to {size} x {size}", images) as progress:

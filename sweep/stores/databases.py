@@ -29,6 +29,15 @@ SERVERS = ("postgresql", "mysql", "mariadb", "mssql", "oracle")  # any other URL
 POSTGRES = ("postgresql", "postgresql+psycopg")  # the driver that the extra brings
 
 
+def sqlite_url(path: Path) -> str:
+    """The URL of an SQLite file; SQLAlchemy reads it as a URL, where `%20` is a space and `?` ends the path.
+
+    >>> sqlite_url(Path("/a study/100%20?.db"))
+    'sqlite:////a study/100%2520%3F.db'
+    """
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
 def open_whole(option: str, url: str, create: Callable[[str], object]) -> None:
     """Checks a database; makes a missing SQLite file under another name and moves it into place once it is complete.
 
@@ -48,7 +57,7 @@ def open_whole(option: str, url: str, create: Callable[[str], object]) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-            create(f"sqlite:///{folder}/{path.name}")
+            create(sqlite_url(Path(folder) / path.name))
             try:
                 os.link(Path(folder) / path.name, path)
             except FileExistsError:

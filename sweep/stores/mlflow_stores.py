@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -17,7 +18,9 @@ from mlflow.exceptions import MlflowException
 from data.faults import InputError
 from sweep.stores import tags as tag
 from sweep.stores.databases import check_database, file_of, open_whole
+from sweep.stores.locations import make_relative, place_experiment
 from sweep.stores.tracking import Tracking, refusal
+from sweep.system.environment import check_environment
 from sweep.system.redaction import address, first_line, shown
 
 # MLflow opens an experiment without it as one of language models, where the runs of a study are hard to find.
@@ -46,7 +49,12 @@ class PastRun:
     data_location: str
 
 
-def open_tracking(uri: str, experiment: str) -> Tracking:
+def tell(sentence: str) -> None:
+    """Says on stderr what was changed in a store as it was opened."""
+    print(f"note: {sentence}", file=sys.stderr)
+
+
+def open_tracking(uri: str, experiment: str, say: Callable[[str], object] = tell) -> Tracking:
     """Opens MLflow's store and the experiment; makes what is missing.
 
     A new SQLite store that several processes touch first is broken for good: the caller must be the only one.
@@ -54,18 +62,27 @@ def open_tracking(uri: str, experiment: str) -> Tracking:
     Args:
         uri: MLflow's tracking URI.
         experiment: The experiment's name.
+        say: Shows what `locations.make_relative` has changed.
 
     Raises:
-        InputError: The store cannot be opened or reached.
+        InputError: The store cannot be opened or reached, was moved without its files, or as
+            `check_environment`.
     """
-    uri = _without_credentials(uri)
+    check_environment(uri)
+    uri = _plain(uri)
+    path, new = file_of(uri), False
+    new = path is not None and not path.exists()
     open_whole("--tracking-uri", uri, lambda new: MlflowClient(new, new).search_experiments())
+    if path is not None and (changed := make_relative(path)) and not new:
+        say(changed)
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         present = client.get_experiment_by_name(experiment)
         if present is not None and present.lifecycle_stage != "active":
             raise InputError(f"experiment {experiment} is deleted; restore it with `mlflow experiments restore`")
-        identifier = present.experiment_id if present else client.create_experiment(experiment, tags=KIND)
+        identifier = present.experiment_id if present else _create_experiment(client, experiment)
+        if path is not None and present is None:
+            place_experiment(path, identifier)
     except InputError:
         raise
     except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
@@ -73,20 +90,34 @@ def open_tracking(uri: str, experiment: str) -> Tracking:
     return Tracking(client, uri, experiment, identifier)
 
 
-def open_client(uri: str) -> MlflowClient:
+def _create_experiment(client: MlflowClient, name: str) -> str:
+    try:
+        return client.create_experiment(name, tags=KIND)
+    except MlflowException as error:  # a study in another directory was quicker, on the same server
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or not (made := client.get_experiment_by_name(name)):
+            raise
+        return made.experiment_id
+
+
+def open_client(uri: str, say: Callable[[str], object] = tell) -> MlflowClient:
     """Opens a store that is there already.
 
     Args:
         uri: MLflow's tracking URI.
+        say: Shows what `locations.make_relative` has changed.
 
     Raises:
-        InputError: It is not there, or cannot be opened or reached.
+        InputError: It is not there, cannot be opened or reached, was moved without its files, or as
+            `check_environment`.
     """
-    uri = _without_credentials(uri)
+    check_environment(uri)
+    uri = _plain(uri)
     check_database("--tracking-uri", uri)
     path = file_of(uri)
     if path is not None and not path.exists():
         raise InputError(f"--tracking-uri {shown(uri)}: there is no such file")
+    if path is not None and (changed := make_relative(path)):
+        say(changed)
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
@@ -155,11 +186,14 @@ def read_run(uri: str, run_id: str) -> PastRun:
     )
 
 
-def _without_credentials(uri: str) -> str:
-    """Moves user and password of a server's URL into the environment.
+def _plain(uri: str) -> str:
+    """The URL of a server without a slash at its end, and without user and password.
 
-    MLflow looks for them there, too, and has the whole URL in what it raises and what it exports.
+    Those go into the environment: MLflow looks for them there, too, and has the whole URL in what it raises and what
+    it exports.
     """
+    if uri.startswith(("http://", "https://")):
+        uri = uri.rstrip("/")
     try:
         parts = urlsplit(uri)
     except ValueError:  # a bracket where none belongs: opening it will raise an error

@@ -117,7 +117,9 @@ def export_network(network: torch.nn.Module, image_size: int, path: Path) -> Non
         program.example_inputs = None  # the only part of the file that would be a pickle
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # which names folders of the machine that trained it
-        torch.export.save(program, path)
+        content = io.BytesIO()  # torch itself ends the process, without an exception, where a disk is full
+        torch.export.save(program, content)
+        path.write_bytes(content.getbuffer())
         exported = torch.export.load(path).module()
         for batch in (1, 5):
             images = torch.rand(batch, 1, image_size, image_size, generator=generator)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -24,7 +25,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from data.faults import InputError
 from sweep.stores import packaging
 from sweep.stores import tags as tag
+from sweep.stores.locations import local_folder
 from sweep.stores.packaging import ARTIFACTS, SERVING, Example, ModelDiffersError, ModelSpec, sha256
+from sweep.system.errors import disk_full
 from sweep.system.redaction import first_line
 
 CHAMPION = "champion"
@@ -183,8 +186,7 @@ def load(client: MlflowClient, version: Version) -> Any:
         try:
             folder = stack.enter_context(packaging.local_copy(client, uri))
         except (MlflowException, OSError) as error:
-            why = first_line(error, client.tracking_uri)
-            raise InputError(f"{uri}: its files are not where the registry says ({why})") from error
+            raise InputError(f"{uri}: {_why_not_copied(client, version, error)}") from error
         files = {name: folder / "artifacts" / file for name, file in ARTIFACTS.items()}
         serving = folder / SERVING
         missing = [path.name for path in (*files.values(), serving) if not path.is_file()]
@@ -205,6 +207,16 @@ def load(client: MlflowClient, version: Version) -> Any:
         classifier.bytes = files["network"].stat().st_size
     classifier.version = version.version
     return classifier
+
+
+def _why_not_copied(client: MlflowClient, version: Version, error: Exception) -> str:
+    if disk_full(error):
+        return f"{tempfile.gettempdir()}, where temporary files go, is full; name a folder with room in TMPDIR"
+    place = client.get_model_version_download_uri(version.name, version.version)
+    folder = local_folder(place, str(client.tracking_uri))
+    if folder is None or folder.is_dir():
+        return f"its files are not where the registry says ({first_line(error, client.tracking_uri)})"
+    return f"its files are not in {folder}; the store seems to have been moved without them"
 
 
 def _logged_model(client: MlflowClient, spec: ModelSpec) -> LoggedModel:

@@ -190,7 +190,7 @@ def version(tracking: Tracking, network: nn.Module) -> Version:
 @pytest.fixture(scope="module")
 def folder(client: MlflowClient, version: Version) -> Path:
     """Where the registered model's files are."""
-    return Path(client.get_model_version_download_uri(version.name, version.version))
+    return Path(client.get_model_version_download_uri(version.name, version.version)).absolute()
 
 
 @pytest.fixture(scope="module")
