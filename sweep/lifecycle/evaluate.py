@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data.decode import UnreadableImageError
 from data.faults import InputError
 from data.sources import Source
 from sweep.metrics import figures
@@ -63,8 +63,10 @@ def evaluate(
         pixels = []
         for row in range(start, min(start + BATCH, len(listing))):
             try:
-                pixels.append(source.decode("test", row, about["image_size"]))
-            except UnreadableImageError as error:
+                image = source.image("test", row)
+                picture = classifier.read(image, source.depth) if isinstance(image, Path) else image
+                pixels.append(classifier.prepare(picture))
+            except classifier.decoder.UnreadableImageError as error:
                 unreadable.append(f"{source.location}: {listing.names[row]}: {error}")
         if pixels and not unreadable:
             logits.append(classifier.logits(np.stack(pixels)))

@@ -138,6 +138,7 @@ def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
     optional = {
         "limit": settings.limit,
         "patient_pattern": None if settings.patient_pattern == PATIENT_PATTERN else settings.patient_pattern,
+        "depth": settings.depth,
         "weights_file": weights_file,
         "stress": settings.metric in STRESSED or None,
     }
@@ -169,6 +170,7 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "epochs": settings.epochs,
         "patience": settings.patience,
         "metric": settings.metric,
+        **({} if settings.depth is None else {"depth": settings.depth}),
         **{name: getattr(settings, name) for name in planned.options},
     }
 
@@ -225,6 +227,7 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
             "patience": int(params["patience"]),
             "image_size": int(params["image_size"]),
             "limit": None if limit is None else int(limit),
+            "depth": int(params["depth"]) if "depth" in params else None,
             "validation": params["validation"],
             "split_seed": int(params["split_seed"]),
             "precision": params["precision"],

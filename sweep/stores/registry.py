@@ -202,6 +202,11 @@ def load(client: MlflowClient, version: Version) -> Any:
         exec(compile(serving.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102
         classifier = module.ImageClassifier()
         classifier.load_context(SimpleNamespace(artifacts={name: str(path) for name, path in files.items()}))
+        if not hasattr(
+            classifier, "prepare"
+        ):  # made by version 0.1.0: its own decoder keeps neither depth nor native size
+            classifier.read = lambda source, depth=None: classifier.decoder.open_gray(source)
+            classifier.prepare = lambda image: classifier.decoder.resize(image, classifier.about["image_size"])
         classifier.bytes = files["network"].stat().st_size
     classifier.version = version.version
     return classifier
