@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -33,6 +34,28 @@ def largest_sample(path: Path, depth: int | None) -> int | None:
         return open_gray(path, depth).info.get(UNSTATED) if wide else None
     except Exception:  # whatever the damage runs into; decoding says it
         return None
+
+
+def read_otherwise(path: Path) -> bool:
+    """Whether version 0.1.0 gave other pixels to an image file, told from its header.
+
+    It inverted nothing of more than 8 bits, used no depth that a file states, and gave 32-bit images and PGMs of 16 bits
+    a scale of their own.
+    """
+    if path.suffix.lower() not in (".png", ".tif", ".tiff", ".pgm", ".ppm"):
+        return False
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if not image.mode.startswith(("I", "F")):
+                return ";16" in str(image.tile)  # color, of which it kept the upper 8 bits
+            if image.format == "PNG":
+                with path.open("rb") as file:
+                    return b"sBIT" in file.read(4096)
+            tags: Any = getattr(image, "tag_v2", {})
+            plain = tags.get(258) == (16,) and tags.get(262, 0) == 1 and tags.get(339, (1,)) == (1,)
+            return not plain or 281 in tags or 341 in tags
+    except Exception:  # whatever the damage runs into
+        return False
 
 
 def unused_depth(largest: Iterable[int | None]) -> tuple[int, int]:

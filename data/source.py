@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from data.decode import open_gray, resize
-from data.resolution import largest_sample, largest_size, native_size, size_in_header
+from data.resolution import largest_sample, largest_size, native_size, read_otherwise, size_in_header
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ class Source:
         The largest, not the usual one: no image that a network learned from is brought down to it.
         """
         return self.sides or largest_size(map(size_in_header, self._files()))
+
+    @cached_property
+    def read_otherwise(self) -> bool:
+        """Whether version 0.1.0 gave other pixels to an image that networks learn from."""
+        return any(map(read_otherwise, self._files()))
 
     def unstated(self) -> Iterator[int | None]:
         """The `UNSTATED` of each image that networks learn from, as `largest_sample` finds it."""

@@ -102,6 +102,8 @@ def evaluate(
     counting = terminal.counting("scoring", len(source.splits["test"]))
     with stoppable("stopped; nothing was logged") as stopping, counting as progress:
         evaluation = score(version, classifier, source, tracking, unless(stopping, progress))
+    for note in evaluation.notes:
+        terminal.say(f"note: {note}")
     terminal.show(evaluation_view(evaluation, source))
     assessment = evaluation.assessment
     terminal.end(

@@ -171,6 +171,8 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "patience": settings.patience,
         "metric": settings.metric,
         **({} if settings.depth is None else {"depth": settings.depth}),
+        # A study of version 0.1.0 has no such entry: its trials saw other pixels.
+        **({"images of more than 8 bits": "read as their files state"} if plan.source.read_otherwise else {}),
         **{name: getattr(settings, name) for name in planned.options},
     }
 

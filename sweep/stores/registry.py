@@ -202,14 +202,23 @@ def load(client: MlflowClient, version: Version) -> Any:
         exec(compile(serving.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102
         classifier = module.ImageClassifier()
         classifier.load_context(SimpleNamespace(artifacts={name: str(path) for name, path in files.items()}))
-        if not hasattr(
-            classifier, "prepare"
-        ):  # made by version 0.1.0: its own decoder keeps neither depth nor native size
-            classifier.read = lambda source, depth=None: classifier.decoder.open_gray(source)
-            classifier.prepare = lambda image: classifier.decoder.resize(image, classifier.about["image_size"])
+        if not hasattr(classifier, "prepare"):
+            _as_version_0_1_0(classifier)
         classifier.bytes = files["network"].stat().st_size
     classifier.version = version.version
     return classifier
+
+
+def _as_version_0_1_0(classifier: Any) -> None:
+    """Lets a model of version 0.1.0 read images as it did: its decoder knows neither a depth nor a native size."""
+
+    def read(source: Path | bytes, depth: int | None = None) -> Any:
+        if depth is not None:
+            raise InputError(f"--depth {depth}: this model reads 16-bit images as version 0.1.0 did; train it again")
+        return classifier.decoder.open_gray(source)
+
+    classifier.read = read
+    classifier.prepare = lambda picture: classifier.decoder.resize(picture, classifier.about["image_size"])
 
 
 def _logged_model(client: MlflowClient, spec: ModelSpec) -> LoggedModel:
