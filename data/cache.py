@@ -1,12 +1,14 @@
 """Decode once: every image of a data set as rows of one memory-mapped uint8 array.
 
-A cache is a folder `<name>-<size>-<digest>/` with one `<split>.npy` a split. It is written beside its place and
-renamed into it, so it is whole or absent, and two processes that build the same one do no harm.
+A cache is a folder `<name>-<size>-<digest>/` with one `<split>.npy` a split, and what to know of the pixels in
+`notes.json`. It is written beside its place and renamed into it, so it is whole or absent, and two processes that build
+the same one do no harm.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 import time
@@ -17,12 +19,15 @@ from pathlib import Path
 import numpy as np
 from platformdirs import user_cache_path
 
-from data.decode import UnreadableImageError
+from data.decode import UNSTATED, UnreadableImageError, resize
 from data.faults import InputError
+from data.resolution import depth_note, native_size, unused_depth
 from data.sources import Source
 from data.splits import Split
 
-FORMAT = 1  # raise it when the same files would give other pixels
+FORMAT = 2  # raise it when the same files would give other pixels
+NOTES = "notes.json"  # beside the arrays
+TRAINING = "training images"
 NAMED_FAULTS = 10
 
 
@@ -54,7 +59,12 @@ class Images:
 
 def cache_folder(source: Source, size: int) -> Path:
     """Where the pixels of a source at a size are, or would be."""
-    key = hashlib.sha256(f"{FORMAT}\0{source.digest}".encode()).hexdigest()[:16]
+    content = f"{FORMAT}\0{source.digest}"
+    if source.depth is not None:
+        content += f"\0depth {source.depth}"
+    if (native := native_size(source.largest, size)) is not None:
+        content += f"\0native {native}"
+    key = hashlib.sha256(content.encode()).hexdigest()[:16]
     return user_cache_path("sweep") / f"{source.name}-{size}-{key}"
 
 
@@ -119,6 +129,14 @@ def remove_left_behind(older_than: float = 3600.0) -> list[Path]:
     return removed
 
 
+def notes_of(source: Source, size: int) -> tuple[str, ...]:
+    """What a person should know of a source's pixels, one sentence each; reads image files where it is not cached."""
+    notes = cache_folder(source, size) / NOTES
+    if notes.is_file():
+        return tuple(json.loads(notes.read_text()))
+    return depth_note(*unused_depth(source.unstated()), TRAINING)
+
+
 def images_of(source: Source, split: Split, size: int) -> dict[str, Images]:
     """The cached images of a study: `train`, `validation` and `test`."""
     return {
@@ -140,12 +158,15 @@ def _images(source: Source, size: int, name: str, rows: np.ndarray) -> Images:
 
 
 def _decode_all(source: Source, size: int, folder: Path, progress: Callable[[int], None]) -> None:
-    done, faults = 0, []
+    done, faults, largest, native = 0, [], [], native_size(source.largest, size)
     for split, listing in source.splits.items():
         array = np.lib.format.open_memmap(folder / f"{split}.npy", "w+", np.uint8, (len(listing), size, size))
         for row, name in enumerate(listing.names):
             try:
-                array[row] = source.decode(split, row, size)
+                picture = source.picture(split, row)
+                array[row] = resize(picture, size, native)
+                if split != "test":
+                    largest.append(picture.info.get(UNSTATED))
             except UnreadableImageError as error:
                 faults.append(f"{Path(source.location) / name}: {error}")
             done += 1
@@ -154,3 +175,4 @@ def _decode_all(source: Source, size: int, folder: Path, progress: Callable[[int
     if faults:
         more = [f"... and {len(faults) - NAMED_FAULTS:,} more unreadable images"] if len(faults) > NAMED_FAULTS else []
         raise InputError(*faults[:NAMED_FAULTS], *more)
+    (folder / NOTES).write_text(json.dumps(depth_note(*unused_depth(largest), TRAINING)))

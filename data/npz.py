@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.decode import resize
 from data.faults import InputError
 from data.listing import text_of
 
@@ -33,9 +32,15 @@ class Arrays:
     classes: int
     notes: tuple[str, ...] = ()
 
-    def decode(self, split: str, row: int, size: int) -> np.ndarray:
-        """Returns one image in shades of grey, uint8 [size, size]."""
-        return resize(Image.fromarray(self.images[split][row]).convert("L"), size)
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Width and height of the largest images that are not test images."""
+        shapes = [images.shape for split, images in self.images.items() if split != "test"]
+        return max(shape[2] for shape in shapes), max(shape[1] for shape in shapes)
+
+    def image(self, split: str, row: int) -> Image.Image:
+        """Returns one image in shades of gray, in its own size."""
+        return Image.fromarray(self.images[split][row]).convert("L")
 
 
 def read_arrays(path: Path) -> Arrays:

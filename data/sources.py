@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from PIL import Image
 from platformdirs import user_data_path
 
 from data import synthetic
-from data.decode import decode, resize
 from data.faults import InputError, named
 from data.listing import (
     FOLDER,
@@ -30,6 +28,7 @@ from data.listing import (
     text_of,
 )
 from data.npz import SPLITS, read_arrays
+from data.source import Listing, Source
 
 KAGGLE_DATASET = "paultimothymooney/chest-xray-pneumonia"
 # Kermany's names: person123_bacteria_456 for pneumonia; IM-0123-0001 and NORMAL2-IM-0123-0001, two numberings, for
@@ -40,78 +39,7 @@ PATIENT_PATTERN = r"person\d+|NORMAL2-IM-\d+|IM-\d+"
 KERMANY = tuple(map(re.compile, (r"person\d+_bacteria_\d+", r"person\d+_virus_\d+", r"NORMAL2-IM-\d+-\d+")))
 
 
-@dataclass(frozen=True)
-class Listing:
-    """One split of a data set, without its pixels.
-
-    Attributes:
-        names: What each image is called, unique within the split.
-        labels: int64 [N], an index into the source's classes.
-        patients: Who each image shows. Images of one patient never part between training and validation.
-        hashes: A hash of each image's bytes. Equal hashes are the same picture, whatever the names say.
-    """
-
-    names: tuple[str, ...]
-    labels: np.ndarray
-    patients: tuple[str, ...]
-    hashes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def select(self, rows: np.ndarray) -> Listing:
-        """Returns the listing of some rows, in their order."""
-        return Listing(
-            tuple(self.names[row] for row in rows),
-            self.labels[rows],
-            tuple(self.patients[row] for row in rows),
-            tuple(self.hashes[row] for row in rows),
-        )
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set that can be read.
-
-    Attributes:
-        name: The data set's name; also the MLflow experiment's and the registered model's.
-        kind: `folder`, `npz` or `synthetic`.
-        location: Where it is, for people.
-        classes: Class names in label order. With two of them the second is the positive one.
-        splits: `train`, `test` and perhaps `val`.
-        decode: (split, row, size) -> uint8 [size, size]. Raises UnreadableImageError.
-        notes: What a person should know about it, one sentence each.
-    """
-
-    name: str
-    kind: str
-    location: str
-    classes: tuple[str, ...]
-    splits: Mapping[str, Listing]
-    decode: Callable[[str, int, int], np.ndarray] = field(repr=False)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def digest(self) -> str:
-        """16 hexadecimal digits that change when any image, name, label or class does."""
-        state = hashlib.sha256("\0".join(self.classes).encode())
-        for split in sorted(self.splits):
-            listing = self.splits[split]
-            for name, label, content in zip(listing.names, listing.labels, listing.hashes, strict=True):
-                state.update(f"\n{split}\0{name}\0{label}\0{content}".encode())
-        return state.hexdigest()[:16]
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Images by split and class."""
-        return {
-            split: dict(
-                zip(self.classes, np.bincount(listing.labels, minlength=len(self.classes)).tolist(), strict=True)
-            )
-            for split, listing in self.splits.items()
-        }
-
-
-def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN) -> Source:
+def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN, depth: int | None = None) -> Source:
     """Opens the data set at a place, or the default one.
 
     Args:
@@ -119,11 +47,35 @@ def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN
             downloaded data set where there is one and the synthetic images where there is none.
         patient_pattern: Regular expression; what it matches in a file's name, or its group if it has one, is the
             patient.
+        depth: As `data.decode.open_gray` takes it.
 
     Raises:
         InputError: There is no usable data set; says every fault that was found.
     """
-    pattern = _compiled(patient_pattern)
+    return with_depth(_open_source(location, _compiled(patient_pattern)), depth)
+
+
+def check_depth(depth: int | None) -> None:
+    """Refuses a depth that no image has. Raises InputError."""
+    if depth is not None and not 8 <= depth <= 32:
+        raise InputError(f"--depth {depth}: give how many bits of a pixel are used, from 8 to 32")
+
+
+def with_depth(source: Source, depth: int | None) -> Source:
+    """Gives a source the depth that its images have where they state none.
+
+    Raises:
+        InputError: There is no such depth, or the source holds no image files.
+    """
+    check_depth(depth)
+    if depth is None:
+        return source
+    if source.kind != "folder":
+        raise InputError(f"--depth {depth}: is for image files; the images of {source.name} have 8 bits")
+    return replace(source, depth=depth)
+
+
+def _open_source(location: Path | None, pattern: re.Pattern[str]) -> Source:
     if location is None:
         downloaded = download_folder()
         return read_folder(downloaded, pattern) if (downloaded / "train").is_dir() else read_synthetic()
@@ -137,13 +89,20 @@ def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN
     )
 
 
-def open_test(location: Path | None, classes: tuple[str, ...], *, patient_pattern: str = PATIENT_PATTERN) -> Source:
+def open_test(
+    location: Path | None,
+    classes: tuple[str, ...],
+    *,
+    patient_pattern: str = PATIENT_PATTERN,
+    depth: int | None = None,
+) -> Source:
     """Opens the test images at a place, for a model that knows some classes.
 
     Args:
         location: A data set as `open_source` takes it, a folder with `test/` alone, or one with a folder per class.
         classes: The model's, in its order.
         patient_pattern: As `open_source` takes it.
+        depth: Likewise; that of the model.
 
     Returns:
         A source with the split `test` alone.
@@ -153,6 +112,7 @@ def open_test(location: Path | None, classes: tuple[str, ...], *, patient_patter
     """
     pattern = _compiled(patient_pattern)
     location = None if location is None else place_of(location)
+    check_depth(depth)
     if location is not None and location.is_dir() and not (location / "train").is_dir():
         part = "test" if (location / "test").is_dir() else ""
         root, listed = location / part, class_folders(location / part, part)
@@ -173,10 +133,12 @@ def open_test(location: Path | None, classes: tuple[str, ...], *, patient_patter
             text_of(root),
             classes,
             {"test": _listing(root, every, labels, pattern)},
-            lambda _, row, size: decode(every[row], size),
+            lambda _, row: every[row],
             (*listed.notes, *frames_note(every)),
+            depth=depth,
         )
-    source = open_source(location, patient_pattern=patient_pattern)
+    source = _open_source(location, pattern)
+    source = with_depth(source, depth) if source.kind == "folder" else source
     if source.classes != classes:
         ours, theirs = ", ".join(source.classes), ", ".join(classes)
         raise InputError(f"--data {source.location}: its classes are {ours}; the model knows {theirs}")
@@ -240,9 +202,7 @@ def read_folder(root: Path, pattern: re.Pattern[str]) -> Source:
             f"{anonymous:,} of {len(paths['train']):,} training images name no patient; "
             "each counts as a patient of its own"
         )
-    return Source(
-        name, "folder", here, classes, splits, lambda split, row, size: decode(paths[split][row], size), tuple(notes)
-    )
+    return Source(name, "folder", here, classes, splits, lambda split, row: paths[split][row], tuple(notes))
 
 
 def read_npz(path: Path) -> Source:
@@ -267,7 +227,7 @@ def read_npz(path: Path) -> Source:
         splits[split] = Listing(names, arrays.labels[split], names, hashes)
     classes = tuple(map(str, range(arrays.classes)))
     note = "an .npz file names no patients; each image counts as a patient of its own"
-    return Source(name, "npz", here, classes, splits, arrays.decode, (note, *arrays.notes))
+    return Source(name, "npz", here, classes, splits, arrays.image, (note, *arrays.notes), sides=arrays.sides)
 
 
 def read_synthetic() -> Source:
@@ -289,8 +249,9 @@ def read_synthetic() -> Source:
         f"built in, version {synthetic.VERSION}",
         synthetic.CLASSES,
         splits,
-        lambda split, row, size: resize(Image.fromarray(synthetic.draw(films[split][row])), size),
+        lambda split, row: Image.fromarray(synthetic.draw(films[split][row])),
         ("synthetic radiographs: scores on them say nothing about X-rays",),
+        sides=(synthetic.SIZE, synthetic.SIZE),
     )
 
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from data.decode import UnreadableImageError
+from data.decode import UNSTATED, UnreadableImageError
+from data.resolution import depth_note, unused_depth
 from data.sources import SPLITS, Source
-
-SIZE = 32  # pixels; decoding at any size reads the whole file
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,7 @@ class Verification:
         two_splits: Names of images that are identical and in different splits, one list per group.
         identical_groups: Number of groups of identical images.
         shared_patients: Two splits, such as `train and test` -> number of patients that are in both.
+        notes: What a person should know of the pixels, one sentence each.
     """
 
     unreadable: Mapping[str, str]
@@ -30,6 +30,7 @@ class Verification:
     two_splits: list[list[str]]
     identical_groups: int
     shared_patients: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def verify(source: Source, progress: Callable[[int], None]) -> Verification:
@@ -39,13 +40,13 @@ def verify(source: Source, progress: Callable[[int], None]) -> Verification:
         source: The data set.
         progress: Receives the number of images decoded so far.
     """
-    unreadable, done = {}, 0
+    unreadable, done, largest = {}, 0, []
     copies: dict[str, list[tuple[str, str, int]]] = defaultdict(list)  # hash -> split, name and label
     for split, listing in source.splits.items():
         rows = zip(listing.names, listing.hashes, listing.labels.tolist(), strict=True)
         for row, (name, content, label) in enumerate(rows):
             try:
-                source.decode(split, row, SIZE)
+                largest.append(source.picture(split, row).info.get(UNSTATED))
             except UnreadableImageError as error:
                 unreadable[name] = str(error)
             copies[content].append((split, name, label))
@@ -62,4 +63,5 @@ def verify(source: Source, progress: Callable[[int], None]) -> Verification:
             f"{first} and {second}": len(patients[first] & patients[second])
             for first, second in combinations(patients, 2)
         },
+        depth_note(*unused_depth(largest), "images"),
     )

@@ -134,7 +134,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
         InputError: Something cannot be done; nothing was written.
     """
     check(settings)
-    source = source or open_source(settings.data, patient_pattern=settings.patient_pattern)
+    source = source or open_source(settings.data, patient_pattern=settings.patient_pattern, depth=settings.depth)
     split = split_source(source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
     check_data(settings, split)
     if source.kind != "synthetic" and settings.experiment in synthetic.NAMES:
@@ -151,26 +151,49 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
 
         path = weights_file(settings.weights) if fetch or settings.weights != "imagenet" else None
         options = {"weights": str(path) if path else None, "finetune": settings.finetune}
+    studies = tuple(
+        PlannedStudy(
+            arch,
+            settings.study_of(arch),
+            settings.spaces[arch],
+            settings.trials,
+            settings.size_of(arch, source),
+            {name: options[name] for name in ARCHITECTURES[arch].options},
+        )
+        for arch in settings.archs
+    )
     return Plan(
         settings,
-        source,
+        replace(source, notes=(*source.notes, *_notes_of_size(source, studies)), sides=source.largest),
         split,
         machine.device,
         machine.precision,
         machine.workers,
         machine.threads,
         gpus,
-        tuple(
-            PlannedStudy(
-                arch,
-                settings.study_of(arch),
-                settings.spaces[arch],
-                settings.trials,
-                settings.size_of(arch, source),
-                {name: options[name] for name in ARCHITECTURES[arch].options},
-            )
-            for arch in settings.archs
-        ),
+        studies,
+    )
+
+
+def _notes_of_size(source: Source, studies: Sequence[PlannedStudy]) -> tuple[str, ...]:
+    """Says where images are made much larger than they are; nothing where the work at most doubles."""
+    if source.largest is None:
+        return ()
+    width, height = source.largest
+    enlarging = {study.arch: study.image_size for study in studies if study.image_size**2 >= 2 * width * height}
+    if not enlarging:
+        return ()
+    sizes = {size: [arch for arch in enlarging if enlarging[arch] == size] for size in enlarging.values()}
+    named = " and ".join(
+        f"{size} x {size} ({', '.join(archs)}: {int(size**2 / (width * height))} times the work)"
+        for size, archs in sizes.items()
+    )
+    least = {arch: ARCHITECTURES[arch].smallest for arch in enlarging}
+    size = max(width, height, min(least.values()))
+    others = "".join(f"; {arch} takes {least[arch]} or more" for arch in enlarging if least[arch] > size)
+    return (
+        f"the training images have {width} x {height} pixels at most and are trained at {named}: "
+        f"--image-size {size} trains them as they are{others}",
     )
 
 

@@ -39,6 +39,7 @@ class Settings:
         limit: Training images to use at most; None uses all.
         validation: As `data.splits.split_source` takes it.
         patient_pattern: As `data.sources.open_source` takes it.
+        depth: Likewise.
         seed: Decides the sampler's draws and each trial's seed.
         split_seed: Decides which patients validate. Studies compare only on the same split.
         metric: What the study chooses by, a key of METRICS.
@@ -74,6 +75,7 @@ class Settings:
     limit: int | None = None
     validation: str = "auto"
     patient_pattern: str = PATIENT_PATTERN
+    depth: int | None = None
     seed: int = 0
     split_seed: int = 0
     metric: str = "val/auroc"
@@ -152,6 +154,10 @@ def check(settings: Settings) -> None:
     want(settings.seed >= 0, f"--seed {settings.seed}: give 0 or more")
     want(settings.split_seed >= 0, f"--split-seed {settings.split_seed}: give 0 or more")
     want(settings.limit is None or settings.limit >= 2, f"--limit {settings.limit}: give 2 images or more")
+    want(
+        settings.depth is None or 8 <= settings.depth <= 32,
+        f"--depth {settings.depth}: give how many bits of a pixel are used, from 8 to 32",
+    )
     want(settings.workers is None or settings.workers >= 1, f"--workers {settings.workers}: give 1 or more")
     for arch in dict.fromkeys(settings.archs):
         if settings.image_size is not None and arch in ARCHITECTURES:

@@ -13,13 +13,16 @@ from sweep.cli import options as option
 
 
 def info(
-    data: option.Data = None, patient_pattern: option.PatientPattern = PATIENT_PATTERN, json: option.Json = False
+    data: option.Data = None,
+    patient_pattern: option.PatientPattern = PATIENT_PATTERN,
+    depth: option.Depth = None,
+    json: option.Json = False,
 ) -> None:
     """Say what data there is: where from, how many images and patients of each class, and its digest."""
     from sweep.cli.terminal import Terminal
     from sweep.cli.views import source_view
 
-    source = open_source(data, patient_pattern=patient_pattern)
+    source = open_source(data, patient_pattern=patient_pattern, depth=depth)
     terminal = Terminal(json=json)
     terminal.say(f"{source.name}: {source.kind}, {source.location}, digest {source.digest}")
     terminal.show(source_view(source))
@@ -29,12 +32,15 @@ def info(
 
 
 def verify(
-    data: option.Data = None, patient_pattern: option.PatientPattern = PATIENT_PATTERN, json: option.Json = False
+    data: option.Data = None,
+    patient_pattern: option.PatientPattern = PATIENT_PATTERN,
+    depth: option.Depth = None,
+    json: option.Json = False,
 ) -> None:
     """Decode every image and say what is wrong: unreadable files, duplicates, patients on both sides."""
     from sweep.cli.terminal import Terminal
 
-    source = open_source(data, patient_pattern=patient_pattern)
+    source = open_source(data, patient_pattern=patient_pattern, depth=depth)
     terminal = Terminal(json=json)
     images = sum(len(listing) for listing in source.splits.values())
     with terminal.counting("decoding", images) as progress:
@@ -42,7 +48,8 @@ def verify(
     wrong = [f"{Path(source.location) / name}: {why}" for name, why in result.unreadable.items()]
     wrong += [f"the same picture has two labels: {', '.join(names)}" for names in result.two_labels]
     wrong += [f"the same picture is in two splits: {', '.join(names)}" for names in result.two_splits]
-    for note in source.notes:
+    notes = [*source.notes, *result.notes]
+    for note in notes:
         terminal.say(f"note: {note}")
     for sentence in wrong:
         terminal.say(f"wrong: {sentence}")
@@ -52,7 +59,7 @@ def verify(
     groups = f"{result.identical_groups:,} groups of identical files"
     terminal.say(f"note: {groups}; each stays on one side of the validation split")
     terminal.say(f"{source.name}: {images:,} images, {len(wrong):,} things wrong")
-    terminal.end(1 if wrong else 0, data=source.name, images=images, notes=list(source.notes), **asdict(result))
+    terminal.end(1 if wrong else 0, data=source.name, images=images, **{**asdict(result), "notes": notes})
 
 
 def download(json: option.Json = False) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from data.faults import InputError
 from data.listing import text_of
-from data.sources import PATIENT_PATTERN, Source, open_test
+from data.sources import PATIENT_PATTERN, Source, check_depth, open_test
 from models import ARCHITECTURES
 from sweep.cli import options as option
 
@@ -21,12 +21,13 @@ def predict(
     images: option.Images,
     threshold: option.Threshold = None,
     heatmap: option.Heatmap = None,
+    depth: option.ModelDepth = None,
     tracking_uri: option.TrackingUri = None,
     csv: option.Csv = False,
     json: option.Json = False,
 ) -> None:
     """Label images with a registered model; exit 1 if a file could not be read."""
-    _check_predict_options(threshold, heatmap, csv=csv, json=json)
+    _check_predict_options(threshold, heatmap, depth, csv=csv, json=json)
     from sweep.cli.terminal import Terminal
     from sweep.cli.views import answers_view
     from sweep.lifecycle.predict import find_images, label
@@ -48,13 +49,15 @@ def predict(
         if heatmap is not None:
             heatmap.mkdir(parents=True, exist_ok=True)
         with stoppable("stopped") as stopping, terminal.counting("labelling", len(paths)) as progress:
-            labelled = label(classifier, paths, threshold, heatmap, unless(stopping, progress))
+            labelled = label(classifier, paths, threshold, heatmap, unless(stopping, progress), depth)
     except OSError as error:  # of what is written; an image that cannot be read is in `labelled.unreadable`
         raise InputError(f"--heatmap {heatmap}: cannot be written ({error.strerror or error})") from error
     if csv:
         sys.stdout.write(labelled.answers.to_csv(index=False))
     elif not json:
         terminal.show(answers_view(labelled.answers, version, classifier.about))
+    for note in labelled.notes:
+        terminal.say(f"note: {note}")
     for path, why in labelled.unreadable.items():
         terminal.say(f"unreadable: {text_of(path)}: {why}")
     unreadable = {text_of(path): why for path, why in labelled.unreadable.items()}
@@ -62,15 +65,18 @@ def predict(
         1 if unreadable else 0,
         predictions=labelled.answers.to_dict("records"),
         unreadable=unreadable,
-        notes=list(found.notes),
+        notes=[*found.notes, *labelled.notes],
     )
 
 
-def _check_predict_options(threshold: float | None, heatmap: Path | None, *, csv: bool, json: bool) -> None:
+def _check_predict_options(
+    threshold: float | None, heatmap: Path | None, depth: int | None, *, csv: bool, json: bool
+) -> None:
     if csv and json:
         raise InputError("--csv and --json: stdout belongs to one of them")
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"--threshold {threshold}: give a number from 0 to 1")
+    check_depth(depth)
     if heatmap is not None and heatmap.exists() and not heatmap.is_dir():
         raise InputError(f"--heatmap {heatmap}: is a file; give a folder")
 
@@ -79,6 +85,7 @@ def evaluate(
     model: option.Model,
     data: option.TestData = None,
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
+    depth: option.ModelDepth = None,
     tracking_uri: option.TrackingUri = None,
     json: option.Json = False,
 ) -> None:
@@ -96,13 +103,16 @@ def evaluate(
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
     classifier, tracking = load(client, version), tracking_of(client, version.run_id)
-    source = open_test(data, tuple(classifier.about["classes"]), patient_pattern=patient_pattern)
+    classes, kept = tuple(classifier.about["classes"]), classifier.about.get("depth")
+    source = open_test(data, classes, patient_pattern=patient_pattern, depth=kept if depth is None else depth)
     source = under_name(source, classifier.about["name"])
     for note in (*source.notes, _note_of_test(classifier.about, source)):
         terminal.say(f"note: {note}")
     counting = terminal.counting("scoring", len(source.splits["test"]))
     with stoppable("stopped; nothing was logged") as stopping, counting as progress:
         evaluation = score(version, classifier, source, tracking, unless(stopping, progress))
+    for note in evaluation.notes:
+        terminal.say(f"note: {note}")
     terminal.show(evaluation_view(evaluation, source))
     assessment = evaluation.assessment
     terminal.end(

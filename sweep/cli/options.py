@@ -107,6 +107,14 @@ TestData = Annotated[
     Path | None, Option("--data", help="A data set with test/, or one folder per class. Default: as for a search.")
 ]
 PatientPattern = Annotated[str, Option(help="Regular expression that finds the patient in a file's name.")]
+Depth = Annotated[
+    int | None,
+    Option(metavar="BITS", help="Bits per pixel of images of more than 8 bits that state no depth. Default: all 16."),
+]
+ModelDepth = Annotated[
+    int | None,
+    Option("--depth", metavar="BITS", help="As for a search, where images are otherwise than those of the training."),
+]
 Limit = Annotated[int | None, Option(help="Use at most so many training images, for a quick try.")]
 ImageSize = Annotated[
     int | None, Option(help="Side of the images in pixels. Default: the architecture's own; 64 for synthetic images.")

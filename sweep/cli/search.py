@@ -5,7 +5,7 @@ Here and in the modules of the other commands, functions import what takes time,
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     limit: option.Limit = None,
     validation: option.Validation = Settings.validation,
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
+    depth: option.Depth = None,
     metric: option.Metric = Settings.metric,
     pruner: option.Pruner = Settings.pruner,
     warmup: option.Warmup = Settings.warmup,
@@ -94,12 +95,15 @@ def _run(settings: Settings, terminal: Terminal) -> None:
 
 def _show_plan(settings: Settings, terminal: Terminal) -> None:
     """Says what a sweep would do, and writes nothing."""
+    from data.cache import notes_of
     from sweep.cli.data import source_to_dict
     from sweep.cli.views import plan_view
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.plan import estimate, make_plan
 
     plan = keep_former_name(make_plan(settings, fetch=False), Path.cwd())
+    notes = notes_of(plan.source, plan.studies[0].image_size)
+    plan = replace(plan, source=replace(plan.source, notes=(*plan.source.notes, *notes)))
     estimates = [estimate(plan, planned) for planned in plan.studies]
     terminal.show(plan_view(plan, estimates))
     split = {

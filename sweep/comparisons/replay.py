@@ -73,7 +73,8 @@ def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
     else:
         if location is None and not path_of(past.data_location).exists():
             raise InputError(f"the run's images were at {past.data_location}, which is not here; say where with --data")
-        source = open_source(location or path_of(past.data_location), patient_pattern=pattern)
+        depth = int(past.params["depth"]) if "depth" in past.params else None
+        source = open_source(location or path_of(past.data_location), patient_pattern=pattern, depth=depth)
     limit = past.params.get("limit")
     split = split_source(
         source,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data.decode import UnreadableImageError
+from data.decode import UNSTATED
 from data.faults import InputError
+from data.resolution import depth_note, unused_depth
 from data.sources import Source
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess
@@ -34,12 +36,14 @@ class Evaluation:
         assessment: Its scores.
         predictions: The predictions that were scored.
         run_id: The MLflow run that shows them.
+        notes: What a person should know of the pixels, one sentence each.
     """
 
     version: Version
     assessment: Assessment
     predictions: Predictions
     run_id: str
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -58,13 +62,16 @@ def evaluate(
         InputError: An image cannot be read.
     """
     about, listing = classifier.about, source.splits["test"]
-    logits, unreadable = [], []
+    logits, unreadable, largest = [], [], []
     for start in range(0, len(listing), BATCH):
         pixels = []
         for row in range(start, min(start + BATCH, len(listing))):
             try:
-                pixels.append(source.decode("test", row, about["image_size"]))
-            except UnreadableImageError as error:
+                image = source.image("test", row)
+                picture = classifier.read(image, source.depth) if isinstance(image, Path) else image
+                pixels.append(classifier.prepare(picture))
+                largest.append(picture.info.get(UNSTATED))
+            except classifier.decoder.UnreadableImageError as error:
                 unreadable.append(f"{source.location}: {listing.names[row]}: {error}")
         if pixels and not unreadable:
             logits.append(classifier.logits(np.stack(pixels)))
@@ -75,7 +82,8 @@ def evaluate(
     classes = tuple(about["classes"])
     predictions = Predictions(listing.names, listing.patients, listing.labels, np.concatenate(logits), classes)
     assessment = assess(predictions, about["temperature"], about["threshold"])
-    return Evaluation(version, assessment, predictions, _log(version, about, source, predictions, assessment, tracking))
+    run_id = _log(version, about, source, predictions, assessment, tracking)
+    return Evaluation(version, assessment, predictions, run_id, depth_note(*unused_depth(largest), "images"))
 
 
 def rows_of(assessment: Assessment) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.decode import UNSTATED
 from data.faults import InputError, named
 from data.listing import (
     FOLDER,
@@ -28,6 +29,7 @@ from data.listing import (
     text_of,
     walk,
 )
+from data.resolution import depth_note, unused_depth
 
 BATCH = 32
 COLUMNS = ("file", "label", "probability")
@@ -59,10 +61,12 @@ class Labelled:
     Attributes:
         answers: One row per file, `file` before the columns of the served answer.
         unreadable: file -> why it could not be read.
+        notes: What a person should know of the pixels, one sentence each.
     """
 
     answers: pd.DataFrame
     unreadable: Mapping[Path, str]
+    notes: tuple[str, ...] = ()
 
 
 def find_images(patterns: Sequence[str]) -> FoundImages:
@@ -147,6 +151,7 @@ def label(
     threshold: float | None,
     heatmaps: Path | None,
     progress: Callable[[int], None],
+    depth: int | None = None,
 ) -> Labelled:
     """Labels image files; one that cannot be read is set aside.
 
@@ -156,18 +161,20 @@ def label(
         threshold: From which probability on an image is positive; None for the model's own.
         heatmaps: Where an overlay of each image goes, as PNG; None for none.
         progress: Called with the number of files done; may raise to stop.
+        depth: As `data.decode.open_gray` takes it; None for what the model keeps.
     """
-    answers, unreadable, size = [], {}, classifier.about["image_size"]
+    answers, unreadable, largest = [], {}, []
     names = _overlay_names(paths) if heatmaps else {}
     for start in range(0, len(paths), BATCH):
         pictures, decoded, read = [], [], []
         for path in paths[start : start + BATCH]:
             try:
-                picture = classifier.decoder.open_gray(path)
+                picture = classifier.read(path, depth)
             except classifier.decoder.UnreadableImageError as error:
                 unreadable[path] = str(error)
                 continue
-            decoded.append(classifier.decoder.resize(picture, size))
+            decoded.append(classifier.prepare(picture))
+            largest.append(picture.info.get(UNSTATED))
             if heatmaps:
                 picture.thumbnail((classifier.overlay_size,) * 2)  # full films of a whole batch would fill the memory
                 pictures.append(picture)
@@ -183,7 +190,8 @@ def label(
                 answer["heatmap"] = [text_of(heatmaps / names[path]) for path in read]
             answers.append(answer)
         progress(min(start + BATCH, len(paths)))
-    return Labelled(pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(columns=COLUMNS), unreadable)
+    table = pd.concat(answers, ignore_index=True) if answers else pd.DataFrame(columns=COLUMNS)
+    return Labelled(table, unreadable, depth_note(*unused_depth(largest), "images"))
 
 
 def _overlay_names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.cache import Images
+from data.resolution import native_size
 from data.sources import known_limits
 from models import ARCHITECTURES
 from sweep.lifecycle.model_card import CardData, card_markdown, card_summary
@@ -24,7 +25,7 @@ from sweep.metrics.predictions import Predictions, predictions_of, read_predicti
 from sweep.metrics.scores import softmax
 from sweep.metrics.threshold import Threshold, choose_threshold
 from sweep.orchestrator.study_run import StudyRun
-from sweep.plan import Plan
+from sweep.plan import Plan, PlannedStudy
 from sweep.stores import packaging, registry
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
@@ -101,7 +102,7 @@ def conclude(run: StudyRun) -> Outcome:
     if version is None:
         spec = _model_spec(run, facts, scores, tags, predictions)
         try:
-            example = _example(trained, run.images["validation"], temperature)
+            example = _example(run, trained, temperature)
             version = registry.register(client, spec, trained.network, example)
         except packaging.ModelDiffersError as error:
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
@@ -177,12 +178,16 @@ def _open_test(
     return assessment_of(opened[key]["assessment"])
 
 
-def _example(trained: Trained, images: Images, temperature: float) -> packaging.Example:
-    """Some of the images, evenly spread, with the probabilities that the trained network gives them here."""
+def _example(run: StudyRun, trained: Trained, temperature: float) -> packaging.Example:
+    """Some validation images, evenly spread, with the probabilities that the trained network gives them here."""
+    images, source, split = run.images["validation"], run.plan.source, run.plan.split
     rows = images.rows[np.unique(np.linspace(0, len(images) - 1, EXAMPLES).astype(int))]
     some = Images(images.path, rows, np.zeros(len(rows), dtype=np.int64), (), ())
     logits = predict(trained.network, trained.config, some)
-    return packaging.Example(images.pixels()[rows], softmax(logits / temperature))
+    pixels = images.pixels()[rows]
+    if native_size(source.largest, trained.config.image_size) is not None:  # the model brings the others down again
+        pixels = [np.asarray(source.picture(split.validation_from, row)) for row in rows.tolist()]
+    return packaging.Example(pixels, softmax(logits / temperature))
 
 
 def _facts(
@@ -232,9 +237,23 @@ def _facts(
         test=test,
         threshold=threshold.reason if threshold else "",
         opened=len(study.noted(TEST) or {}),
-        limits=known_limits(source),
+        limits=(*known_limits(source), *_limits_of_pixels(plan, planned)),
         provenance=_provenance(run, best, trained),
     )
+
+
+def _limits_of_pixels(plan: Plan, planned: PlannedStudy) -> tuple[str, ...]:
+    """How images are read otherwise than their files alone say, one sentence each without a full stop."""
+    depth, native = plan.source.depth, native_size(plan.source.largest, planned.image_size)
+    sentences = []
+    if depth is not None:
+        sentences.append(f"An image of more than 8 bits that states no depth is read as one of {depth} bits")
+    if native is not None:
+        sentences.append(
+            f"It learned from images of at most {native[0]} x {native[1]} pixels: a larger one is brought down to "
+            "that before anything else"
+        )
+    return tuple(sentences)
 
 
 def _provenance(run: StudyRun, best: TrialRecord, trained: Trained) -> dict[str, Any]:
@@ -288,5 +307,7 @@ def _model_spec(
         tags=tags,
         provenance={**facts.provenance, "params": dict(facts.searched)},
         description=card_summary(facts),
+        depth=run.plan.source.depth,
+        native=native_size(run.plan.source.largest, planned.image_size),
         files={**pictures, "model_card.md": card_markdown(facts, list(pictures))},
     )

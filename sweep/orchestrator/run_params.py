@@ -139,6 +139,7 @@ def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
     optional = {
         "limit": settings.limit,
         "patient_pattern": None if settings.patient_pattern == PATIENT_PATTERN else settings.patient_pattern,
+        "depth": settings.depth,
         "weights_file": weights_file,
         "stress": settings.metric in STRESSED or None,
     }
@@ -170,6 +171,9 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "epochs": settings.epochs,
         "patience": settings.patience,
         "metric": settings.metric,
+        **({} if settings.depth is None else {"depth": settings.depth}),
+        # A study of version 0.1.0 has no such entry: its trials saw other pixels.
+        **({"images of more than 8 bits": "read as their files state"} if plan.source.read_otherwise else {}),
         **{name: getattr(settings, name) for name in planned.options},
     }
 
@@ -226,6 +230,7 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
             "patience": int(params["patience"]),
             "image_size": int(params["image_size"]),
             "limit": None if limit is None else int(limit),
+            "depth": int(params["depth"]) if "depth" in params else None,
             "validation": params["validation"],
             "split_seed": int(params["split_seed"]),
             "precision": params["precision"],

@@ -105,6 +105,8 @@ def prepare(plan: Plan, folder: Path, view: View, stopping: Callable[[], bool]) 
     for size in sorted({planned.image_size for planned in plan.studies}):
         with view.counting(f"decoding images to {size} x {size}", images) as progress:
             cache.build(plan.source, size, unless(stopping, progress))
+    for note in cache.notes_of(plan.source, plan.studies[0].image_size):
+        view.say(f"note: {note}")
 
 
 def check_folder(folder: Path, needed: int) -> None:

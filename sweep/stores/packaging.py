@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -66,6 +66,8 @@ class ModelSpec:
         provenance: The code, libraries and machine that made it.
         description: Markdown for people, of at most 5,000 characters.
         files: For people, by their path in the model: `model_card.md` and figures.
+        depth: As `data.decode.open_gray` takes it.
+        native: As `data.decode.resize` takes it.
     """
 
     name: str
@@ -82,6 +84,8 @@ class ModelSpec:
     provenance: Mapping[str, Any]
     description: str
     files: Mapping[str, bytes | str]
+    depth: int | None = None
+    native: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,11 @@ class Example:
     """Images with the answers that a model must give to them.
 
     Attributes:
-        pixels: uint8 [N, image_size, image_size].
+        pixels: N images as the model reads them, uint8 [height, width].
         probabilities: float [N, classes], after the temperature.
     """
 
-    pixels: np.ndarray
+    pixels: Sequence[np.ndarray] | np.ndarray
     probabilities: np.ndarray
 
 
@@ -238,6 +242,8 @@ def _about(spec: ModelSpec) -> dict[str, Any]:
         "image_size": spec.image_size,
         "mean": spec.mean,
         "std": spec.std,
+        **({} if spec.depth is None else {"depth": spec.depth}),
+        **({} if spec.native is None else {"native": list(spec.native)}),
         "classes": list(spec.classes),
         "positive": spec.classes[1] if len(spec.classes) == 2 else None,
         "temperature": spec.temperature,

@@ -12,6 +12,7 @@ import json
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -204,6 +205,8 @@ def load(client: MlflowClient, version: Version) -> Any:
         exec(compile(serving.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102
         classifier = module.ImageClassifier()
         classifier.load_context(SimpleNamespace(artifacts={name: str(path) for name, path in files.items()}))
+        if not hasattr(classifier, "prepare"):
+            _as_version_0_1_0(classifier)
         classifier.bytes = files["network"].stat().st_size
     classifier.version = version.version
     return classifier
@@ -217,6 +220,18 @@ def _why_not_copied(client: MlflowClient, version: Version, error: Exception) ->
     if folder is None or folder.is_dir():
         return f"its files are not where the registry says ({first_line(error, client.tracking_uri)})"
     return f"its files are not in {folder}; the store seems to have been moved without them"
+
+
+def _as_version_0_1_0(classifier: Any) -> None:
+    """Lets a model of version 0.1.0 read images as it did: its decoder knows neither a depth nor a native size."""
+
+    def read(source: Path | bytes, depth: int | None = None) -> Any:
+        if depth is not None:
+            raise InputError(f"--depth {depth}: this model reads 16-bit images as version 0.1.0 did; train it again")
+        return classifier.decoder.open_gray(source)
+
+    classifier.read = read
+    classifier.prepare = lambda picture: classifier.decoder.resize(picture, classifier.about["image_size"])
 
 
 def _logged_model(client: MlflowClient, spec: ModelSpec) -> LoggedModel:

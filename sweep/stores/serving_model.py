@@ -99,7 +99,7 @@ class ImageClassifier(PythonModel):
             pictures, decoded = [], []
             for row, image in enumerate(images[start : start + BATCH], start):
                 picture = self._picture(row, image)
-                decoded.append(self.decoder.resize(picture, self.about["image_size"]))
+                decoded.append(self.prepare(picture))
                 if heatmap:  # made small at once: full films of a whole batch would fill the memory
                     picture.thumbnail((self.overlay_size, self.overlay_size))
                     pictures.append(picture)
@@ -109,6 +109,22 @@ class ImageClassifier(PythonModel):
                 answer["heatmap"] = [_base64_png(overlay) for overlay in self.overlays(pictures, pixels)]
             answers.append(answer)
         return pd.concat(answers, ignore_index=True)
+
+    def read(self, source: Path | bytes, depth: int | None = None) -> Image.Image:
+        """Reads an image file as 8-bit gray, in its own size.
+
+        Args:
+            source: A file's path, or a file's bytes.
+            depth: Bits per pixel of images of more than 8 bits that state no depth; None for what the model keeps.
+
+        Raises:
+            UnreadableImageError: Of the decoder; says why in one sentence.
+        """
+        return self.decoder.open_gray(source, self.about.get("depth") if depth is None else depth)
+
+    def prepare(self, picture: Image.Image) -> np.ndarray:
+        """Makes of an 8-bit gray image what the network takes, as in training: uint8 [image_size, image_size]."""
+        return self.decoder.resize(picture, self.about["image_size"], self.about.get("native"))
 
     def classify(self, pixels: np.ndarray, threshold: float | None = None) -> pd.DataFrame:
         """Classifies decoded images.
@@ -192,7 +208,7 @@ class ImageClassifier(PythonModel):
         except ValueError:
             raise InvalidInputError(f"row {row}: the image is not base64") from None
         try:
-            return self.decoder.open_gray(content)
+            return self.read(content)
         except self.decoder.UnreadableImageError as error:
             raise InvalidInputError(f"row {row}: {error}") from None
 

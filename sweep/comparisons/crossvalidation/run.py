@@ -223,7 +223,7 @@ def command_of(search: Searched, plan: Plan, name: str) -> str:
         wanted["--data"] = plan.source.location
     if plan.experiment != plan.source.name:
         wanted["--experiment"] = plan.experiment
-    names = ["validation", "split_seed", "limit", "patient_pattern", *ARCHITECTURES[settings.archs[0]].options]
+    names = ["validation", "split_seed", "limit", "patient_pattern", "depth", *ARCHITECTURES[settings.archs[0]].options]
     wanted |= {
         f"--{option.replace('_', '-')}": getattr(settings, option)
         for option in names
