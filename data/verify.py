@@ -78,7 +78,8 @@ def verify(source: Source, progress: Callable[[int], None]) -> Verification:
         for content in listing.hashes:
             files[content] += 1
     sides = [{splits[row] for row in rows} for rows in groups.values()]
-    counts, pairs = near_pairs(names, splits, same, perceptual)
+    places = [(split, row) for split, listing in source.splits.items() for row in range(len(listing))]
+    counts, pairs = near_pairs(names, splits, same, perceptual, lambda row: source.decode(*places[row], SIZE))
     return Verification(
         unreadable,
         [[names[row] for row in rows] for rows in groups.values() if len({labels[row] for row in rows}) > 1],

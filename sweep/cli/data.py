@@ -59,7 +59,7 @@ def verify(
     terminal.say(f"note: {groups}; each stays on one side of the validation split")
     for kind, pairs in result.near_duplicates.items():
         terminal.say(f"look at: {result.near_counts[kind]:,} pairs of nearly the same picture in {kind}")
-        for line in _some([f"{pair.first} ~ {pair.second} ({pair.bits} of 256 bits differ)" for pair in pairs]):
+        for line in _some([f"{pair.first} ~ {pair.second} (correlation {pair.correlation:.3f})" for pair in pairs]):
             terminal.say(f"  {line}")
     wrong = sum(map(len, kinds))
     terminal.say(f"{source.name}: {images:,} images, {wrong:,} things wrong")
