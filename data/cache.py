@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,21 @@ def images_of(source: Source, split: Split, size: int) -> dict[str, Images]:
 def test_images(source: Source, size: int) -> Images:
     """The cached test images of a source."""
     return _images(source, size, "test", np.arange(len(source.splits["test"])))
+
+
+def pixel_hashes(source: Source, size: int) -> dict[str, tuple[str, ...]] | None:
+    """A hash of each image's pixels at a size, by split; None where they are not cached yet."""
+    folder = cache_folder(source, size)
+    if not folder.is_dir():
+        return None
+    return {name: _hash_rows(folder / f"{name}.npy") for name in source.splits}
+
+
+@lru_cache(maxsize=16)
+def _hash_rows(path: Path) -> tuple[str, ...]:
+    """A hash of each row of a cached array, which never changes once it is there."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return tuple(hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in array)
 
 
 def _images(source: Source, size: int, name: str, rows: np.ndarray) -> Images:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from data.decode import UNSTATED, UnreadableImageError
+import numpy as np
+
+from data.decode import UNSTATED, UnreadableImageError, resize
+from data.leakage import named_patients
+from data.near_duplicates import SIZE, NearPair, hashes, near_pairs
 from data.resolution import depth_note, unused_depth
 from data.sources import SPLITS, Source
 
@@ -16,12 +21,17 @@ from data.sources import SPLITS, Source
 class Verification:
     """What is wrong with the images of a data set.
 
+    Images are identical where their pixels are the same, decoded at SIZE x SIZE, whatever file they are in.
+
     Attributes:
         unreadable: name -> why the image cannot be decoded.
         two_labels: Names of images that are identical and have different labels, one list per group.
         two_splits: Names of images that are identical and in different splits, one list per group.
-        identical_groups: Number of groups of identical images.
-        shared_patients: Two splits, such as `train and test` -> number of patients that are in both.
+        identical_groups: Number of groups of identical files.
+        shared_images: Two splits, such as `train and test` -> number of groups of identical images that are in both.
+        shared_patients: Likewise -> number of patients that are in both.
+        near_counts: Likewise, or `train alone` -> number of pairs of images that are nearly the same.
+        near_duplicates: Likewise -> these pairs.
         notes: What a person should know of the pixels, one sentence each.
     """
 
@@ -29,7 +39,10 @@ class Verification:
     two_labels: list[list[str]]
     two_splits: list[list[str]]
     identical_groups: int
+    shared_images: Mapping[str, int]
     shared_patients: Mapping[str, int]
+    near_counts: Mapping[str, int]
+    near_duplicates: Mapping[str, Sequence[NearPair]]
     notes: tuple[str, ...] = ()
 
 
@@ -40,28 +53,46 @@ def verify(source: Source, progress: Callable[[int], None]) -> Verification:
         source: The data set.
         progress: Receives the number of images decoded so far.
     """
-    unreadable, done, largest = {}, 0, []
-    copies: dict[str, list[tuple[str, str, int]]] = defaultdict(list)  # hash -> split, name and label
+    unreadable: dict[str, str] = {}
+    names, splits, labels, same, perceptual, largest = [], [], [], [], [], []
     for split, listing in source.splits.items():
-        rows = zip(listing.names, listing.hashes, listing.labels.tolist(), strict=True)
-        for row, (name, content, label) in enumerate(rows):
+        for row, name in enumerate(listing.names):
+            hashed: np.ndarray | None = None
+            content = listing.hashes[row]  # of a file that cannot be decoded
             try:
-                largest.append(source.picture(split, row).info.get(UNSTATED))
+                picture = source.picture(split, row)
+                largest.append(picture.info.get(UNSTATED))
+                pixels = resize(picture, SIZE)
             except UnreadableImageError as error:
                 unreadable[name] = str(error)
-            copies[content].append((split, name, label))
-            done += 1
-            progress(done)
-    groups = [group for group in copies.values() if len(group) > 1]
-    patients = {split: set(source.splits[split].patients) for split in SPLITS if split in source.splits}
+            else:
+                content, hashed = hashlib.blake2b(pixels.tobytes(), digest_size=8).hexdigest(), hashes(pixels)
+            names.append(name)
+            splits.append(split)
+            labels.append(int(listing.labels[row]))
+            same.append(content)
+            perceptual.append(hashed)
+            progress(len(names))
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, content in enumerate(same):
+        groups[content].append(row)
+    present = [split for split in SPLITS if split in source.splits]
+    patients = {split: named_patients(source.splits[split]) for split in present}
+    files = defaultdict(int)
+    for listing in source.splits.values():
+        for content in listing.hashes:
+            files[content] += 1
+    sides = [{splits[row] for row in rows} for rows in groups.values()]
+    places = [(split, row) for split, listing in source.splits.items() for row in range(len(listing))]
+    counts, pairs = near_pairs(names, splits, same, perceptual, lambda row: resize(source.picture(*places[row]), SIZE))
     return Verification(
         unreadable,
-        [[name for _, name, _ in group] for group in groups if len({label for *_, label in group}) > 1],
-        [[name for _, name, _ in group] for group in groups if len({split for split, *_ in group}) > 1],
-        len(groups),
-        {
-            f"{first} and {second}": len(patients[first] & patients[second])
-            for first, second in combinations(patients, 2)
-        },
+        [[names[row] for row in rows] for rows in groups.values() if len({labels[row] for row in rows}) > 1],
+        [[names[row] for row in rows] for rows in groups.values() if len({splits[row] for row in rows}) > 1],
+        sum(count > 1 for count in files.values()),
+        {f"{a} and {b}": sum({a, b} <= side for side in sides) for a, b in combinations(present, 2)},
+        {f"{a} and {b}": len(patients[a] & patients[b]) for a, b in combinations(present, 2)},
+        counts,
+        pairs,
         depth_note(*unused_depth(largest), "images"),
     )

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
-from data import synthetic
+from data import cache, synthetic
 from data.faults import InputError
+from data.leakage import OPTION, Overlap, overlaps_of, refuse, sentences_of
 from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES
@@ -103,6 +104,21 @@ def data_line(plan: Plan) -> str:
     return f"{what}: {train:,} train, {validation:,} validation, {test:,} test"
 
 
+def overlaps(plan: Plan) -> list[Overlap]:
+    """What the plan's train, validation and test share: of pixels where they are decoded, else of files."""
+    for planned in plan.studies:
+        if pixels := cache.pixel_hashes(plan.source, planned.image_size):
+            return overlaps_of(plan.source, plan.split, pixels)
+    return overlaps_of(plan.source, plan.split)
+
+
+def leakage_of(plan: Plan) -> str:
+    """What is written on everything that a plan makes about images and patients on two sides; empty for none."""
+    found = overlaps(plan)
+    allowed = f" (used by {OPTION})" if any(overlap.refused for overlap in found) else ""
+    return "; ".join(sentences_of(found)) + allowed
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a study is expected to take.
@@ -137,6 +153,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     source = source or open_source(settings.data, patient_pattern=settings.patient_pattern, depth=settings.depth)
     split = split_source(source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
     check_data(settings, split)
+    refuse(overlaps_of(source, split), source.location, allowed=settings.allow_leakage)
     if source.kind != "synthetic" and settings.experiment in synthetic.NAMES:
         raise InputError(
             f"--experiment {settings.experiment}: that name belongs to the built-in synthetic images; use another"

@@ -40,6 +40,7 @@ class Settings:
         validation: As `data.splits.split_source` takes it.
         patient_pattern: As `data.sources.open_source` takes it.
         depth: Likewise.
+        allow_leakage: Whether test images that are also training or validation images are used.
         seed: Decides the sampler's draws and each trial's seed.
         split_seed: Decides which patients validate. Studies compare only on the same split.
         metric: What the study chooses by, a key of METRICS.
@@ -76,6 +77,7 @@ class Settings:
     validation: str = "auto"
     patient_pattern: str = PATIENT_PATTERN
     depth: int | None = None
+    allow_leakage: bool = False
     seed: int = 0
     split_seed: int = 0
     metric: str = "val/auroc"

@@ -37,6 +37,7 @@ def replicate(  # noqa: PLR0913 - typer: one parameter per option
     limit: option.Limit = None,
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     depth: option.Depth = None,
+    allow_leakage: option.AllowLeakage = False,
     study: option.ReportStudies = None,
     seed: option.Seed = Settings.seed,
     split_seed: option.SplitSeed = Settings.split_seed,
@@ -117,6 +118,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     limit: option.Limit = None,
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     depth: option.Depth = None,
+    allow_leakage: option.AllowLeakage = False,
     metric: option.Metric = Settings.metric,
     weights: option.Weights = Settings.weights,
     finetune: option.Finetune = Settings.finetune,
@@ -172,6 +174,7 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
     folds: option.Folds = 5,
     top: option.Top = 5,
     data: option.DataNow = None,
+    allow_leakage: option.AllowLeakage = False,
     audit: option.FoldAudit = False,
     study: option.FoldStudies = "fold",
     workers: option.Workers = None,
@@ -186,7 +189,7 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
     json: option.Json = False,
 ) -> None:
     """Train a search's best trials on every fold of patients and choose by the mean, not by one split."""
-    machine = option.machine_from(locals())
+    machine = option.machine_from(locals()) | ({"allow_leakage": True} if allow_leakage else {})
     faults = [] if 2 <= folds <= MOST_FOLDS else [f"--folds {folds}: give 2 to {MOST_FOLDS}"]
     if top < 1:
         faults.append(f"--top {top}: give 1 or more")
@@ -234,6 +237,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     against: option.Against = "resnet50",
     seeds: option.OtherSeeds = 0,
     data: option.DataNow = None,
+    allow_leakage: option.AllowLeakage = False,
     audit: option.Audit = True,
     with_images: option.WithImages = False,
     workers: option.Workers = None,
@@ -248,7 +252,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     json: option.Json = False,
 ) -> None:
     """Compare every architecture's best on the same test images; write the report."""
-    machine = option.machine_from(locals())
+    machine = option.machine_from(locals()) | ({"allow_leakage": True} if allow_leakage else {})
     if against not in ARCHITECTURES:
         raise InputError(f"--against {against}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")
     if seeds < 0:

@@ -11,6 +11,8 @@ from data.sources import download as download_images
 from data.verify import verify as verify_source
 from sweep.cli import options as option
 
+NAMED = 10  # lines of a kind that are printed
+
 
 def info(
     data: option.Data = None,
@@ -37,7 +39,7 @@ def verify(
     depth: option.Depth = None,
     json: option.Json = False,
 ) -> None:
-    """Decode every image and say what is wrong: unreadable files, duplicates, patients on both sides."""
+    """Decode every image and say what is wrong: unreadable files, duplicates, near ones too, patients on both sides."""
     from sweep.cli.terminal import Terminal
 
     source = open_source(data, patient_pattern=patient_pattern, depth=depth)
@@ -45,21 +47,38 @@ def verify(
     images = sum(len(listing) for listing in source.splits.values())
     with terminal.counting("decoding", images) as progress:
         result = verify_source(source, progress)
-    wrong = [f"{Path(source.location) / name}: {why}" for name, why in result.unreadable.items()]
-    wrong += [f"the same picture has two labels: {', '.join(names)}" for names in result.two_labels]
-    wrong += [f"the same picture is in two splits: {', '.join(names)}" for names in result.two_splits]
     notes = [*source.notes, *result.notes]
     for note in notes:
         terminal.say(f"note: {note}")
-    for sentence in wrong:
-        terminal.say(f"wrong: {sentence}")
+    kinds = (
+        [f"{Path(source.location) / name}: {why}" for name, why in result.unreadable.items()],
+        [f"the same picture has two labels: {', '.join(names)}" for names in result.two_labels],
+        [f"the same picture is in two splits: {', '.join(names)}" for names in result.two_splits],
+    )
+    for sentences in kinds:
+        for sentence in _some(sentences):
+            terminal.say(f"wrong: {sentence}")
+    for pair, count in result.shared_images.items():
+        if count:
+            terminal.say(f"wrong: {count:,} pictures are in both {pair}: scores on the second flatter")
     for pair, count in result.shared_patients.items():
         if count:
             terminal.say(f"note: {count:,} patient names are in both {pair}")
     groups = f"{result.identical_groups:,} groups of identical files"
     terminal.say(f"note: {groups}; each stays on one side of the validation split")
-    terminal.say(f"{source.name}: {images:,} images, {len(wrong):,} things wrong")
+    for kind, pairs in result.near_duplicates.items():
+        terminal.say(f"look at: {result.near_counts[kind]:,} pairs of nearly the same picture in {kind}")
+        for line in _some([f"{pair.first} ~ {pair.second} (correlation {pair.correlation:.3f})" for pair in pairs]):
+            terminal.say(f"  {line}")
+    wrong = sum(map(len, kinds))
+    terminal.say(f"{source.name}: {images:,} images, {wrong:,} things wrong")
     terminal.end(1 if wrong else 0, data=source.name, images=images, **{**asdict(result), "notes": notes})
+
+
+def _some(lines: list[str]) -> list[str]:
+    """The first of many lines, and how many more there are."""
+    more = len(lines) - NAMED
+    return lines if more <= 0 else [*lines[:NAMED], f"... and {more:,} more (--json names all)"]
 
 
 def download(json: option.Json = False) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from data import synthetic
 from data.faults import InputError
 from data.listing import text_of
-from data.sources import PATIENT_PATTERN, Source, check_depth, open_test
+from data.sources import PATIENT_PATTERN, check_depth
 from models import ARCHITECTURES
 from sweep.cli import options as option
 
@@ -31,7 +30,9 @@ def predict(
     from sweep.cli.terminal import Terminal
     from sweep.cli.views import answers_view
     from sweep.lifecycle.predict import find_images, label
+    from sweep.lifecycle.scored_data import warnings_of
     from sweep.orchestrator.workdir import mlflow_in, stoppable, unless
+    from sweep.stores import tags as tag
     from sweep.stores.mlflow_stores import open_client
     from sweep.stores.registry import find_version, load
 
@@ -42,9 +43,11 @@ def predict(
     classifier = load(client, version)
     if threshold is not None and classifier.about["positive"] is None:
         raise InputError(f"--threshold: {model} has more than two classes and answers with the likeliest")
-    terminal = Terminal(json=json, csv=csv)
-    for note in found.notes:
-        terminal.say(f"note: {note}")
+    terminal, (warnings, _) = Terminal(json=json, csv=csv), warnings_of(version)
+    if version.tags.get(tag.DATA) in synthetic.NAMES:
+        warnings += ("it learned from synthetic images, which a program drew: its answers say nothing about X-rays",)
+    for line in (*(f"warning: {warning}" for warning in warnings), *(f"note: {note}" for note in found.notes)):
+        terminal.say(line)
     try:
         if heatmap is not None:
             heatmap.mkdir(parents=True, exist_ok=True)
@@ -65,6 +68,7 @@ def predict(
         1 if unreadable else 0,
         predictions=labelled.answers.to_dict("records"),
         unreadable=unreadable,
+        warnings=list(warnings),
         notes=[*found.notes, *labelled.notes],
     )
 
@@ -90,47 +94,47 @@ def evaluate(
     json: option.Json = False,
 ) -> None:
     """Score a registered model on test images, with error bars, and log it to MLflow."""
-    from data.sources import under_name
     from sweep.cli.terminal import Terminal
     from sweep.cli.views import evaluation_view
     from sweep.lifecycle.evaluate import evaluate as score
     from sweep.lifecycle.evaluate import rows_of
+    from sweep.lifecycle.scored_data import data_for
     from sweep.orchestrator.workdir import mlflow_in, stoppable, unless
-    from sweep.stores.mlflow_stores import open_client, tracking_of
+    from sweep.stores.mlflow_stores import open_client, read_run, tracking_of
     from sweep.stores.registry import find_version, load
 
     terminal = Terminal(json=json)
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
     classifier, tracking = load(client, version), tracking_of(client, version.run_id)
-    classes, kept = tuple(classifier.about["classes"]), classifier.about.get("depth")
-    source = open_test(data, classes, patient_pattern=patient_pattern, depth=kept if depth is None else depth)
-    source = under_name(source, classifier.about["name"])
-    for note in (*source.notes, _note_of_test(classifier.about, source)):
+    past = read_run(tracking.uri, version.run_id)
+    scored = data_for(version, classifier.about, past, data, patient_pattern, depth)
+    source = scored.source
+    for note in scored.notes:
         terminal.say(f"note: {note}")
+    for warning in scored.warnings:
+        terminal.say(f"warning: {warning}")
     counting = terminal.counting("scoring", len(source.splits["test"]))
     with stoppable("stopped; nothing was logged") as stopping, counting as progress:
-        evaluation = score(version, classifier, source, tracking, unless(stopping, progress))
+        evaluation = score(version, classifier, scored, tracking, unless(stopping, progress))
     for note in evaluation.notes:
         terminal.say(f"note: {note}")
-    terminal.show(evaluation_view(evaluation, source))
+    terminal.show(evaluation_view(evaluation, scored))
     assessment = evaluation.assessment
     terminal.end(
         model=f"models:/{version.name}/{version.version}",
         data=source.location,
         data_digest=source.digest,
+        test_digest=scored.digest,
+        split="test",
+        counts=evaluation.counts,
+        notes=list(scored.notes),
+        warnings=list(scored.warnings),
         images=assessment.images,
         run_id=evaluation.run_id,
         threshold=assessment.threshold,
         scores=rows_of(assessment),
     )
-
-
-def _note_of_test(about: Mapping[str, Any], source: Source) -> str:
-    """What readers of a model's scores on a data set should know."""
-    if about["name"] == source.name:
-        return "the test set is opened once more: choosing by what it says is choosing by test"
-    return f"the model learned from {about['name']}; {source.name} is something else, unless it was renamed"
 
 
 def promote(

@@ -104,7 +104,8 @@ Data = Annotated[
 ]
 DataNow = Annotated[Path | None, Option("--data", help="Where the images are now. Default: where they were.")]
 TestData = Annotated[
-    Path | None, Option("--data", help="A data set with test/, or one folder per class. Default: as for a search.")
+    Path | None,
+    Option("--data", help="A data set with test/, or one folder per class. Default: the model's own test images."),
 ]
 PatientPattern = Annotated[str, Option(help="Regular expression that finds the patient in a file's name.")]
 Depth = Annotated[
@@ -114,6 +115,13 @@ Depth = Annotated[
 ModelDepth = Annotated[
     int | None,
     Option("--depth", metavar="BITS", help="As for a search, where images are otherwise than those of the training."),
+]
+AllowLeakage = Annotated[
+    bool,
+    Option(
+        "--allow-leakage",
+        help="Use test images that are also training images; written on everything that is made from it.",
+    ),
 ]
 Limit = Annotated[int | None, Option(help="Use at most so many training images, for a quick try.")]
 ImageSize = Annotated[

@@ -64,6 +64,7 @@ def replay(
     json: option.Json = False,
 ) -> None:
     """Train a run again from what MLflow recorded, compare every epoch; exit 1 if a number differs."""
+    from data.leakage import lines_of, overlaps_of
     from sweep.cli.terminal import Terminal
     from sweep.cli.views import replay_view
     from sweep.comparisons.replay import data_of
@@ -77,7 +78,10 @@ def replay(
     past = read_run(tracking_uri or mlflow_in(Path.cwd()), run_id)
     source, split = data_of(past, data)
     device, threads = choose_device(past.params["device"]), int(past.params["threads"])
-    terminal.say(f"{past.name}: {len(past.epochs)} epochs on {source.location}, seed {past.params['seed']}")
+    where = f"{source.location}, data digest {source.digest}"
+    terminal.say(f"{past.name}: {len(past.epochs)} epochs on {where}, seed {past.params['seed']}")
+    for line in lines_of(overlaps_of(source, split)):
+        terminal.say(line)
     with stoppable() as stopping:
         engine = LocalEngine(1, device, threads)
         try:

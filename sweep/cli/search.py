@@ -32,6 +32,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     validation: option.Validation = Settings.validation,
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     depth: option.Depth = None,
+    allow_leakage: option.AllowLeakage = False,
     metric: option.Metric = Settings.metric,
     pruner: option.Pruner = Settings.pruner,
     warmup: option.Warmup = Settings.warmup,
@@ -96,10 +97,11 @@ def _run(settings: Settings, terminal: Terminal) -> None:
 def _show_plan(settings: Settings, terminal: Terminal) -> None:
     """Says what a sweep would do, and writes nothing."""
     from data.cache import notes_of
+    from data.leakage import sentences_of
     from sweep.cli.data import source_to_dict
     from sweep.cli.views import plan_view
     from sweep.orchestrator.former_name import keep_former_name
-    from sweep.plan import estimate, make_plan
+    from sweep.plan import estimate, make_plan, overlaps
 
     plan = keep_former_name(make_plan(settings, fetch=False), Path.cwd())
     notes = notes_of(plan.source, plan.studies[0].image_size)
@@ -123,7 +125,8 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
         }
         for planned, expected in zip(plan.studies, estimates, strict=True)
     ]
-    terminal.end(data=source_to_dict(plan.source), split=split, studies=studies)
+    leakage = list(sentences_of(overlaps(plan)))
+    terminal.end(data=source_to_dict(plan.source), split=split, leakage=leakage, studies=studies)
 
 
 def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from data.leakage import lines_of
 from sweep.metrics.formatting import format_duration
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE
-from sweep.plan import data_line
+from sweep.plan import data_line, overlaps
+from sweep.stores.tags import DATA_DIGEST
 from sweep.system.redaction import address, shown
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from data.sources import Source
     from sweep.comparisons.replay import Replay
     from sweep.lifecycle.evaluate import Evaluation
+    from sweep.lifecycle.scored_data import ScoredData
     from sweep.orchestrator.conclude import Outcome
     from sweep.plan import Estimate, Plan
     from sweep.stores.registry import Version
@@ -45,6 +48,7 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
     lines = [
         Text(data_line(plan)),
         *(Text(f"note: {note}") for note in (*source.notes, *split.notes)),
+        *map(Text, lines_of(overlaps(plan))),
         counts,
         Text(f"validation: {how}; split {split.digest}, data {source.digest}"),
     ]
@@ -90,6 +94,7 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         lines.append(Text(f"test accuracy at that threshold: {outcome.test.at_threshold['accuracy']}"))
     if plan.source.kind == "synthetic":
         lines.append(Text("learned from synthetic images: these scores say nothing about X-rays", style="yellow"))
+    lines += [Text(f"warning: {sentence}", style="yellow") for sentence in outcome.warnings]
     lines.append(Text(f"registered as {outcome.model} version {outcome.version}"))
     lines += [Text(f"  @{alias}: {sentence}") for alias, sentence in outcome.aliases.items()]
     lines.append(
@@ -116,13 +121,14 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
     totals = ", ".join(f"{counts.get(name, 0):,} {name}" for name in about["classes"])
     threshold = answers["threshold"].iloc[0]
     cut = "" if threshold is None else f", {about['positive']} from {threshold:g} on"
-    model = f"{version.name} version {version.version} ({about['architecture']}{cut})"
+    learned = f"learned from {about['name']}, data digest {version.tags.get(DATA_DIGEST, 'unknown')}"
+    model = f"{version.name} version {version.version} ({about['architecture']}{cut}), {learned}"
     return Group(
         *lines, table, Text(f"{len(answers):,} images, {totals}; {model}"), Text(NOT_A_DEVICE.strip("*"), style="dim")
     )
 
 
-def evaluation_view(evaluation: Evaluation, source: Source) -> Group:
+def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
     """The scores of a registered version on the test images of a data set."""
     assessment, version = evaluation.assessment, evaluation.version
     tuned = assessment.at_threshold
@@ -134,11 +140,13 @@ def evaluation_view(evaluation: Evaluation, source: Source) -> Group:
         base = assessment.baseline.get(name)
         own = [] if tuned is None else ["" if name in THRESHOLD_FREE else str(tuned[name])]
         table.add_row(name, str(interval), *own, "" if base is None else f"{base:.3f}")
-    title = f"{version.name} version {version.version} on {assessment.images:,} images of {source.location}"
+    title = f"{version.name} version {version.version} on {assessment.images:,} images of {scored.source.location}"
+    counts = ", ".join(f"{count:,} {name}" for name, count in evaluation.counts.items())
     kept = "" if assessment.threshold is None else f", threshold {assessment.threshold:g}"
     intervals = f"intervals from drawing {assessment.patients:,} patients anew"
     return Group(
         Text(title, style="bold"),
+        Text(f"test images: {counts}; digest {scored.digest}"),
         table,
         Text(f"temperature {assessment.temperature:.3f}{kept}; {intervals}"),
         Text(f"logged as run {evaluation.run_id}"),

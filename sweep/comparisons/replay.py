@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data import cache, synthetic
+from data import cache
 from data.cache import images_of
 from data.faults import InputError
-from data.listing import path_of
-from data.sources import PATIENT_PATTERN, Source, open_source, read_synthetic, under_name
+from data.recorded import open_recorded
+from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, split_source
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
 from sweep.metrics.scores import metrics_of
@@ -68,13 +68,10 @@ def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
         InputError: They are not there, or not the same.
     """
     pattern = past.params.get("patient_pattern", PATIENT_PATTERN)
-    if location is None and past.data_name in synthetic.NAMES:
-        source = under_name(read_synthetic(), past.data_name)
-    else:
-        if location is None and not path_of(past.data_location).exists():
-            raise InputError(f"the run's images were at {past.data_location}, which is not here; say where with --data")
-        depth = int(past.params["depth"]) if "depth" in past.params else None
-        source = open_source(location or path_of(past.data_location), patient_pattern=pattern, depth=depth)
+    depth = int(past.params["depth"]) if "depth" in past.params else None
+    source = open_recorded(
+        past.data_name, past.data_location, location, whose="the run", patient_pattern=pattern, depth=depth
+    )
     limit = past.params.get("limit")
     split = split_source(
         source,

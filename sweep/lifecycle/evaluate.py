@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 from data.decode import UNSTATED
 from data.faults import InputError
 from data.resolution import depth_note, unused_depth
-from data.sources import Source
+from sweep.lifecycle.scored_data import ScoredData
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess
 from sweep.metrics.markdown import table
@@ -36,6 +36,7 @@ class Evaluation:
         assessment: Its scores.
         predictions: The predictions that were scored.
         run_id: The MLflow run that shows them.
+        counts: How many images of each class were scored.
         notes: What a person should know of the pixels, one sentence each.
     """
 
@@ -43,25 +44,27 @@ class Evaluation:
     assessment: Assessment
     predictions: Predictions
     run_id: str
+    counts: Mapping[str, int]
     notes: tuple[str, ...] = ()
 
 
 def evaluate(
-    version: Version, classifier: Any, source: Source, tracking: Tracking, progress: Callable[[int], None]
+    version: Version, classifier: Any, scored: ScoredData, tracking: Tracking, progress: Callable[[int], None]
 ) -> Evaluation:
     """Scores a registered model.
 
     Args:
         version: The version.
         classifier: The same, loaded by `registry.load`.
-        source: A source of the model's classes, with a split `test`.
+        scored: The images, of the model's classes.
         tracking: Where the evaluation is logged: the experiment that the version's run is in.
         progress: Called with the number of images done; may raise to stop.
 
     Raises:
         InputError: An image cannot be read.
     """
-    about, listing = classifier.about, source.splits["test"]
+    about, source = classifier.about, scored.source
+    listing = source.splits["test"]
     logits, unreadable, largest = [], [], []
     for start in range(0, len(listing), BATCH):
         pixels = []
@@ -82,8 +85,9 @@ def evaluate(
     classes = tuple(about["classes"])
     predictions = Predictions(listing.names, listing.patients, listing.labels, np.concatenate(logits), classes)
     assessment = assess(predictions, about["temperature"], about["threshold"])
-    run_id = _log(version, about, source, predictions, assessment, tracking)
-    return Evaluation(version, assessment, predictions, run_id, depth_note(*unused_depth(largest), "images"))
+    run_id = _log(version, about, scored, predictions, assessment, tracking)
+    notes = depth_note(*unused_depth(largest), "images")
+    return Evaluation(version, assessment, predictions, run_id, source.counts()["test"], notes)
 
 
 def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
@@ -98,7 +102,7 @@ def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
     return rows
 
 
-def _note(version: Version, assessment: Assessment, source: Source) -> str:
+def _note(version: Version, assessment: Assessment, scored: ScoredData) -> str:
     """The description of the run."""
     own = "at 0.5" if assessment.threshold is not None else "value"
     heads: list[str] = ["score", own]
@@ -110,21 +114,23 @@ def _note(version: Version, assessment: Assessment, source: Source) -> str:
     columns.append(
         [f"{assessment.baseline[name]:.3f}" if name in assessment.baseline else "" for name in assessment.scores]
     )
+    warnings = "".join(f"**Warning:** {sentence}.\n\n" for sentence in scored.warnings)
     return (
-        f"**{version.name} version {version.version}** on {assessment.images:,} images of {source.location}, with 95 % "
-        f"intervals from drawing {assessment.patients:,} patients anew.\n\n{table(heads, zip(*columns, strict=True))}"
+        f"**{version.name} version {version.version}** on {assessment.images:,} images of {scored.source.location} "
+        f"(test images, digest {scored.digest}), with 95 % intervals from drawing {assessment.patients:,} patients "
+        f"anew.\n\n{warnings}{table(heads, zip(*columns, strict=True))}"
     )
 
 
 def _log(
     version: Version,
     about: dict[str, Any],
-    source: Source,
+    scored: ScoredData,
     predictions: Predictions,
     assessment: Assessment,
     tracking: Tracking,
 ) -> str:
-    title = f"{about['architecture']} v{version.version}"
+    source, title = scored.source, f"{about['architecture']} v{version.version}"
     # Drawn before the run is begun: a process that dies here leaves nothing behind.
     files = figures.predictions(predictions, "test", title, assessment.temperature, assessment.threshold)
     run = tracking.start(
@@ -135,15 +141,17 @@ def _log(
             tag.MODEL: version.name,
             tag.MODEL_VERSION: version.version,
             tag.ARCH: about["architecture"],
-            "mlflow.note.content": _note(version, assessment, source),
+            "mlflow.note.content": _note(version, assessment, scored),
             tag.DATA: source.name,
             tag.DATA_DIGEST: source.digest,
+            **{name: version.tags[name] for name in (tag.LEAKAGE, tag.MISSED_CLASSES) if name in version.tags},
             **provenance.tags(),
         },
     )
     params = {
         "model": f"models:/{version.name}/{version.version}",
         "data": source.location,
+        "test_digest": scored.digest,
         "images": assessment.images,
         "patients": assessment.patients,
         "threshold": assessment.threshold,

@@ -43,6 +43,7 @@ class CardData:
         opened: For how many of the study's trials the test set was opened so far.
         limits: What is known to limit the data, a sentence each.
         provenance: How it was made: digests, seed, commit, versions.
+        warnings: What speaks against trusting its scores or answers, a sentence each without its end.
     """
 
     name: str
@@ -67,6 +68,7 @@ class CardData:
     opened: int
     limits: tuple[str, ...]
     provenance: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 def card_markdown(facts: CardData, figures: Sequence[str] = ()) -> str:
@@ -112,8 +114,9 @@ def card_summary(facts: CardData) -> str:
 
 def _what(facts: CardData) -> str:
     named = ", ".join(f"{name} {_number(value)}" for name, value in facts.searched.items())
+    warnings = "".join(f"**Warning:** {sentence}.\n\n" for sentence in facts.warnings)
     return (
-        f"# {facts.name}: {facts.arch}\n\n{NOT_A_DEVICE}\n\n"
+        f"# {facts.name}: {facts.arch}\n\n{NOT_A_DEVICE}\n\n{warnings}"
         f"A network of {facts.parameters:,} parameters that looks at one image, {facts.image_size} x "
         f"{facts.image_size} gray pixels, and says how likely each of {', '.join(facts.classes)} is: {named}. "
         f"Trial {facts.trial} of study {facts.study}, chosen by {facts.metric} on validation images alone. The test "

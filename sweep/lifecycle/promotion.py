@@ -113,12 +113,15 @@ def settle(tracking: Tracking, version: Version, alias: str) -> str:
 def judge(tracking: Tracking, version: Version, holder: Version | None, alias: str) -> Decision:
     """Compares a version with the holder of an alias; changes nothing."""
     number = version.version
+    otherwise = f"; a person may decide otherwise: sweep promote {version.name}/{number} --as {alias} --force"
+    by_classes = _by_missed_classes(version, holder, alias)
+    if by_classes is not None:
+        return by_classes if by_classes.moves else replace(by_classes, reason=f"{by_classes.reason}{otherwise}")
     if holder is None:
         return Decision(alias, number, None, True, f"version {number} takes it: nobody held it")
     metric = version.tags.get(tag.METRIC, "")
     keeps = f"version {holder.version} keeps it"
     stays = Decision(alias, number, holder.version, False, "", metric)
-    otherwise = f"; a person may decide otherwise: sweep promote {version.name}/{number} --as {alias} --force"
     if not metric:
         return replace(stays, reason=f"{keeps}: it was not registered by a study{otherwise}")
     if version.tags.get(tag.DATA_DIGEST) != holder.tags.get(tag.DATA_DIGEST):
@@ -143,6 +146,35 @@ def judge(tracking: Tracking, version: Version, holder: Version | None, alias: s
     return Decision(
         alias, number, holder.version, moves, sentence, metric, gain.value, gain.low, gain.high, len(shared)
     )
+
+
+def _by_missed_classes(version: Version, holder: Version | None, alias: str) -> Decision | None:
+    """Decides where one of both hardly ever answers some class: such a version takes an alias from nobody.
+
+    Its own architecture's alias it takes where nobody holds that: without one it could be neither served by its name
+    nor compared. None where this decides nothing.
+    """
+    number, own = version.version, alias == version.tags.get(tag.ARCH)
+    missed = version.tags.get(tag.MISSED_CLASSES)
+    if missed and holder is None:
+        takes = f"version {number} takes it: nobody held it, but {missed}"
+        return Decision(
+            alias, number, None, own, takes if own else f"nobody holds it: version {number} is not fit, {missed}"
+        )
+    if holder is None:
+        return None
+    theirs = holder.tags.get(tag.MISSED_CLASSES)
+    stays = Decision(
+        alias, number, holder.version, False, f"version {holder.version} keeps it: of version {number}, {missed}"
+    )
+    if missed and not (own and theirs):
+        return stays
+    comparable = tag.METRIC in version.tags and version.tags.get(tag.DATA_DIGEST) == holder.tags.get(tag.DATA_DIGEST)
+    by_person = PERSON in holder.tags.get(f"{TAG}.{alias}", "")
+    if theirs and not missed and comparable and not by_person:
+        takes = f"version {number} takes it: of version {holder.version}, {theirs}"
+        return replace(stays, moves=True, reason=takes)
+    return None
 
 
 def _login() -> str:

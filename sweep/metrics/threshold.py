@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,38 @@ def decide(probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).astype(int)
     return probabilities.argmax(axis=1)
+
+
+LEAST_RECALL = 0.05  # a network that recognises less of a class answers with the others, whatever it is shown
+
+
+def missed_classes(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float | None, classes: Sequence[str]
+) -> tuple[str, ...]:
+    """Says which classes a network hardly ever answers: sensitivity, specificity or recall below LEAST_RECALL.
+
+    Args:
+        labels: int [N].
+        probabilities: float [N, classes].
+        threshold: As `decide` takes it; None for more than two classes.
+        classes: Names in label order.
+
+    Returns:
+        A sentence without its end for each such class.
+
+    >>> missed_classes(np.array([0, 0, 1]), np.array([[0.1, 0.9]] * 3), 0.5, ("NORMAL", "PNEUMONIA"))
+    ('it recognises 0 of 2 validation images of NORMAL (specificity 0.0 %)',)
+    """
+    answers = decide(probabilities, 0.5 if threshold is None else threshold)
+    names = ("specificity", "sensitivity") if len(classes) == 2 else ("recall",) * len(classes)
+    sentences = []
+    for label, (name, score) in enumerate(zip(classes, names, strict=True)):
+        ours = labels == label
+        hits, count = int((answers[ours] == label).sum()), int(ours.sum())
+        if count and hits / count < LEAST_RECALL:
+            of = f"{count:,} validation images of {name}"
+            sentences.append(f"it recognises {hits:,} of {of} ({score} {100 * hits / count:.1f} %)")
+    return tuple(sentences)
 
 
 @dataclass(frozen=True)

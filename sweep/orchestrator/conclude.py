@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.cache import Images
+from data.leakage import sentences_of
+from data.recorded import digest_of_images
 from data.resolution import native_size
 from data.sources import known_limits
 from models import ARCHITECTURES
@@ -23,9 +25,10 @@ from sweep.metrics.calibration import fit_temperature
 from sweep.metrics.names import STRESSED
 from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
 from sweep.metrics.scores import softmax
-from sweep.metrics.threshold import Threshold, choose_threshold
+from sweep.metrics.threshold import Threshold, choose_threshold, missed_classes
+from sweep.orchestrator.run_params import leakage_tags
 from sweep.orchestrator.study_run import StudyRun
-from sweep.plan import Plan, PlannedStudy
+from sweep.plan import Plan, PlannedStudy, overlaps
 from sweep.stores import packaging, registry
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
@@ -54,6 +57,7 @@ class Outcome:
         model: Name of the registered model.
         version: Its version there.
         aliases: What was decided about each alias: alias -> sentence.
+        warnings: What speaks against trusting it, a sentence each without its end: leakage, classes that it misses.
     """
 
     arch: str
@@ -68,6 +72,7 @@ class Outcome:
     model: str
     version: str
     aliases: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def conclude(run: StudyRun) -> Outcome:
@@ -90,14 +95,17 @@ def conclude(run: StudyRun) -> Outcome:
     predictions = predictions_of(run.images["validation"], trained.validation_logits, plan.source.classes)
     temperature = fit_temperature(predictions.labels, predictions.logits)
     threshold = _threshold(run, best, trained, predictions, temperature)
-    validation = assess(predictions, temperature, threshold.value if threshold else None)
+    served = threshold.value if threshold else None
+    validation = assess(predictions, temperature, served)
+    missed = missed_classes(predictions.labels, predictions.probabilities(temperature), served, predictions.classes)
     test = _open_test(run, best, trained, validation, threshold)
     trained.network.to("cpu")
 
     scores = {**validation.values("val"), **test.values("test")}
     facts = _facts(run, best, trained, validation, test, threshold)
+    facts = replace(facts, warnings=(*facts.warnings, *missed))
     client, run_id = mirror.tracking.client, mirror.runs[best.number]
-    tags = _version_tags(run, best, temperature)
+    tags = _version_tags(run, best, temperature, missed)
     version = registry.registered(client, plan.source.name, run_id, tags)
     if version is None:
         spec = _model_spec(run, facts, scores, tags, predictions)
@@ -122,6 +130,7 @@ def conclude(run: StudyRun) -> Outcome:
         version.name,
         version.version,
         aliases,
+        facts.warnings,
     )
 
 
@@ -206,7 +215,7 @@ def _facts(
         "validation": source.splits[split.validation_from].select(split.validation),
         "test": source.splits["test"],
     }
-    params = best.attributes["run"]["params"]
+    params, shared = best.attributes["run"]["params"], overlaps(plan)
     return CardData(
         name=source.name,
         arch=planned.arch,
@@ -237,7 +246,12 @@ def _facts(
         test=test,
         threshold=threshold.reason if threshold else "",
         opened=len(study.noted(TEST) or {}),
-        limits=(*known_limits(source), *_limits_of_pixels(plan, planned)),
+        limits=(
+            *known_limits(source),
+            *_limits_of_pixels(plan, planned),
+            *sentences_of(overlap for overlap in shared if not overlap.serious),
+        ),
+        warnings=sentences_of(overlap for overlap in shared if overlap.serious),
         provenance=_provenance(run, best, trained),
     )
 
@@ -263,6 +277,7 @@ def _provenance(run: StudyRun, best: TrialRecord, trained: Trained) -> dict[str,
         "data": source.name,
         "data kind": source.kind,
         "data digest": source.digest,
+        "test digest": digest_of_images(source.splits["test"]),
         "split digest": run.plan.split.digest,
         "study": run.study.name,
         "trial": best.number,
@@ -273,9 +288,11 @@ def _provenance(run: StudyRun, best: TrialRecord, trained: Trained) -> dict[str,
     }
 
 
-def _version_tags(run: StudyRun, best: TrialRecord, temperature: float) -> dict[str, str]:
+def _version_tags(run: StudyRun, best: TrialRecord, temperature: float, missed: Sequence[str]) -> dict[str, str]:
     return {
         **run.mirror.description.tags,
+        **leakage_tags(run.plan),  # again: a study of an earlier release has no such tag
+        **({tag.MISSED_CLASSES: "; ".join(missed)} if missed else {}),
         tag.TRIAL: str(best.number),
         tag.METRIC: run.plan.settings.metric,
         tag.TRAIN_IMAGES: str(len(run.plan.split.train)),

@@ -14,7 +14,7 @@ from data.cache import images_of
 from data.listing import path_of, text_of
 from data.sources import PATIENT_PATTERN
 from sweep.metrics.names import STRESSED
-from sweep.plan import Plan, PlannedStudy
+from sweep.plan import Plan, PlannedStudy, leakage_of
 from sweep.settings import Settings
 from sweep.space import EXTRA, SPACES
 from sweep.stores import tags as tag
@@ -109,6 +109,7 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
             tag.DATA: source.name,
             tag.DATA_DIGEST: source.digest,
             tag.SPLIT_DIGEST: split.digest,
+            **leakage_tags(plan),
             **provenance.tags(),
         },
         params={
@@ -132,6 +133,12 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
     )
 
 
+def leakage_tags(plan: Plan) -> dict[str, str]:
+    """The tag of runs and versions whose train, validation and test share images or patients; empty for others."""
+    sentence = leakage_of(plan)
+    return {tag.LEAKAGE: sentence} if sentence else {}
+
+
 def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
     """What a trial was trained with beside its hyperparameters: enough to train it again, with the data."""
     settings = plan.settings
@@ -140,6 +147,7 @@ def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "limit": settings.limit,
         "patient_pattern": None if settings.patient_pattern == PATIENT_PATTERN else settings.patient_pattern,
         "depth": settings.depth,
+        "allow_leakage": settings.allow_leakage or None,
         "weights_file": weights_file,
         "stress": settings.metric in STRESSED or None,
     }
@@ -235,6 +243,7 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
             "split_seed": int(params["split_seed"]),
             "precision": params["precision"],
             "weights": weights,
+            "allow_leakage": "allow_leakage" in params,  # by whoever trained it
             "fix": tuple(f"{name}={params[name]}" for name in names),
             "pruner": "none",
             **optional,

@@ -15,8 +15,9 @@ from filelock import FileLock, Timeout
 
 from data import cache
 from data.faults import InputError
+from data.leakage import lines_of, refuse
 from sweep.orchestrator.progress import View
-from sweep.plan import Plan, data_line, disk_of, parameters_of
+from sweep.plan import Plan, data_line, disk_of, overlaps, parameters_of
 from sweep.stores.databases import sqlite_url
 from sweep.system.environment import TEMPORARY_BYTES, check_environment
 from sweep.system.errors import StudyInterruptedError
@@ -88,7 +89,7 @@ def prepare(plan: Plan, folder: Path, view: View, stopping: Callable[[], bool]) 
     """Says what a plan learns from, checks that there is room for it, and decodes its images once.
 
     Raises:
-        InputError: There is no room, or images cannot be read.
+        InputError: There is no room, images cannot be read, or test images are among those that it learns from.
     """
     view.say(data_line(plan))
     for note in (*plan.source.notes, *plan.split.notes):
@@ -105,6 +106,10 @@ def prepare(plan: Plan, folder: Path, view: View, stopping: Callable[[], bool]) 
     for size in sorted({planned.image_size for planned in plan.studies}):
         with view.counting(f"decoding images to {size} x {size}", images) as progress:
             cache.build(plan.source, size, unless(stopping, progress))
+    found = overlaps(plan)  # pixels show what files did not
+    refuse(found, plan.source.location, allowed=plan.settings.allow_leakage)
+    for line in lines_of(found):
+        view.say(line)
     for note in cache.notes_of(plan.source, plan.studies[0].image_size):
         view.say(f"note: {note}")
 

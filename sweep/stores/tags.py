@@ -26,6 +26,7 @@ DATA = "sweep.data"
 DATA_DIGEST = "sweep.data_digest"
 SPLIT_DIGEST = "sweep.split_digest"
 TRAIN_IMAGES = "sweep.train_images"
+LEAKAGE = "sweep.leakage"  # images and patients that are on both sides: sentences with their numbers
 
 # How a model is served, and how often its test set was opened.
 TEMPERATURE = "sweep.temperature"
@@ -33,6 +34,7 @@ THRESHOLD = "sweep.threshold"
 THRESHOLD_REASON = "sweep.threshold_reason"
 TEST_OPENED = "sweep.test_opened"
 AUDITED = "sweep.audited"  # digest of the data that a trial was scored on after the choice
+MISSED_CLASSES = "sweep.missed_classes"  # of a version: classes that it hardly ever answers, a sentence
 PROMOTION = "sweep.promotion"  # `sweep.promotion.ALIAS`: the decision about an alias
 MODEL_SHA256 = "sweep.model_sha256"  # hash of a version's `model.json`, which holds the hashes of its other files
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from data import cache, synthetic
+from data import cache
 from data.faults import InputError
-from data.sources import Source, read_synthetic, under_name
+from data.listing import path_of
+from data.recorded import open_recorded
+from data.sources import PATIENT_PATTERN, Source
 from models import ARCHITECTURES
 from models.outline import cost, sketch
 from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, ScoredTrial, Search
@@ -77,30 +79,35 @@ def best_versions(client: registry.MlflowClient, name: str, studies: Sequence[St
     return versions
 
 
-def plan_of_seeds(best: BestVersion, location: Path, seeds: int, settings: Mapping[str, Any]) -> Plan:
+def plan_of_seeds(best: BestVersion, location: Path | None, seeds: int, settings: Mapping[str, Any]) -> Plan:
     """Plans to train the configuration of a best version with other seeds; its own was chosen, and would flatter.
 
     Args:
         best: The best version.
-        location: Where its images are.
+        location: Where its images are; None for where they were.
         seeds: How many.
         settings: Further ones: workers, device, stores.
 
     Raises:
         InputError: The images or the split are not those that it learned from.
     """
-    metric, data_name = best.version.tags.get(tag.METRIC, ""), best.past.data_name
+    metric, past = best.version.tags.get(tag.METRIC, ""), best.past
+    pattern = past.params.get("patient_pattern", PATIENT_PATTERN)
+    depth = int(past.params["depth"]) if "depth" in past.params else None
+    source = open_recorded(
+        past.data_name, past.data_location, location, whose=past.name, patient_pattern=pattern, depth=depth
+    )
     plan = make_plan(
         settings_of(
             best.past.params,
             trials=seeds,
-            data=location,
+            data=location or path_of(past.data_location),
             experiment=best.tracking.experiment,
             **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
             **settings,
         ),
         fetch=True,
-        source=under_name(read_synthetic(), data_name) if data_name in synthetic.NAMES else None,
+        source=source,
     )
     for what, here in (("data", plan.source.digest), ("split", plan.split.digest)):
         if here != (there := best.past.tags[f"sweep.{what}_digest"]):

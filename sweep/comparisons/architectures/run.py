@@ -14,7 +14,6 @@ from PIL import Image
 
 from data import synthetic
 from data.faults import InputError
-from data.listing import path_of
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
@@ -32,6 +31,7 @@ from sweep.comparisons.enqueued import EnqueuedResult, conclude_enqueued
 from sweep.comparisons.replay import data_of
 from sweep.comparisons.run_log import log_run
 from sweep.lifecycle.promotion import PERSON, TAG
+from sweep.lifecycle.scored_data import warnings_of
 from sweep.metrics import figures
 from sweep.metrics import network_diagram as diagrams
 from sweep.metrics.threshold import decide
@@ -123,8 +123,7 @@ def gather(
     versions, notes = _same_data(versions, champion)
     if request.seeds:
         for best in versions.values():
-            location = request.location or path_of(best.past.data_location)
-            plan = plan_of_seeds(best, location, request.seeds, request.machine)
+            plan = plan_of_seeds(best, request.location, request.seeds, request.machine)
             prepare(plan, request.folder, view, stopping)
             run_plan(plan, request.folder, view, stopping, conclude_enqueued, ended)
         studies = _studies(storage)
@@ -132,6 +131,8 @@ def gather(
     if request.audit:
         source, note = _source(versions[champion], request.location)
         notes += note
+        if source is not None:
+            view.say(f"test images: {source.name} from {source.location}, data digest {source.digest}")
     models = []
     for best in versions.values():
         count = len(best.study.trials()) if best.study else 0
@@ -181,13 +182,10 @@ def _source(best: BestVersion, location: Path | None) -> tuple[Source | None, li
     """The data set for scores of the trials that were not chosen, or None and a note why not."""
     try:
         return data_of(best.past, location)[0], []
-    except InputError:
+    except InputError as error:
         if location is not None:
             raise
-        return None, [
-            f"the images are no longer at {best.past.data_location} (say where with --data), so trials "
-            "that were not chosen have no test scores"
-        ]
+        return None, [f"{'; '.join(error.faults)}; so trials that were not chosen have no test scores"]
 
 
 def log(gathered: Gathered, html: str, page: str) -> str:
@@ -334,6 +332,9 @@ def _notes(
     notes = []
     if versions[champion].past.data_name in synthetic.NAMES:
         notes.append("all of it was learned from synthetic images: it says nothing about X-rays")
+    for model in models:
+        warnings, of_study = warnings_of(versions[model.arch].version)
+        notes += [f"{model.arch}: {sentence}" for sentence in (*warnings, *of_study)]
     if reference != against:
         notes.append(f"there is no {against} to compare with (`sweep --arch {against}`), so {champion} takes its place")
     notes += [

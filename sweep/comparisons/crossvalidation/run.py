@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from data import synthetic
 from data.faults import InputError
+from data.leakage import OPTION
 from data.listing import path_of
-from data.sources import read_synthetic, under_name
+from data.recorded import open_recorded
+from data.sources import PATIENT_PATTERN
 from data.splits import split_source
 from models import ARCHITECTURES
 from sweep.comparisons.crossvalidation.analysis import Choice, Finalist, choose, rows, sentences, to_markdown
@@ -21,8 +22,8 @@ from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.run_log import log_run
 from sweep.metrics.formatting import format_metric
 from sweep.metrics.names import sign_of
-from sweep.orchestrator.run_params import StudyDescription, description_of, settings_of
-from sweep.plan import Plan, make_plan, seed_of
+from sweep.orchestrator.run_params import StudyDescription, description_of, leakage_tags, settings_of
+from sweep.plan import Plan, leakage_of, make_plan, seed_of
 from sweep.settings import Settings
 from sweep.stores import tags as tag
 from sweep.stores.study import Study
@@ -126,18 +127,23 @@ def plans_of_folds(
         InputError: The images are not those that it learned from, or there are too few for so many folds.
     """
     best, data = search.complete[0], search.description.data
-    drawn = data.name in synthetic.NAMES
-    if location is None and not drawn and not path_of(data.location).exists():
-        raise InputError(f"the study's images were at {data.location}, which is not here; say where with --data")
+    params = best.attributes["run"]["params"]
+    source = open_recorded(
+        data.name,
+        data.location,
+        location,
+        whose="the study",
+        patient_pattern=params.get("patient_pattern", PATIENT_PATTERN),
+        depth=int(params["depth"]) if "depth" in params else None,
+    )
     settings = settings_of(
-        best.attributes["run"]["params"],
+        params,
         trials=min(top, len(search.complete)),
         data=location or path_of(data.location),
         metric=search.metric,
         experiment=search.study.experiment,
         **machine,
     )
-    source = under_name(read_synthetic(), data.name) if drawn and location is None else None
     plan = make_plan(settings, fetch=True, source=source)
     if plan.source.digest != (there := data.digests["train"]):
         raise InputError(
@@ -231,7 +237,8 @@ def command_of(search: Searched, plan: Plan, name: str) -> str:
     }
     fixed = [part for key, value in trial.params.items() for part in ("--fix", f"{key}={value}")]
     options = [str(part) for option in wanted.items() for part in option]
-    return shlex.join(["python", "-m", "sweep", "--arch", settings.archs[0], *fixed, *options])
+    flags = [OPTION] if settings.allow_leakage else []
+    return shlex.join(["python", "-m", "sweep", "--arch", settings.archs[0], *fixed, *options, *flags])
 
 
 @dataclass(frozen=True)
@@ -278,6 +285,8 @@ def log(
         _protocol(search, plan, opened=opened),
         to_markdown(lines, summary),
     ]
+    if leakage := leakage_of(plan):
+        parts.insert(1, f"**Warning:** {leakage}.")
     if command:
         parts += ["To train and register the folds' choice:", f"    {command}"]
     page = "\n\n".join(parts) + "\n"
@@ -292,6 +301,7 @@ def log(
             tag.STUDY: search.study.name,
             tag.DATA: plan.source.name,
             tag.DATA_DIGEST: plan.source.digest,
+            **leakage_tags(plan),
         },
         params={
             **params,

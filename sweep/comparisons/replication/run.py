@@ -10,7 +10,8 @@ from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.replication.analysis import Replica, judge, selection_bias, side_by_side, to_markdown
 from sweep.comparisons.replication.published import CONCLUSIONS, ROWS
 from sweep.comparisons.run_log import log_run
-from sweep.plan import Plan, seed_of
+from sweep.orchestrator.run_params import leakage_tags
+from sweep.plan import Plan, leakage_of, seed_of
 from sweep.stores import tags as tag
 from sweep.stores.tracking import Tracking
 from sweep.stores.trials import EnqueuedTrial
@@ -66,6 +67,8 @@ def log(replicas: Sequence[Replica], plan: Plan, tracking: Tracking, protocol: s
         "patience": settings.patience,
     }
     page, table = to_markdown(replicas, about, protocol), side_by_side(replicas)
+    if leakage := leakage_of(plan):
+        page = page.replace("\n\n", f"\n\n**Warning:** {leakage}.\n\n", 1)
     params = {"protocol": protocol, "epochs": settings.epochs, "patience": settings.patience, "seed": settings.seed}
     names = " ".join(plan.full_name(planned) for planned in plan.studies)
     run_id = log_run(
@@ -77,6 +80,7 @@ def log(replicas: Sequence[Replica], plan: Plan, tracking: Tracking, protocol: s
             tag.DATA: plan.source.name,
             tag.DATA_DIGEST: plan.source.digest,
             tag.SPLIT_DIGEST: plan.split.digest,
+            **leakage_tags(plan),
         },
         params={**params, "image_size": " ".join(map(str, sizes)), "studies": names},
         metrics={
