@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -192,6 +193,8 @@ def class_folders(folder: Path, name: str) -> ClassFolders:
             faults.append(f"{where}/ holds no image{why}; {suffixes_read()}")
         elif others:
             notes.append(f"passed over {others} in {where}")
+    if twins := hint_of_case(images, images):
+        notes.append(f"{twins.removeprefix('; ')}, if they are one class")
     return ClassFolders(images, tuple(notes), tuple(faults))
 
 
@@ -238,10 +241,20 @@ def hint_of_place(root: Path, folders: Iterable[Path]) -> str:
 
 
 def hint_of_case(classes: Iterable[str], others: Iterable[str]) -> str:
-    """Says which class folders have one name in small and in capital letters."""
-    lower = {name.lower(): name for name in classes}
-    pairs = [(lower[name.lower()], name) for name in others if lower.get(name.lower(), name) != name]
-    return "".join(f"; {ours} and {theirs} differ only in capital letters: rename one" for ours, theirs in pairs)
+    """Says which names of two lists of class folders look the same and are not."""
+    alike = {_look(name): name for name in classes}
+    pairs = [(ours, name) for name in others if (ours := alike.get(_look(name), name)) != name]
+    return "".join(f"; {ours} and {theirs} {_difference(ours, theirs)}: rename one" for ours, theirs in pairs)
+
+
+def _look(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold().strip()
+
+
+def _difference(first: str, second: str) -> str:
+    if first.casefold() == second.casefold():
+        return "differ only in capital letters"
+    return f"({first!a}, {second!a}) differ only in spaces or in how their letters are encoded"
 
 
 def _entry(path: Path) -> Entry:

@@ -116,14 +116,19 @@ def open_test(
     if location is not None and location.is_dir() and not (location / "train").is_dir():
         part = "test" if (location / "test").is_dir() else ""
         root, listed = location / part, class_folders(location / part, part)
-        if listed.faults:
-            raise InputError(*(f"--data {text_of(location)}: {fault}" for fault in listed.faults))
-        if tuple(listed.images) != tuple(sorted(classes)):
+        # Where there are no class folders, what lies there instead is a hint.
+        faults = [
+            f"--data {text_of(location)}: {sentence}"
+            for sentence in (*listed.faults, *(listed.notes if not listed.images else ()))
+        ]
+        if set(listed.images) != set(classes):
             present = ", ".join(listed.images) or "none"
-            raise InputError(
+            faults.append(
                 f"--data {text_of(root)}: its class folders are {present}; the model knows {', '.join(classes)}"
                 f"{hint_of_case(classes, listed.images)}"
             )
+        if faults:
+            raise InputError(*faults)
         every = [path for name in classes for path in listed.images[name]]
         labels = np.repeat(np.arange(len(classes)), [len(listed.images[name]) for name in classes])
         here = location.resolve()

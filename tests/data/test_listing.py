@@ -154,6 +154,17 @@ def test_a_class_in_other_letters_a_level_too_many_and_one_too_few_are_told(root
     assert faults_of(root)[0].endswith("has no folder train/; it has the folders Train, test")
 
 
+def test_class_folders_that_look_alike_are_told(root: Path):
+    (root / "test" / "NORMAL").rename(root / "test" / "NORMAL ")
+    assert "NORMAL and NORMAL  ('NORMAL', 'NORMAL ') differ only in spaces" in faults_of(root)[0]
+    (root / "test" / "NORMAL ").rename(root / "test" / "NORMAL")
+    for split in ("train", "test"):
+        shutil.copytree(root / split / "NORMAL", root / split / "Normal")
+    source = open_source(root)
+    assert source.classes == ("NORMAL", "Normal", "PNEUMONIA")
+    assert source.notes[0] == "Normal and NORMAL differ only in capital letters: rename one, if they are one class"
+
+
 def test_folders_and_images_beside_the_splits_are_said(root: Path):
     shutil.copytree(root / "test", root / "validation")
     shutil.copy(some_of(root / "test" / "NORMAL", 1)[0], root / "x.jpeg")
