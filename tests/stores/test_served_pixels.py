@@ -12,9 +12,11 @@ from data.decode import open_gray, resize
 from data.source import Listing, Source
 from sweep.lifecycle.evaluate import evaluate
 from sweep.lifecycle.predict import label
+from sweep.stores.mlflow_stores import open_tracking
 from sweep.stores.registry import load, register
 from tests.helpers.raw_images import packed, pgm, png, tiff
-from tests.helpers.served import SIZE, example, new_spec, picture, probabilities
+from tests.helpers.served import NAME, SIZE, example, new_spec, picture, probabilities
+from tests.helpers.stocked import stocked
 
 NATIVE = (9, 7)  # width and height, below the 16 that the network takes
 V12 = np.random.default_rng(5).integers(0, 4096, (60, 80)).astype(np.uint16)
@@ -25,6 +27,14 @@ FILMS = {
     "film.pgm": pgm(V12, 4095),
     "eight.png": picture(seed=3, width=5, height=6),
 }
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory):
+    folder = stocked(tmp_path_factory.mktemp("store"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # where artifacts go
+        yield open_tracking(f"sqlite:///{folder}/mlflow.db", NAME)
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +80,6 @@ def test_serving_predict_and_evaluate_read_what_training_reads(tracking, client,
     source = Source("films", "folder", str(films), ("NORMAL", "PNEUMONIA"), {"test": listing}, lambda _, row: films / names[row], depth=12)  # fmt: skip
     evaluation = evaluate(version, classifier, source, tracking, lambda done: None)
     assert np.allclose(evaluation.predictions.probabilities(classifier.about["temperature"]), truth, atol=1e-6)
-
-
-def test_a_film_and_its_small_form_get_nearly_the_same_answer(client, version):
-    classifier = load(client, version)
-    y, x = np.mgrid[0:300, 0:300] / 300
-    film = Image.fromarray((120 + 100 * np.sin(9 * x) * np.cos(5 * y)).astype(np.uint8))
-    small = film.resize(NATIVE, Image.Resampling.BICUBIC)
-    prepared = [classifier.prepare(image).astype(int) for image in (film, small)]
-    assert abs(prepared[0] - prepared[1]).mean() < 3
-    answers = classifier.classify(np.stack([image.astype(np.uint8) for image in prepared]))["probability"]
-    assert abs(answers[0] - answers[1]) < 0.02
 
 
 def test_predict_says_where_16_bits_are_not_used_and_takes_another_depth(client, network, version, films, typed):
