@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweep.stores.registry import find_version, load
 from tests.helpers.raw_images import packed, pgm, png, tiff
-from tests.helpers.studies import runs_of, sweep
+from tests.helpers.studies import client_of, runs_of, sweep
 
 TRAINED = ("--arch", "cnn3", "--trials", 1, "--epochs", 3, "--workers", 1, "--pruner", "none")
 FIXED = ("--fix", "batch_size=16", "--fix", "learning_rate=0.003", "--fix", "optimizer=adam", "--fix", "dropout=0.1")
+
+
+# Twenty over the width of a film: 48 pixels show them, 28 do not.
+STRIPES = 0.6 + 0.4 * np.sin(2 * np.pi * 20 * np.arange(400) / 400)
 
 
 def film(random, label, size):
@@ -37,7 +42,7 @@ def test_a_model_of_small_images_answers_the_same_for_a_film_and_its_small_form(
             (tmp_path / kind / name).mkdir(parents=True)
     for split, count in (("train", 120), ("test", 20)):
         labels = np.arange(count) % 2
-        films = [Image.fromarray(film(random, label, 400).astype(np.uint8)) for label in labels]
+        films = [Image.fromarray((film(random, label, 400) * STRIPES).astype(np.uint8)) for label in labels]
         smalls = [large.resize((28, 28), Image.Resampling.BICUBIC) for large in films]
         arrays |= {f"{split}_images": np.stack([np.asarray(small) for small in smalls]), f"{split}_labels": labels}
     np.savez(tmp_path / "small-films.npz", **arrays)
@@ -57,6 +62,15 @@ def test_a_model_of_small_images_answers_the_same_for_a_film_and_its_small_form(
     differences = [abs(float(large[name]["probability"]) - float(small[name]["probability"])) for name in large]
     assert max(differences) < 0.05
     assert [row["label"] for row in large.values()] == [row["label"] for row in small.values()]
+
+    client = client_of(tmp_path)
+    classifier = load(client, find_version(client, "small-films@cnn3"))
+    del classifier.about["native"]  # the films as they are, in more detail than it ever saw
+    pixels = [classifier.prepare(classifier.read(path)) for path in sorted((tmp_path / "films").glob("*/*.png"))]
+    names = [path.name for path in sorted((tmp_path / "films").glob("*/*.png"))]
+    otherwise = classifier.classify(np.stack(pixels))["probability"]
+    assert max(abs(otherwise - [float(small[name]["probability"]) for name in names])) > 5 * max(differences)
+
     scores = {}
     for kind in ("films", "small"):
         code, out, error = typed(tmp_path, "evaluate", "small-films@cnn3", "--data", tmp_path / kind, "--json")
