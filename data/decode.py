@@ -266,7 +266,9 @@ def _png_white(values: np.ndarray, significant: bytes) -> int | None:
     A file that follows the specification has spread its samples over all 16 bits; many leave them as they were.
     """
     bits = max(significant, default=16)
-    return 2**bits - 1 if 0 < bits < 16 and values.max(initial=0) < 2**bits else None
+    if not 0 < bits < 16:
+        return None
+    return 2**bits - 1 if values.max(initial=0) < 2**bits else 65535
 
 
 def _tiff_samples(image: Any, content: bytes) -> _Samples | None:

@@ -39,8 +39,8 @@ def largest_sample(path: Path, depth: int | None) -> int | None:
 def read_otherwise(path: Path) -> bool:
     """Whether version 0.1.0 gave other pixels to an image file, told from its header.
 
-    It inverted nothing of more than 8 bits, used no depth that a file states, and gave 32-bit images and 16-bit PGMs
-    a scale of their own.
+    It inverted nothing of more than 8 bits, used no depth that a file states, and gave each PGM of 16 bits and each
+    32-bit image a scale of its own.
     """
     if path.suffix.lower() not in (".png", ".tif", ".tiff", ".pgm", ".ppm"):
         return False

@@ -225,7 +225,7 @@ def _why_not_copied(client: MlflowClient, version: Version, error: Exception) ->
 def _as_version_0_1_0(classifier: Any) -> None:
     """Lets a model of version 0.1.0 read images as it did: its decoder knows neither a depth nor a native size."""
 
-    def read(source: Path | bytes, depth: int | None = None) -> Any:
+    def read(source: Any, depth: int | None = None) -> Any:
         if depth is not None:
             raise InputError(f"--depth {depth}: this model reads 16-bit images as version 0.1.0 did; train it again")
         return classifier.decoder.open_gray(source)
