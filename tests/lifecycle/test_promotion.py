@@ -271,3 +271,45 @@ def test_a_holder_whose_run_was_thrown_away_is_compared_all_the_same(tracking: T
     tracking.client.delete_run(holder.run_id)  # MLflow's bin keeps its files
 
     assert promote(tracking, candidate, "champion").images == 240
+
+
+# A version that hardly ever answers some class -------------------------------------------------------------------------
+
+MISSED = "it recognises 0 of 80 validation images of NORMAL (specificity 0.0 %)"
+
+
+def tagged(tracking: Tracking, version: Version, missed: str = "") -> Version:
+    for key, value in {"sweep.arch": "cnn1", **({"sweep.missed_classes": missed} if missed else {})}.items():
+        tracking.client.set_model_version_tag(version.name, version.version, key, value)
+    return find_version(tracking.client, f"{version.name}/{version.version}")
+
+
+def test_it_takes_its_own_architectures_free_alias_and_no_other(tracking: Tracking, registry):
+    version = tagged(tracking, registry(predictions(2.0)), MISSED)
+
+    own, champion = promote(tracking, version, "cnn1"), promote(tracking, version, "champion")
+
+    assert (own.moves, own.reason) == (True, f"version 1 takes it: nobody held it, but {MISSED}")
+    assert not champion.moves
+    assert champion.reason.startswith(f"nobody holds it: version 1 is not fit, {MISSED}; a person may decide otherwise")
+    assert alias_holder(tracking.client, version.name, "champion") is None
+    forced = promote(tracking, version, "champion", force=True, reason="for a demonstration")
+    assert forced.moves
+    assert MISSED in forced.reason
+    assert alias_holder(tracking.client, version.name, "champion").version == "1"
+
+
+@pytest.mark.parametrize("alias", ["cnn1", "champion"])
+def test_it_takes_no_alias_from_another_and_loses_it_to_any(tracking: Tracking, registry, alias):
+    good, better = tagged(tracking, registry(predictions(0.5))), tagged(tracking, registry(predictions(2.0)), MISSED)
+    promote(tracking, good, alias)
+
+    decision = promote(tracking, better, alias)
+
+    assert not decision.moves
+    assert decision.reason.startswith(f"version 1 keeps it: of version 2, {MISSED}; a person may decide otherwise")
+    set_alias(tracking.client, better.name, alias, "2")
+    decision = promote(tracking, good, alias)
+    assert (decision.moves, decision.reason) == (True, f"version 1 takes it: of version 2, {MISSED}")
+    promote(tracking, better, alias, force=True)  # but not from a version that a person has chosen
+    assert not promote(tracking, good, alias).moves

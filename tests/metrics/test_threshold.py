@@ -7,7 +7,7 @@ from sklearn import metrics as sklearn
 from sweep.metrics import figures
 from sweep.metrics.bootstrap import weighted_scores
 from sweep.metrics.predictions import Predictions
-from sweep.metrics.threshold import choose_threshold, decide
+from sweep.metrics.threshold import choose_threshold, decide, missed_classes
 
 HALF = np.array([[0.5, 0.5], [0.5000001, 0.4999999], [0.5, 0.5]])
 
@@ -115,3 +115,23 @@ def test_the_interval_is_of_the_confidence_and_says_so():
     assert wide.low < narrow.low < narrow.gain < narrow.high < wide.high
     assert "99 % interval" in wide.reason
     assert "50 % interval" in narrow.reason
+
+
+@pytest.mark.parametrize(
+    ("positive", "threshold", "missed"),
+    [
+        ([0.6] * 40, 0.5, ["it recognises 0 of 20 validation images of NORMAL (specificity 0.0 %)"]),
+        ([0.6] * 40, 0.7, ["it recognises 0 of 20 validation images of ILL (sensitivity 0.0 %)"]),
+        ([0.4] + [0.6] * 39, 0.5, []),  # 1 of 20 is 5 %
+    ],
+)
+def test_a_class_that_is_hardly_ever_answered_is_named(positive, threshold, missed):
+    labels, positive = np.repeat([0, 1], 20), np.array(positive)
+    assert list(missed_classes(labels, np.stack([1 - positive, positive], 1), threshold, ("NORMAL", "ILL"))) == missed
+
+
+def test_with_several_classes_it_is_the_recall():
+    labels = np.repeat([0, 1, 2], 10)
+    probabilities = np.eye(3)[np.where(labels == 2, 0, labels)]
+    said = missed_classes(labels, probabilities, None, ("a", "b", "c"))
+    assert said == ("it recognises 0 of 10 validation images of c (recall 0.0 %)",)
