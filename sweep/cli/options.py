@@ -189,7 +189,12 @@ WorkDir = Annotated[
 
 # Stores.
 TrackingUri = Annotated[
-    str | None, Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's store. Default: sqlite:///mlflow.db here.")
+    str | None,
+    Option(
+        envvar="MLFLOW_TRACKING_URI",
+        callback=lambda uri: uri.rstrip("/") if uri and uri.startswith("http") else uri,
+        help="MLflow's store. Default: sqlite:///mlflow.db here.",
+    ),
 ]
 Experiment = Annotated[
     str | None, Option(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from data.leakage import lines_of
 from sweep.metrics.formatting import format_duration
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE
 from sweep.plan import data_line, overlaps
+from sweep.stores.databases import file_of
 from sweep.stores.tags import DATA_DIGEST
 from sweep.system.redaction import address, shown
 
@@ -177,7 +179,7 @@ def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -
     uri = plan.settings.tracking_uri or ""
     # Without the password: a browser asks for it, and MLflow's own commands read it from the environment.
     uri = shown(address(uri) if uri.startswith("http") else uri)
-    remote = f"MLFLOW_TRACKING_URI={uri} " if uri and not uri.endswith("/mlflow.db") else ""
+    remote = _before_mlflow(uri)
     last = outcomes[-1]
     page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
     commands = (
@@ -193,6 +195,16 @@ def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -
     for command, why in commands:
         lines += [Text(f"  {command}"), Text(f"      {why}", style="dim")]
     return Group(*lines)
+
+
+def _before_mlflow(uri: str) -> str:
+    """What is typed before MLflow's own commands, which find the files of an SQLite store from its directory."""
+    path = file_of(uri) if uri else None
+    if path is None:
+        return f"MLFLOW_TRACKING_URI={shlex.quote(uri)} " if uri else ""
+    here = path.absolute().parent == Path.cwd()
+    place = "" if here else f"cd {shlex.quote(str(path.absolute().parent))} && "
+    return place if path.name == "mlflow.db" else f"{place}MLFLOW_TRACKING_URI=sqlite:///{shlex.quote(path.name)} "
 
 
 def source_view(source: Source) -> Table:

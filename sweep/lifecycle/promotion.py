@@ -88,6 +88,9 @@ def promote(tracking: Tracking, version: Version, alias: str, *, force: bool = F
         decision = replace(decision, moves=True, by=_login(), reason=f"{sentence} ({decision.reason})")
     _record(tracking, version, decision)
     if decision.moves:
+        now = alias_holder(client, version.name, alias)
+        if not force and (now and now.version) != (holder and holder.version):  # a study elsewhere ended meanwhile
+            return promote(tracking, version, alias)
         set_alias(client, version.name, alias, version.version)
     tag_version(client, version, {settled: "yes"})
     return decision

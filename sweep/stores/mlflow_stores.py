@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
@@ -69,7 +70,7 @@ def open_tracking(uri: str, experiment: str, say: Callable[[str], object] = tell
             `check_environment`.
     """
     check_environment(uri)
-    uri = _plain(uri)
+    uri = _without_credentials(uri)
     path, new = file_of(uri), False
     new = path is not None and not path.exists()
     open_whole("--tracking-uri", uri, lambda new: MlflowClient(new, new).search_experiments())
@@ -80,6 +81,11 @@ def open_tracking(uri: str, experiment: str, say: Callable[[str], object] = tell
         present = client.get_experiment_by_name(experiment)
         if present is not None and present.lifecycle_stage != "active":
             raise InputError(f"experiment {experiment} is deleted; restore it with `mlflow experiments restore`")
+        if present is not None and path is None and _is_elsewhere(present.artifact_location):
+            raise InputError(
+                f"experiment {experiment} at {shown(uri)} has its files in the directory that its server runs in: go "
+                "there, or name another --experiment"
+            )
         identifier = present.experiment_id if present else _create_experiment(client, experiment)
         if path is not None and present is None:
             place_experiment(path, identifier)
@@ -88,6 +94,11 @@ def open_tracking(uri: str, experiment: str, say: Callable[[str], object] = tell
     except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
         raise _cannot_be_opened(uri, error) from error
     return Tracking(client, uri, experiment, identifier)
+
+
+def _is_elsewhere(location: str) -> bool:
+    """Whether a location is relative, and not to this directory: the server of somebody's working directory has it."""
+    return location.startswith("./") and not Path(location).is_dir()
 
 
 def _create_experiment(client: MlflowClient, name: str) -> str:
@@ -111,7 +122,7 @@ def open_client(uri: str, say: Callable[[str], object] = tell) -> MlflowClient:
             `check_environment`.
     """
     check_environment(uri)
-    uri = _plain(uri)
+    uri = _without_credentials(uri)
     check_database("--tracking-uri", uri)
     path = file_of(uri)
     if path is not None and not path.exists():
@@ -186,14 +197,11 @@ def read_run(uri: str, run_id: str) -> PastRun:
     )
 
 
-def _plain(uri: str) -> str:
-    """The URL of a server without a slash at its end, and without user and password.
+def _without_credentials(uri: str) -> str:
+    """Moves user and password of a server's URL into the environment.
 
-    Those go into the environment: MLflow looks for them there, too, and has the whole URL in what it raises and what
-    it exports.
+    MLflow looks for them there, too, and has the whole URL in what it raises and what it exports.
     """
-    if uri.startswith(("http://", "https://")):
-        uri = uri.rstrip("/")
     try:
         parts = urlsplit(uri)
     except ValueError:  # a bracket where none belongs: opening it will raise an error

@@ -183,11 +183,18 @@ def load(client: MlflowClient, version: Version) -> Any:
         InputError: A file is missing, or is not the one that was registered.
     """
     uri = f"models:/{version.name}/{version.version}"
+    place = local_folder(client.get_model_version_download_uri(version.name, version.version), str(client.tracking_uri))
+    if place is not None and not place.is_dir():  # MLflow makes an empty copy of a folder that is not there
+        raise InputError(f"{uri}: its files are not in {place}; the store seems to have been moved without them")
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(packaging.local_copy(client, uri))
         except (MlflowException, OSError) as error:
-            raise InputError(f"{uri}: {_why_not_copied(client, version, error)}") from error
+            if disk_full(error) or (isinstance(error, MlflowException) and "No space left" in str(error)):
+                full = f"{tempfile.gettempdir()}, where temporary files go, is full"
+                raise InputError(f"{uri}: {full}; name a folder with room in TMPDIR") from error
+            why = first_line(error, client.tracking_uri)
+            raise InputError(f"{uri}: its files are not where the registry says ({why})") from error
         files = {name: folder / "artifacts" / file for name, file in ARTIFACTS.items()}
         serving = folder / SERVING
         missing = [path.name for path in (*files.values(), serving) if not path.is_file()]
@@ -210,16 +217,6 @@ def load(client: MlflowClient, version: Version) -> Any:
         classifier.bytes = files["network"].stat().st_size
     classifier.version = version.version
     return classifier
-
-
-def _why_not_copied(client: MlflowClient, version: Version, error: Exception) -> str:
-    if disk_full(error):
-        return f"{tempfile.gettempdir()}, where temporary files go, is full; name a folder with room in TMPDIR"
-    place = client.get_model_version_download_uri(version.name, version.version)
-    folder = local_folder(place, str(client.tracking_uri))
-    if folder is None or folder.is_dir():
-        return f"its files are not where the registry says ({first_line(error, client.tracking_uri)})"
-    return f"its files are not in {folder}; the store seems to have been moved without them"
 
 
 def _as_version_0_1_0(classifier: Any) -> None:
