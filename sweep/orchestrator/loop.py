@@ -213,9 +213,10 @@ class Loop:
         except TrialEndedElsewhereError as error:
             if event.number in self.running:
                 self.engine.stop(event.number)
-                running.pruned = True  # its run ends with its job
+                running.pruned, running.stopped = True, str(error)  # its run ends with its job
             else:
                 self.mirror.trial_ended(event.number)
+                shutil.rmtree(running.folder, ignore_errors=True)
             self.view.say(f"{self.table.line(self.mirror.run_name(event.number), 'stopped')} {error}")
 
     def _take(self, running: RunningTrial, event: Event) -> None:
@@ -226,6 +227,8 @@ class Loop:
         del self.running[event.number]
         if running.pruned:
             self.mirror.trial_ended(event.number)
+            if running.stopped:  # by another program, so nothing goes on from its checkpoints
+                shutil.rmtree(running.folder, ignore_errors=True)
         elif isinstance(event, JobFailed):
             self._failed(running, event)
         elif event.stopped:
