@@ -101,7 +101,7 @@ def run_bare(folder: Path, sizes: tuple[int, ...], seed: int) -> dict[int, Cost]
     from mlflow.entities import Metric, Param, RunTag
 
     from sweep.space import study_space
-    from sweep.stores.study import to_distribution
+    from sweep.stores.conversion import to_distribution
 
     folder.mkdir(parents=True)
     uri = f"sqlite:///{folder / 'mlflow.db'}"

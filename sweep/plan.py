@@ -219,7 +219,9 @@ def _cluster_of(settings: Settings) -> tuple[Machine, float]:
     try:
         from sweep.engines.ray_cluster import survey
     except ModuleNotFoundError as error:
-        raise InputError("--engine ray: Ray is not installed; pip install 'sweep[ray]'") from error
+        raise InputError(
+            "--engine ray: Ray is not installed: uv sync --extra ray, in the folder of this project"
+        ) from error
     machine, gpus = survey(
         settings.address,
         settings.cpus_per_trial,

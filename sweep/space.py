@@ -26,6 +26,12 @@ class Choice:
     def __str__(self) -> str:
         return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in self.values)
 
+    def own(self, value: object) -> Value | None:
+        """The choice that a value from outside is, such as 16 for 16.0; None where it is none of them."""
+        kind = str if isinstance(value, str) else (int, float)
+        same = [choice for choice in self.values if choice == value and isinstance(choice, kind)]
+        return None if isinstance(value, bool) or not same else same[0]
+
 
 @dataclass(frozen=True)
 class Range:
@@ -38,8 +44,31 @@ class Range:
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}{', logarithmic' if self.log else ''}"
 
+    def own(self, value: object) -> Value | None:
+        """A value from outside as a number of the range; None where it is none."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return None
+        return float(value)
+
 
 Space = Mapping[str, Choice | Range]
+
+
+def faults_of(params: Mapping[str, object], space: Space) -> list[str]:
+    """Says which of some hyperparameters a space does not have, or not with that value.
+
+    >>> faults_of({"activation": "tanh"}, {"activation": Choice(("relu", "gelu"))})
+    ["activation 'tanh', which is not one of relu, gelu"]
+    """
+    faults = []
+    for name, value in params.items():
+        domain = space.get(name)
+        if domain is None:
+            faults.append(f"{str(name)[:40]!r}, which the study does not search")
+        elif domain.own(value) is None:
+            where = "one of" if isinstance(domain, Choice) else "a number from"
+            faults.append(f"{name} {str(value)[:40]!r}, which is not {where} {domain}")
+    return faults
 
 
 # Extra hyperparameters beside the five, and their values where they are not given: what the student report did.

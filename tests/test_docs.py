@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def test_every_command_and_option_is_known(page):
         }
         for option in re.findall(r"(?<!\S)(--[a-z-]+)", line):
             assert option in options | {"--help"}, f"{page.name}: {name or 'sweep'} has no {option}: {line}"
+
+
+def test_nobody_is_told_to_install_a_strangers_package():
+    """`sweep` on PyPI is not this project: extras are installed in a clone."""
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert described["project"]["name"] == "sweep-orchestrator"
+    assert described["project"]["scripts"] == {"sweep": "sweep.cli.app:main"}
+    code = [path for folder in ("sweep", "data", "models", "deploy", "docs") for path in (ROOT / folder).rglob("*.*")]
+    texts = {path: path.read_text() for path in (*PAGES, *code) if path.suffix in (".py", ".md", ".yaml", ".ray")}
+    wrong = re.compile(r"install[^\n&]*[\s'\"]sweep(\[|['\"\s]|$)|sweep\[(ray|postgres)", re.MULTILINE)
+    assert [str(path) for path, text in texts.items() if wrong.search(text)] == []
+    named = {extra for text in texts.values() for extra in re.findall(r"--extra ([a-z]+)", text)}
+    assert named == described["project"]["optional-dependencies"].keys()
 
 
 def test_the_readme_stays_short():

@@ -97,7 +97,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _cause(error: Exception) -> Cause:
-    from sweep.training.loop import out_of_memory
+    from sweep.training.optimizers import out_of_memory
 
     if isinstance(error, NonFiniteLossError):
         return "non-finite loss"

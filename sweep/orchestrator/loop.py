@@ -10,6 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +24,9 @@ from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, predictio
 from sweep.metrics.scores import metrics_of
 from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.progress import Progress, RunningTrial
-from sweep.orchestrator.retries import LEFT_RUNNING, next_attempt, requeue, too_many_failures
+from sweep.orchestrator.retries import LEFT_RUNNING, failures_alike, next_attempt, requeue, too_many_failures
 from sweep.orchestrator.run_params import config_of, fixed_params
-from sweep.orchestrator.study_run import StudyRun, SweepRun
+from sweep.orchestrator.study_run import StudyRun, SweepRun, missing_trials
 from sweep.orchestrator.trial_table import TrialTable, shown_hyperparameters
 from sweep.plan import PlannedStudy, seed_of
 from sweep.stores import tags as tag
@@ -33,19 +34,11 @@ from sweep.stores.attributes import CONCLUSION
 from sweep.stores.study import Study
 from sweep.stores.trials import AskedTrial, TrialCounts, TrialRecord
 from sweep.system import provenance
-from sweep.system.errors import StudyFailedError, TrackingAwayError
+from sweep.system.errors import StudyFailedError, TrackingAwayError, TrialEndedElsewhereError
 from sweep.training.config import BEST, EpochResult, TrainingConfig
 
 # A study that is stopped waits so long for epochs to end, and then for the training step that is being computed.
 EPOCH_SECONDS, STEP_SECONDS = 15.0, 5.0
-
-
-def missing_trials(planned: PlannedStudy, study: Study) -> int:
-    """How many trials a study still lacks; none or fewer where nothing is left to train."""
-    counts = study.counts()
-    if planned.enqueued:  # one that failed is not replaced by another configuration
-        return counts.waiting + counts.running
-    return planned.trials - counts.done
 
 
 class Loop:
@@ -133,7 +126,8 @@ class Loop:
         for number, running in list(self.running.items()):
             self.engine.stop(number)
             if not running.pruned:
-                self._interrupted(running, reason)
+                with suppress(TrialEndedElsewhereError):
+                    self._interrupted(running, reason)
         requeue(self.study, reason)
         # A second Ctrl-C comes at any moment, also before the mirror has been told of a trial that ended.
         for number in self.mirror.begun:
@@ -171,6 +165,9 @@ class Loop:
             self._handle(event)
 
     def _submit(self, asked: AskedTrial) -> None:
+        if asked.fault:
+            self._refuse(asked)
+            return
         config = TrainingConfig(
             arch=self.planned.arch,
             **asked.params,
@@ -194,6 +191,16 @@ class Loop:
         self._send(asked.number, config, folder)  # first, so that it trains while its run is begun
         self.mirror.trial_started(asked, params, {**self.mirror.description.tags, **provenance.tags(), **label})
 
+    def _refuse(self, asked: AskedTrial) -> None:
+        """Fails a trial that somebody else enqueued and that cannot be trained; it is not queued again."""
+        reason = f"enqueued with {asked.fault}"
+        params = {name: value for name, value in asked.params.items() if name in self.planned.space}
+        self.mirror.trial_started(asked, params, self.mirror.description.tags)
+        self.study.note_trial(asked.number, failure={"cause": "not in the space", "reason": reason})
+        self.study.fail(asked.number)
+        self.mirror.trial_ended(asked.number)
+        self.view.say(f"{self.table.line(self.mirror.run_name(asked.number), 'failed')} {reason}; not queued again")
+
     def _send(self, number: int, config: TrainingConfig, folder: Path) -> None:
         # Names are for tables; thousands of them would travel with every job.
         parts = (replace(self.images[name], names=(), patients=()) for name in ("train", "validation"))
@@ -201,6 +208,18 @@ class Loop:
 
     def _handle(self, event: Event) -> None:
         running = self.running[event.number]
+        try:
+            self._take(running, event)
+        except TrialEndedElsewhereError as error:
+            if event.number in self.running:
+                self.engine.stop(event.number)
+                running.pruned, running.stopped = True, str(error)  # its run ends with its job
+            else:
+                self.mirror.trial_ended(event.number)
+                shutil.rmtree(running.folder, ignore_errors=True)
+            self.view.say(f"{self.table.line(self.mirror.run_name(event.number), 'stopped')} {error}")
+
+    def _take(self, running: RunningTrial, event: Event) -> None:
         if isinstance(event, EpochFinished):
             if not running.pruned:  # an epoch that ended while the decision was made does not count
                 self._epoch(running, event.result, event.node)
@@ -208,6 +227,8 @@ class Loop:
         del self.running[event.number]
         if running.pruned:
             self.mirror.trial_ended(event.number)
+            if running.stopped:  # by another program, so nothing goes on from its checkpoints
+                shutil.rmtree(running.folder, ignore_errors=True)
         elif isinstance(event, JobFailed):
             self._failed(running, event)
         elif event.stopped:
@@ -257,15 +278,14 @@ class Loop:
             }
             checkpoint = running.folder / BEST
         self.mirror.artifacts.keep_files(running.asked.origin, files, checkpoint)
-        self.study.note_trial(number, result=_result(running))
         if state == "COMPLETE":
-            self.study.complete(number, best[self.settings.metric])
+            self.study.complete(number, best[self.settings.metric], running.result)
             self.mirror.trial_ended(number)
             if self.settings.keep == "best" and (leader := self.study.best()):
                 among = self.study.recently_complete()
                 self.mirror.follow(lambda: self.mirror.thin(leader.number, among))
         else:
-            self.study.prune(number)
+            self.study.prune(number, running.result)
             running.pruned = True  # its run ends with its job, which may still be writing a checkpoint
         self.failures.clear()
         name, value = self.mirror.run_name(number), best[self.settings.metric]
@@ -279,6 +299,8 @@ class Loop:
         self._give_up(running, event.cause, event.message, again, event.details)
         line = self.table.line(self.mirror.run_name(asked.number), "failed")
         self.view.say(f"{line} {failure}{f'; {remark}' if remark else ''}")
+        for sentence in failures_alike(self.study.trials()):
+            self.view.say(sentence)
         if event.cause in ("disk full", "bad configuration"):  # the next trial would end the same way
             advice = "make room, and the same command goes on from here" if again is not None else "no trial can begin"
             raise StudyFailedError(f"study {self.study.name}: {failure}; {advice}")
@@ -301,7 +323,7 @@ class Loop:
         """Fails a trial in both stores, and queues its configuration again if it is to have another attempt."""
         number = running.asked.number
         failure = {"cause": cause, "reason": reason, **({"details": details} if details else {})}
-        self.study.note_trial(number, result=_result(running), failure=failure)
+        self.study.note_trial(number, result=running.result, failure=failure)
         if again is not None:
             self.study.retry(number, **again)
         self.study.fail(number)
@@ -373,10 +395,3 @@ class Loop:
         waiting = max(0, self.missing() - len(training)) * mean
         begun = sum(max(0.0, mean - (now - running.started)) for running in training)
         return (waiting + begun) / self.plan.workers
-
-
-def _result(running: RunningTrial) -> dict[str, Any]:
-    """What is stored on a trial when it ends."""
-    best_epoch = int(running.best["epoch"]) if running.best else None
-    node = {"node": running.node} if running.node else {}
-    return {"history": running.history, "best_epoch": best_epoch, "resumed_after": running.repeated, **node}

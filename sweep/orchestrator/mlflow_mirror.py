@@ -365,4 +365,6 @@ class Mirror:
         self.tracking.log(run_id, tested["scores"], step=tested["epoch"], tags=tested["tags"])
 
     def _params(self, trial: TrialRecord) -> dict[str, Any]:
-        return trial.attributes.get("run", {}).get("params", trial.params)
+        # MLflow takes not every name, and a trial of another program may have any.
+        own = {name: value for name, value in trial.params.items() if f"space/{name}" in self.description.params}
+        return trial.attributes.get("run", {}).get("params", own)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # a command makes its view before it knows whether it will need any of them
     import numpy as np
@@ -46,6 +46,13 @@ class RunningTrial:
     pruned: bool = False
     stopped: str = ""
     node: str = ""
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What is stored on the trial when it ends."""
+        best_epoch = int(self.best["epoch"]) if self.best else None
+        node = {"node": self.node} if self.node else {}
+        return {"history": self.history, "best_epoch": best_epoch, "resumed_after": self.repeated, **node}
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,19 @@ the next attempt is a trial and a run of its own, and goes on from the last chec
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from sweep.engines import Cause
 from sweep.stores.study import Study
+from sweep.stores.trials import TrialRecord
 
 LEFT_RUNNING = "the process that trained it ended"
 # So many configurations that fail one after the other are no accident; at the start of a study fewer are enough.
 FAILURES_IN_A_ROW, FAILURES_AT_FIRST = 5, 3
+# So many failed trials of one cause and one value are said while the study runs, and again at twice as many.
+FAILURES_ALIKE = 3
+NO_TRAINING = ("interrupted", "not in the space", "not trained here")  # causes that say nothing of hyperparameters
 
 
 def next_attempt(cause: Cause, failures: int, retries: int, at_once: int) -> tuple[dict[str, int] | None, str]:
@@ -61,6 +66,38 @@ def too_many_failures(causes: Sequence[Cause], *, any_complete: bool) -> str | N
     if all_alike:
         return f"the first {len(causes)} configurations all failed"
     return f"the {len(causes)} configurations in a row failed"
+
+
+def failures_alike(trials: Sequence[TrialRecord]) -> list[str]:
+    """Says which value of a hyperparameter the latest failed trial has in common with others that failed like it.
+
+    Args:
+        trials: Of a study, by number; the last one that failed has just done so.
+
+    Returns:
+        A sentence for each value with which most trials failed for that cause, and of the other trials less than half
+        as many; at 3 such failures, 6, 12, ...
+    """
+    trained = [trial for trial in trials if trial.state in ("COMPLETE", "PRUNED") or _cause(trial)]
+    failed = [trial for trial in trained if _cause(trial)]
+    if not failed:
+        return []
+    latest, said = max(failed, key=lambda trial: trial.ended or 0), []
+    for name, value in latest.params.items():
+        count = Counter((trial.params.get(name) == value, _cause(trial) == _cause(latest)) for trial in trained)
+        alike, others = count[True, True], count[False, True]
+        of, of_others = alike + count[True, False], others + count[False, False]
+        often = alike > of / 2 and of_others and others / of_others < alike / of / 2
+        if often and alike % FAILURES_ALIKE == 0 and (alike // FAILURES_ALIKE).bit_count() == 1:
+            reason = latest.attributes["failure"]["reason"]
+            said.append(f"{alike} of {of} trials with {name} {value} failed: {_cause(latest)}: {reason}")
+    return said
+
+
+def _cause(trial: TrialRecord) -> str:
+    """Why a trial failed; empty where it did not, or not in its training."""
+    cause = trial.attributes.get("failure", {}).get("cause", "") if trial.state == "FAIL" else ""
+    return "" if cause in NO_TRAINING else cause
 
 
 def requeue(study: Study, reason: str) -> list[str]:

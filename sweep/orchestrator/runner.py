@@ -17,11 +17,11 @@ from sweep.engines import Engine
 from sweep.engines.local import LocalEngine
 from sweep.orchestrator.artifacts import checkpoints_of
 from sweep.orchestrator.figure_pool import FigurePool
-from sweep.orchestrator.loop import Loop, missing_trials
+from sweep.orchestrator.loop import Loop
 from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.progress import View
 from sweep.orchestrator.run_params import StudyDescription, describe_study, fingerprint
-from sweep.orchestrator.study_run import Finish, StudyRun, SweepRun
+from sweep.orchestrator.study_run import Finish, StudyRun, SweepRun, missing_trials
 from sweep.orchestrator.workdir import locked, mlflow_in, optuna_in
 from sweep.plan import Plan, PlannedStudy, seed_of
 from sweep.settings import METRICS

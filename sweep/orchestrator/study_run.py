@@ -63,3 +63,11 @@ class StudyRun:
 
 # Concludes a study; may be called again where a server went away meanwhile.
 Finish = Callable[[StudyRun], T]
+
+
+def missing_trials(planned: PlannedStudy, study: Study) -> int:
+    """How many trials a study still lacks; none or fewer where nothing is left to train."""
+    counts = study.counts()
+    if planned.enqueued:  # one that failed is not replaced by another configuration
+        return counts.waiting + counts.running
+    return planned.trials - counts.done

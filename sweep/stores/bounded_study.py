@@ -12,6 +12,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -46,6 +47,10 @@ class BoundedStudy(optuna.Study):
         self._complete: list[FrozenTrial] | None = None  # what the median pruner asks for after each epoch
         self.queued = True  # whether a trial may wait in the store
 
+    def forget_trial(self, number: int) -> None:
+        """Forgets a trial that another program has ended."""
+        self._running.pop(number, None)
+
     def ask(self, *arguments: Any, **named: Any) -> optuna.Trial:
         """As Optuna's own; the trial is remembered."""
         trial = super().ask(*arguments, **named)
@@ -76,7 +81,8 @@ class BoundedStudy(optuna.Study):
         if self._complete is not None and states == COMPLETE and not deepcopy:
             return self._complete
         if self._ended is None:
-            self._ended = [trial for trial in super()._get_trials(deepcopy=False) if trial.state.is_finished()]
+            trials = super()._get_trials(deepcopy=False)
+            self._ended = [trial for trial in trials if trial.state.is_finished() and not ended_elsewhere(trial)]
         running = [trial._cached_frozen_trial for trial in self._running.values()]
         trials = sorted([*self._ended, *running], key=lambda trial: trial.number)
         if len(trials) > LATEST:
@@ -110,6 +116,30 @@ def set_trial_attributes(study: optuna.Study, trial: optuna.Trial | int, attribu
     identifier = _identifier(study, trial)
     for name, value in attributes.items():
         study._storage.set_trial_user_attr(identifier, name, value)
+
+
+def ended_elsewhere(trial: FrozenTrial) -> bool:
+    """Whether another program ended or added a trial: it has a value, but nothing that a training leaves.
+
+    Its distributions and values need not be those of the study, so the sampler could not even read it.
+    """
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and "result" not in trial.user_attrs
+
+
+def given_params(trial: optuna.Trial) -> dict[str, Any]:
+    """The hyperparameters that a trial has when it is asked for: none, unless it waited in the queue."""
+    waiting = trial._cached_frozen_trial
+    return {**enqueued_params(waiting), **waiting.params}
+
+
+def suggest(trial: optuna.Trial, distributions: Mapping[str, BaseDistribution]) -> None:
+    """Gives a trial its hyperparameters, as `Study.ask` does where it is told the distributions.
+
+    Raises:
+        ValueError: This trial, or an earlier one of the study, has other distributions.
+    """
+    for name, distribution in distributions.items():
+        trial._suggest(name, distribution)
 
 
 def enqueued_params(trial: FrozenTrial) -> dict[str, Any]:

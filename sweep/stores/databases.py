@@ -101,7 +101,7 @@ def _reach(option: str, url: str, parsed: URL) -> None:
     except ImportError as error:
         why = f"its driver is missing ({first_line(error, url)})"
         if parsed.drivername in POSTGRES:
-            why = "PostgreSQL needs a driver: pip install 'sweep[postgres]'"
+            why = "PostgreSQL needs a driver: uv sync --extra postgres, in the folder of this project"
         raise InputError(f"{option} {shown(url)}: {why}") from error
     except (SQLAlchemyError, UnicodeError) as error:  # no name of a host may have more than 63 letters between dots
         raise InputError(f"{option} {shown(url)}: cannot be opened ({first_line(error, url)})") from error

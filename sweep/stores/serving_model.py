@@ -9,6 +9,10 @@ import base64
 import hashlib
 import io
 import json
+import logging
+import os
+import sys
+import traceback
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +25,12 @@ import torch
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
 BATCH = 32  # images that are in memory at once, whatever a request holds
+FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")  # a request in JSON has one of them
 # From no evidence to the most, as a reader of radiographs can tell apart on gray: violet, red, orange, yellow.
 HEAT = ((60, 0, 90), (160, 30, 90), (220, 70, 40), (250, 150, 10), (250, 250, 120))
 
@@ -69,15 +74,16 @@ class ImageClassifier(PythonModel):
         self.network.requires_grad_(False)
         self.decoder = _load(files["decode"])
         self.version = _version(files["about"].parents[1] / "registered_model_meta")
+        _keep_images_out_of_errors()
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's own is empty
         self, context: PythonModelContext | None, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Answers a row for each image.
+        """Answers a row for each image, with the index of the input.
 
         Args:
             context: MLflow's; unused.
-            model_input: The column `image`, one image file in base64 a row.
+            model_input: The column `image`, one image file in base64 a row. A single row may hold a list of them.
             params: `threshold`, from 0 to 1, answers with another threshold than the model's own; `heatmap` adds a
                 picture that shows what speaks for the positive class.
 
@@ -89,15 +95,11 @@ class ImageClassifier(PythonModel):
         """
         asked = params or {}
         threshold, heatmap = self._threshold(asked.get("threshold")), bool(asked.get("heatmap"))
-        if "image" not in model_input.columns:
-            raise InvalidInputError("there is no column image; send base64 images in a column of that name")
-        if model_input.empty:
-            raise InvalidInputError("there are no rows")
-        images = list(pd.Series(model_input["image"]).explode())  # MLflow makes one row of {"image": [...]}
+        images = _images(model_input)
         answers = []
         for start in range(0, len(images), BATCH):
             pictures, decoded = [], []
-            for row, image in enumerate(images[start : start + BATCH], start):
+            for row, image in enumerate(images.iloc[start : start + BATCH], start):
                 picture = self._picture(row, image)
                 decoded.append(self.prepare(picture))
                 if heatmap:  # made small at once: full films of a whole batch would fill the memory
@@ -108,7 +110,7 @@ class ImageClassifier(PythonModel):
             if heatmap:
                 answer["heatmap"] = [_base64_png(overlay) for overlay in self.overlays(pictures, pixels)]
             answers.append(answer)
-        return pd.concat(answers, ignore_index=True)
+        return pd.concat(answers, ignore_index=True).set_axis(images.index)
 
     def read(self, source: Path | bytes, depth: int | None = None) -> Image.Image:
         """Reads an image file as 8-bit gray, in its own size.
@@ -228,6 +230,96 @@ class _LastMaps(torch.fx.Interpreter):
         if n is self.last:
             self.maps = result = result.requires_grad_()
         return result
+
+
+def _images(rows: pd.DataFrame) -> pd.Series:
+    """The column `image`, with the rows' own index: an answer is joined to its image by that.
+
+    MLflow makes one row of `{"image": [...]}`, which has no index of its own, and rows of lists of `[[...], [...]]`.
+    """
+    if "image" not in rows.columns:
+        raise InvalidInputError("there is no column image; send base64 images in a column of that name")
+    images = rows["image"]
+    if isinstance(images, pd.DataFrame):
+        raise InvalidInputError(f"there are {images.shape[1]} columns image; send one")
+    lists = [isinstance(image, list | tuple | np.ndarray) for image in images]
+    if len(images) == 1 and lists[0]:
+        unnamed = images.index.equals(pd.RangeIndex(1))
+        images = images.explode(ignore_index=unnamed) if len(images.iloc[0]) else images.iloc[:0]
+    elif any(lists):
+        for row, image in enumerate(images):
+            if lists[row] and len(image) != 1:
+                raise InvalidInputError(f"row {row}: {len(image)} images; send one a row")
+        images = images.map(lambda image: image[0] if isinstance(image, list | tuple | np.ndarray) else image)
+    if images.empty:
+        raise InvalidInputError("there are no rows")
+    return images
+
+
+def _keep_images_out_of_errors() -> None:
+    """Has MLflow refuse a request without repeating it: a patient's image has no place in an answer or a log.
+
+    MLflow checks input and params before it asks the model, and its errors and warnings quote what they refuse. For a
+    model that is loaded it has a setting. Its server has none, so where this process is one, what answers a request
+    is wrapped.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_SCHEMA_DETAILS", "true")
+    server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
+    if server is None or hasattr(server, "without_images"):
+        return
+    invocations = server.invocations  # where MLflow has none, do not serve: errors would hold images
+
+    def answer(data: Any, content_type: str | None, *more: Any, **named: Any) -> Any:
+        try:
+            return invocations(data, content_type, *more, **named)
+        except Exception as error:
+            if hasattr(error, "sentence"):  # an InvalidInputError, maybe of another version in this process
+                raise
+            refusal = _refusal(data, content_type, error)
+        raise refusal  # outside, so that what MLflow said does not go along
+
+    server.invocations, server.without_images = answer, True
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # warnings quote names of columns: a CSV's may be an image
+
+
+def _refusal(body: bytes, content_type: str | None, error: Exception) -> MlflowException:
+    """What a client is told in the place of an error of MLflow or of this model; the log gets its type and place."""
+    cause = error.__context__ or error
+    frames = traceback.extract_tb(cause.__traceback__)
+    logging.getLogger("mlflow.serving_model").error(
+        "a request was not answered: %s in %s, line %d",
+        type(cause).__name__,
+        frames[-1].filename,
+        frames[-1].lineno or 0,
+    )
+    if any((Path(frame.filename).name, frame.name) == (Path(__file__).name, "predict") for frame in frames):
+        name = type(cause).__name__
+        return MlflowException(f"the model failed ({name}); the server's log says where", INTERNAL_ERROR)
+    return InvalidInputError(_fault(body, (content_type or "").partition(";")[0].strip()))
+
+
+def _fault(body: bytes, kind: str) -> str:
+    """Says what is wrong with a request that MLflow refuses; repeats nothing of it."""
+    if kind != "application/json":
+        return f"the body is not {kind} with a column image" if kind else "the request has no content type"
+    try:
+        request = json.loads(body)
+    except json.JSONDecodeError as error:
+        return f"the body is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+    except (ValueError, RecursionError):  # not UTF-8, numbers or nesting without end
+        return "the body is not JSON that can be read"
+    keys = [key for key in FORMATS if key in request] if isinstance(request, dict) else []
+    if len(keys) != 1:
+        return f"the body is not a JSON object with one of {', '.join(FORMATS)}"
+    params = request.get("params") or {}
+    if not isinstance(params, dict):
+        return 'params are not an object, such as {"threshold": 0.2}'
+    faults = []
+    if not isinstance(params.get("threshold", 0), int | float | None) or isinstance(params.get("threshold"), bool):
+        faults.append("threshold is not a number from 0 to 1")
+    if not isinstance(params.get("heatmap", False), bool):
+        faults.append("heatmap is not true or false")
+    return "; ".join(faults) or f"{keys[0]} is not a table with a column image, one base64 text a row"
 
 
 def _overlay(picture: Image.Image, heat: np.ndarray, size: int) -> Image.Image:

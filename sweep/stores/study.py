@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import optuna
 from matplotlib.figure import Figure
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from data.faults import InputError
-from sweep.space import Choice, Range, Space
+from sweep.space import Choice, Range, Space, faults_of
 from sweep.stores import study_figures
-from sweep.stores.attributes import ABOUT, FINGERPRINT, OWNER
-from sweep.stores.bounded_study import COMPLETE, BoundedStudy, enqueued_params, read_trial, set_trial_attributes
+from sweep.stores.attributes import ABOUT, OWNER
+from sweep.stores.bounded_study import (
+    COMPLETE,
+    BoundedStudy,
+    enqueued_params,
+    given_params,
+    read_trial,
+    set_trial_attributes,
+    suggest,
+)
+from sweep.stores.conversion import own_attributes, to_distribution, to_domain, to_record
 from sweep.stores.databases import check_database, file_of, is_database, open_whole
+from sweep.stores.fingerprint import check_fingerprint
 from sweep.stores.trials import AskedTrial, EnqueuedTrial, TrialCounts, TrialRecord
-from sweep.system.errors import StudyFailedError
+from sweep.system.errors import StudyFailedError, TrialEndedElsewhereError
 from sweep.system.processes import alive, describe_owner, myself
 from sweep.system.redaction import first_line, shown
 
@@ -70,7 +79,7 @@ class Study:
             space: What is searched.
             search: The same study as sampler and pruner are to see it; None for one that is only read or repaired.
         """
-        self._study, self._search = study, search or study
+        self._study, self._search, self._space = study, search or study, space
         self._counts: TrialCounts | None = None
         self._distributions = {name: to_distribution(domain) for name, domain in space.items()}
         self._asked: dict[int, optuna.Trial] = {}
@@ -154,16 +163,29 @@ class Study:
                 self._enqueue(trial.params, {"label": trial.label, "seed": trial.seed, **patience})
 
     def ask(self) -> AskedTrial:
-        """Asks for the next trial, one waiting in the queue first."""
-        trial = self._search.ask(self._distributions)
+        """Asks for the next trial, one waiting in the queue first; one with a `fault` can only be failed.
+
+        Raises:
+            StudyFailedError: Another program added trials before the first one, with which Optuna allows none of ours.
+        """
+        trial = self._search.ask()
         self._asked[trial.number] = trial
-        attributes = trial.user_attrs
+        given = given_params(trial)
+        fault = "; ".join(faults_of(given, self._space))
+        if not fault:
+            try:
+                suggest(trial, self._distributions)
+            except ValueError as error:
+                how = f"another program added trials with other distributions ({error})"
+                raise StudyFailedError(f"study {self.name}: {how}; begin another one with --study NAME") from error
         if self._counts is not None:  # only counting again tells whether it came out of the queue
             counts = self._counts
             self._counts = None if counts.waiting else replace(counts, running=counts.running + 1)
+        attributes = own_attributes(trial.user_attrs)
         return AskedTrial(
             number=trial.number,
-            params=trial.params,
+            # A value from outside may be 16.0 where the choice is 16.
+            params=given if fault else {name: self._space[name].own(value) for name, value in trial.params.items()},
             origin=attributes.get("origin", trial.number),
             retry_of=attributes.get("retry_of"),
             failures=attributes.get("failures", 0),
@@ -171,26 +193,35 @@ class Study:
             patience=attributes.get("patience"),
             label=attributes.get("label"),
             micro_batch=attributes.get("micro_batch"),
+            fault=fault,
         )
 
     def note_trial(self, number: int, **attributes: Any) -> None:
-        """Sets attributes of a trial that has not ended; Optuna allows none later."""
-        set_trial_attributes(self._study, self._asked.get(number, number), attributes)
+        """Sets attributes of a trial that has not ended; Optuna allows none later.
+
+        Raises:
+            TrialEndedElsewhereError: Another program has ended it; also of each method below that changes a trial.
+        """
+        with self._changing(number):
+            set_trial_attributes(self._study, self._asked.get(number, number), attributes)
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Reports the metric after an epoch."""
-        self._asked[number].report(value, epoch)
+        with self._changing(number):
+            self._asked[number].report(value, epoch)
 
     def should_prune(self, number: int) -> bool:
         """Whether a trial should be ended, by what it reported last."""
         return self._asked[number].should_prune()
 
-    def complete(self, number: int, value: float) -> None:
-        """Ends a trial that trained until its end."""
+    def complete(self, number: int, value: float, result: Mapping[str, Any] | None = None) -> None:
+        """Ends a trial that trained until its end; `result` is what the training left."""
+        self.note_trial(number, result=dict(result or {}))
         self._tell(number, TrialState.COMPLETE, value)
 
-    def prune(self, number: int) -> None:
+    def prune(self, number: int, result: Mapping[str, Any] | None = None) -> None:
         """Ends a trial early, since others were better."""
+        self.note_trial(number, result=dict(result or {}))
         self._tell(number, TrialState.PRUNED)
 
     def fail(self, number: int) -> None:
@@ -207,12 +238,13 @@ class Study:
             attributes: What the next attempt is to know beside the seed: `failures`, `micro_batch`.
 
         Returns:
-            Whether there was anything to repeat; a trial that died before it got its hyperparameters had nothing.
+            Whether there was anything to repeat: a trial that died before it got its hyperparameters had nothing, and
+            one that another program asked for may have what the study does not search.
         """
         trials = self._study.get_trials(deepcopy=False)
         trial = trials[number]
         params = {**enqueued_params(trial), **trial.params}
-        if not params:
+        if not params or (self._space and faults_of(params, self._space)):
             return False
         if all(other.user_attrs.get("retry_of") != number for other in trials):
             own = trial.user_attrs
@@ -223,8 +255,11 @@ class Study:
 
     def space(self) -> dict[str, Choice | Range]:
         """What its latest trial was drawn from; empty before the first one."""
-        drawn = [trial.distributions for trial in self._study.get_trials(deepcopy=False) if trial.distributions]
-        return {name: _domain(distribution) for name, distribution in drawn[-1].items()} if drawn else {}
+        trials = self._study.get_trials(deepcopy=False)
+        # Others may have added trials with distributions of their own; those that were trained have a run.
+        drawn = [trial.distributions for trial in trials if trial.distributions and "run" in trial.user_attrs]
+        drawn = drawn or [trial.distributions for trial in trials if trial.distributions]
+        return {name: to_domain(distribution) for name, distribution in drawn[-1].items()} if drawn else {}
 
     def recently_complete(self) -> list[int]:
         """The numbers of complete trials, of a long study the latest and the best; costs next to nothing."""
@@ -232,11 +267,11 @@ class Study:
 
     def trials(self) -> list[TrialRecord]:
         """All trials, by number."""
-        return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+        return [to_record(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def trial(self, number: int) -> TrialRecord:
         """One trial; costs the same however many there are."""
-        return _record(read_trial(self._study, self._asked.get(number, number)))
+        return to_record(read_trial(self._study, self._asked.get(number, number)))
 
     def counts(self) -> TrialCounts:
         """How many trials there are of each state, counted on from what this process, its only writer, did."""
@@ -270,11 +305,29 @@ class Study:
             self._search.queued = True
 
     def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
-        trial = _record(self._search.tell(number, value, state))
+        with self._changing(number):
+            trial = to_record(self._search.tell(number, value, state))
         self._asked.pop(number, None)
         if self._counts is not None:
             counts = replace(self._counts, running=self._counts.running - 1)
             self._counts = counts.plus(trial, maximize=self._maximize)
+
+    @contextmanager
+    def _changing(self, number: int) -> Iterator[None]:
+        """Says so where a trial cannot be changed because another program has ended it."""
+        try:
+            yield
+        except (UpdateFinishedTrialError, ValueError) as error:
+            ended = read_trial(self._study, number)
+            if not ended.state.is_finished():
+                raise
+            self._asked.pop(number, None)
+            self._counts = None
+            if isinstance(self._search, BoundedStudy):
+                self._search.forget_trial(number)
+            raise TrialEndedElsewhereError(
+                f"another program ended it as {ended.state.name}; it does not count"
+            ) from error
 
 
 def open_study(
@@ -310,7 +363,7 @@ def open_study(
         search = BoundedStudy(name, opened, sampler, pruning.pruner())
     except Exception as error:  # SQLAlchemy's and each driver's own
         raise InputError(f"--storage {shown(storage)}: cannot be opened ({first_line(error, storage)})") from error
-    _check_fingerprint(study, {**fingerprint, "space": {key: str(domain) for key, domain in space.items()}})
+    check_fingerprint(study, {**fingerprint, "space": {key: str(domain) for key, domain in space.items()}})
     return Study(study, space, search)
 
 
@@ -332,21 +385,6 @@ def stored_studies(storage: str) -> list[Study]:
     return [Study(study, {}) for study in studies if ABOUT in study.user_attrs]
 
 
-def to_distribution(domain: Choice | Range) -> BaseDistribution:
-    """What Optuna draws a hyperparameter from."""
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(list[Any](domain.values))
-    return FloatDistribution(domain.low, domain.high, log=domain.log)
-
-
-def _domain(distribution: Any) -> Choice | Range:
-    """The way back of `to_distribution`."""
-    if isinstance(distribution, CategoricalDistribution):
-        choices: tuple[Any, ...] = tuple(distribution.choices)
-        return Choice(choices)
-    return Range(distribution.low, distribution.high, distribution.log)
-
-
 def _open_storage(url: str) -> optuna.storages.BaseStorage:
     if not is_database(url):
         return optuna.storages.get_storage(url)
@@ -354,40 +392,3 @@ def _open_storage(url: str) -> optuna.storages.BaseStorage:
     limits = {"connect_args": POSTGRES_LIMITS} if url.startswith("postgresql") else {}
     engine = {"pool_pre_ping": True, **limits}
     return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=engine))
-
-
-def _check_fingerprint(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
-    """Notes on a new study what must not change while it lives; compares it on one that has trials."""
-    wanted = json.loads(json.dumps(fingerprint))
-    begun_with = study.user_attrs.get(FINGERPRINT)
-    # A command that was refused for something else may have left one, but no trials.
-    if begun_with is None or not study.get_trials(deepcopy=False):
-        study.set_user_attr(FINGERPRINT, wanted)
-    elif begun_with != wanted:
-        differing = [
-            f"study {study.study_name} was begun with {key} {_text(begun_with.get(key))}, not {_text(wanted.get(key))}"
-            for key in sorted(begun_with.keys() | wanted.keys())
-            if begun_with.get(key) != wanted.get(key)
-        ]
-        raise InputError(*differing, "go on with what it was begun with, or begin another one with --study NAME")
-
-
-def _record(trial: FrozenTrial) -> TrialRecord:
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state.name,
-        params=trial.params,
-        value=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
-        reports=trial.intermediate_values,
-        started=trial.datetime_start.timestamp() if trial.datetime_start else None,
-        ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
-        attributes=trial.user_attrs,
-    )
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {part}" for key, part in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(str, value))
-    return str(value)

@@ -10,9 +10,12 @@ import optuna
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
+from sweep.stores.bounded_study import ended_elsewhere
+
 
 def importances(study: optuna.Study) -> dict[str, float]:
     """How much of the value's variance each hyperparameter explains; empty where too few trials differ in value."""
+    study = _trained(study)
     if len(_values(study)) < 2:  # where all are equal no hyperparameter made a difference
         return {}
     with warnings.catch_warnings(record=True):  # Optuna calls its own default experimental
@@ -34,6 +37,7 @@ def figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
     mpl.use("agg")
     from matplotlib import pyplot
 
+    study = _trained(study)
     values, wanted = _values(study), {}
     if values:
         wanted["history"] = partial(plots.plot_optimization_history, target_name=metric)
@@ -49,6 +53,17 @@ def figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
         _restyle(drawn[name])
         pyplot.close(drawn[name])  # Optuna opens them in pyplot, which would keep them for ever
     return drawn
+
+
+def _trained(study: optuna.Study) -> optuna.Study:
+    """The study without the trials that other programs ended, whose values are of another kind."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    own = [trial for trial in trials if not ended_elsewhere(trial)]
+    if len(own) == len(trials):
+        return study
+    copied = optuna.create_study(direction=study.direction)
+    copied.add_trials(own)
+    return copied
 
 
 def _values(study: optuna.Study) -> set[float | None]:

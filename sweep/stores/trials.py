@@ -40,6 +40,7 @@ class AskedTrial:
         patience: Its own, where it was enqueued with one.
         label: What it was called when it was enqueued.
         micro_batch: How many images at once fit into memory, where an earlier attempt found out.
+        fault: Why it cannot be trained, where somebody else enqueued it with what the study does not search.
     """
 
     number: int
@@ -51,6 +52,7 @@ class AskedTrial:
     patience: int | None
     label: str | None
     micro_batch: int | None
+    fault: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ class StudyInterruptedError(RuntimeError):
     """A study was stopped by Ctrl-C or SIGTERM; its stores are consistent."""
 
 
+class TrialEndedElsewhereError(RuntimeError):
+    """Another program has ended a trial that was being trained."""
+
+
 class EngineLostError(RuntimeError):
     """The engine, such as a Ray cluster, does not answer any more; the message names it."""
 

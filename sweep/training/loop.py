@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +30,9 @@ from models import ARCHITECTURES
 from models.layers import hastened
 from sweep.training.config import BEST, ConfigurationError, EpochResult, NonFiniteLossError, TrainingConfig
 from sweep.training.inference import build_network, compute_logits, normalise, to_device
+from sweep.training.optimizers import OPTIMIZERS, out_of_memory
 from sweep.training.state import resume, save_best, save_last
 
-OPTIMIZERS: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {
-    "adam": lambda parameters, rate: torch.optim.Adam(parameters, rate, fused=True),
-    "adamw": lambda parameters, rate: torch.optim.AdamW(parameters, rate, fused=True),
-    "adagrad": lambda parameters, rate: torch.optim.Adagrad(parameters, rate, fused=True),
-    "sgd": lambda parameters, rate: torch.optim.SGD(parameters, rate, momentum=0.9, fused=True),
-}
 WARM_UP = 0.5  # epochs in which the learning rate of a schedule rises
 
 
@@ -146,22 +140,13 @@ def train(
     save_best(folder / BEST, config, progress)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of the GPU or of the machine was not enough.
-
-    >>> out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
-    True
-    """
-    # Neither the CPU's allocator nor CUDA's libraries have an exception type of their own.
-    texts = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
-
-
 @contextmanager
 def _as_configuration_errors() -> Iterator[None]:
     """Raises every error as a ConfigurationError, unless a GPU is in trouble."""
     try:
         yield
+    except ConfigurationError:
+        raise
     except Exception as error:
         # No fault of the configuration: another attempt may succeed.
         if out_of_memory(error) or "CUDA" in str(error):

@@ -12,7 +12,7 @@ from tests.helpers.consistent import consistent
 from tests.helpers.servers import ADMIN, PASSWORD, wait_for
 from tests.helpers.studies import LONG, STUDY, TIMEOUT, running, trials_of
 
-pytest.importorskip("sweep.engines.ray_cluster", reason="needs the extra sweep[ray]")  # first: it tells Ray how to be
+pytest.importorskip("sweep.engines.ray_cluster", reason="needs the extra ray")  # first: it tells Ray how to be
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 import struct
 import zlib
@@ -14,6 +15,7 @@ import numpy as np
 from tests.helpers.served import picture, text
 
 GOOD = picture(3, 64, 48)
+FORMATS = "dataframe_records, dataframe_split, inputs, instances"
 NUMBER = 300
 # What the server answers, by the name of the request.
 SENTENCES = {
@@ -26,6 +28,19 @@ SENTENCES = {
     "wrong column": "there is no column image; send base64 images in a column of that name",
     "no images": "there are no rows",
     "threshold 2": "threshold 2.0 is not from 0 to 1",
+    "threshold of text": "threshold is not a number from 0 to 1",
+    "threshold of an image": "threshold is not a number from 0 to 1",
+    "heatmap of text": "heatmap is not true or false",
+    "params of a list": 'params are not an object, such as {"threshold": 0.2}',
+    "a number beside": "row 1: the image is not base64",
+    "lists of unequal length": "inputs is not a table with a column image, one base64 text a row",
+    "an image as the key": f"the body is not a JSON object with one of {FORMATS}",
+    "an image alone": f"the body is not a JSON object with one of {FORMATS}",
+    "cut short": "the body is not JSON: Unterminated string starting at in line 1, column 23",
+    "an image and no JSON": "the body is not JSON that can be read",
+    "deep": "the body is not JSON that can be read",
+    "CSV without its first line": "there is no column image; send base64 images in a column of that name",
+    "CSV with an open quote": "the body is not text/csv with a column image",
     "90 MB": f"row 0: {67_500_000 + len(GOOD):,} bytes, more than the 67,108,864 allowed",
 }
 
@@ -58,6 +73,7 @@ def requests() -> list[Request]:
         *other_types(),
         *unusual_but_understood(),
         *large_bodies(random),
+        *an_image_in_what_is_wrong(),
     ]
     while len(made) < NUMBER:
         made.append(with_image(f"noise {len(made)}", text(random.bytes(int(random.integers(1, 400)))), 400))
@@ -170,6 +186,58 @@ def unusual_but_understood() -> Iterator[Request]:
     yield with_body("one image, no list", {"inputs": {"image": encoded}}, 200)
     yield with_body("instances", {"instances": [{"image": encoded}]}, 200)
     yield with_body("heatmap", {"inputs": {"image": [encoded]}, "params": {"heatmap": True}}, 200)
+
+
+def an_image_in_what_is_wrong() -> Iterator[Request]:
+    """A good image in a request that MLflow refuses, most of them before it asks the model."""
+    encoded, one = text(GOOD), {"inputs": {"image": [text(GOOD)]}}
+    whole = json.dumps(one).encode()
+    for name, body in {
+        "threshold of an image": {**one, "params": {"threshold": encoded}},
+        "threshold of a dictionary": {**one, "params": {"threshold": {"a": encoded}}},
+        "params of an image": {**one, "params": encoded},
+        "a number beside": {"inputs": {"image": [encoded, 5]}},
+        "null beside": {"dataframe_records": [{"image": encoded}, {"image": None}]},
+        "a list beside": {"inputs": {"image": [encoded, [encoded, encoded]]}},
+        "lists of unequal length": {"inputs": [[encoded], [encoded, encoded]]},
+        "columns of unequal length": {"inputs": {"image": [encoded, encoded], "patient": [1]}},
+        "two columns of a name": {"dataframe_split": {"columns": ["image", "image"], "data": [[encoded, encoded]]}},
+        "an image as a column": {"inputs": {encoded: [encoded]}},
+        "an image as the key": {encoded: [encoded]},
+        "an image alone": encoded,
+        "images alone": [encoded, encoded],
+        "records of images": {"dataframe_records": [encoded, 5]},
+        "records of no list": {"dataframe_records": {"image": encoded}},
+        "instances of all kinds": {"instances": [{"image": encoded}, 7]},
+        "split that is wider": {"dataframe_split": {"columns": ["image"], "data": [[encoded, encoded]]}},
+        "split with an image as key": {"dataframe_split": {encoded: ["image"], "data": [encoded]}},
+        "a prompt": {"prompt": encoded},
+        "cut short": whole[:-4],
+        "more than JSON": whole + b"}",
+        "Python's quotes": str(one).encode(),
+        "an image and no JSON": GOOD,
+        "not UTF-8": whole[:-4] + b'\xff"]}}',
+        "a number of 5000 digits": whole[:-3] + b", " + b"9" * 5000 + b"]}}",
+        "deep": b'{"inputs": ' + b"[" * 100_000 + b'"' + encoded.encode() + b'"' + b"]" * 100_000 + b"}",
+    }.items():
+        yield with_body(name, body, 400)
+    yield with_body("an image as a param's name", {**one, "params": {encoded: 1}}, 200)
+    for name, rows in {
+        "without its first line": f"{encoded}\n{encoded}\n",
+        "of another width": f"image\n{encoded}\n{encoded},{encoded},{encoded}\n",
+        "with an open quote": f'image\n"{encoded}\n',
+        "of JSON": whole.decode(),
+    }.items():
+        yield with_body(f"CSV {name}", rows.encode(), 400, "text/csv")
+    yield with_body("CSV of bytes", GOOD, 400, "text/csv")
+    yield with_body("no Parquet", encoded.encode(), 400, "application/vnd.apache.parquet")
+    yield with_body("a form", f"image={encoded}".encode(), 415, "application/x-www-form-urlencoded")
+
+
+def parts_of_the_image() -> list[str]:
+    """What an answer or a log must not hold: any 60 letters of the good image hold one of these."""
+    encoded, shown = text(GOOD), repr(GOOD)
+    return [whole[at : at + 40] for whole in (encoded, shown) for at in range(0, len(whole) - 40, 20)]
 
 
 def large_bodies(random: np.random.Generator) -> Iterator[Request]:

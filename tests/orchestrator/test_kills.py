@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.consistent import consistent
 from tests.helpers.faulty import CONCLUDING, RECOVERY, TRAINING, WORKER
-from tests.helpers.studies import STUDY, sweep, tiny
+from tests.helpers.studies import STUDY, client_of, sweep, tiny
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 
@@ -98,3 +98,25 @@ def test_a_worker_killed_anywhere_costs_nothing_but_its_attempt(how, pictures, t
             assert retry["result"]["resumed_after"] == epochs_before, place
         elif how != "SIGKILL":  # they may reach the whole process group; the orchestrator decides
             assert not failed
+
+
+@pytest.mark.slow
+def test_killed_between_equal_trials_the_first_stays_the_best_and_nothing_is_registered_twice(pictures, tmp_path):
+    """Whether a tie goes to the first by number must not depend on which of them this process saw end."""
+    assert sweep(tmp_path, *tiny(pictures, 1), blank_figures=True).returncode == 0
+    study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+    (first,) = study.trials
+    for _ in range(2):
+        study.enqueue_trial(first.params, user_attrs={"seed": first.user_attrs["run"]["params"]["seed"]})
+
+    done = sweep(tmp_path, *tiny(pictures, 3), fault="after telling:1:SIGKILL", blank_figures=True)
+    killed(done, tmp_path, "after telling", "SIGKILL")
+    done = sweep(tmp_path, *tiny(pictures, 3), blank_figures=True)
+
+    assert done.returncode == 0, done.stderr
+    trials = consistent(tmp_path, STUDY, 3)
+    assert [trial.value for trial in trials] == [first.value] * 3
+    client = client_of(tmp_path)
+    (version,) = client.search_model_versions("name = 'blob-pictures'")
+    assert version.tags["sweep.trial"] == "0"
+    assert client.get_model_version_by_alias("blob-pictures", "cnn3").version == version.version

@@ -23,6 +23,7 @@ PRIVATE = {
     "_pop_waiting_trial_id": optuna.Study,
     "_trial_id": optuna.Trial,
     "_cached_frozen_trial": optuna.Trial,
+    "_suggest": optuna.Trial,
 }
 
 # What sampler and pruner see ------------------------------------------------------------------------------------------

@@ -96,7 +96,8 @@ def test_a_missing_driver_of_postgresql_is_named_by_its_extra(option, opener, sc
     with pytest.raises(InputError) as caught:
         opener(f"{scheme}://ann:hunter2@db/sweep")
     assert caught.value.faults == (
-        f"{option} {scheme}://ann:***@db/sweep: PostgreSQL needs a driver: pip install 'sweep[postgres]'",
+        f"{option} {scheme}://ann:***@db/sweep: PostgreSQL needs a driver: uv sync --extra postgres, "
+        "in the folder of this project",
     )
 
 
