@@ -53,7 +53,7 @@ def test_nobody_is_told_to_install_a_strangers_package():
     """`sweep` on PyPI is not this project: extras are installed in a clone."""
     described = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert described["project"]["name"] == "sweep-orchestrator"
-    assert described["project"]["scripts"] == {"sweep": "sweep.cli.app:main"}
+    assert described["project"]["scripts"] == {"sweep": "sweep.__main__:main"}
     code = [path for folder in ("sweep", "data", "models", "deploy", "docs") for path in (ROOT / folder).rglob("*.*")]
     texts = {path: path.read_text() for path in (*PAGES, *code) if path.suffix in (".py", ".md", ".yaml", ".ray")}
     wrong = re.compile(r"install[^\n&]*[\s'\"]sweep(\[|['\"\s]|$)|sweep\[(ray|postgres)", re.MULTILINE)
