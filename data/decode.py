@@ -24,7 +24,7 @@ UNSTATED = "largest of unstated depth"  # key in a picture's `info`, see `open_g
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GRAY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes of more than 8 bits
 _WIDE = re.compile(r"(RGB|RGBA|LA);16[BLN]")  # color of 16 bits, of which Pillow itself keeps the upper 8
-_LUMA = np.array([19595, 38470, 7471], dtype=np.uint64)  # of 65536, as Pillow's `convert("L")` weighs
+_LUMA = np.array([19595, 38470, 7471], dtype=np.uint32)  # of 65536, as Pillow's `convert("L")` weighs
 _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT, _SMAX_SAMPLE, _ORIENTATION = 258, 262, 281, 339, 341, 274
 # Tags that a TIFF's pixels need: size, samples, strips, tiles, compression, palette, orientation, JPEG's and YCbCr's.
 _TIFF_NEEDED = frozenset((*range(254, 285), 292, 293, 317, *range(320, 326), *range(338, 348), *range(512, 533)))
@@ -211,7 +211,7 @@ def _gray_of(samples: _Samples, depth: int | None) -> Image.Image:
     if high > white:
         raise UnreadableImageError(f"a pixel is above {white}, which is white as {whose}")
     if values.ndim == 3:
-        values = ((values.astype(np.uint64) @ _LUMA + 0x8000) >> 16).astype(np.uint32)
+        values = (sum(values[..., color].astype(np.uint32) * luma for color, luma in enumerate(_LUMA)) + 0x8000) >> 16
     table = (white - values.astype(np.float32)) if samples.inverted else values.astype(np.float32)
     table *= 255 / white
     if samples.alpha is not None:
