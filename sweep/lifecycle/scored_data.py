@@ -85,7 +85,7 @@ def data_for(
         except InputError:
             own = None
     digest = digest_of_images(source.splits["test"])
-    notes = [*source.notes, _compared(about, past, own if location is None else None, digest)]
+    notes = [*source.notes, _compared(about, past, own, digest, is_own=location is None)]
     if own is None:
         notes.append(f"whether it learned from any of them is not known: its images are not at {past.data_location}")
     warnings, of_study = warnings_of(version)
@@ -106,16 +106,28 @@ def warnings_of(version: Version) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(warnings), tuple(notes)
 
 
-def _compared(about: Mapping[str, Any], past: PastRun, own: Source | None, digest: str) -> str:
-    """Whether these are the images that the model was tested on; `own` where they come from its own data set."""
+def _compared(about: Mapping[str, Any], past: PastRun, own: Source | None, digest: str, *, is_own: bool) -> str:
+    """Whether some images are those that a model was tested on.
+
+    Args:
+        about: The model's `model.json`.
+        past: The run that made it.
+        own: Its own data as they are now; None where they are not there.
+        digest: Of the images that are scored.
+        is_own: Whether these are of its own data.
+    """
     then = about["provenance"].get(DIGEST)
     if then is None and own is not None:  # an earlier release recorded the digest of the whole data set alone
-        then, digest = past.tags.get(tag.DATA_DIGEST), own.digest
+        recorded = past.tags.get(tag.DATA_DIGEST)
+        if own.digest == recorded:
+            then = digest_of_images(own.splits["test"])
+        elif is_own:
+            return f"{own.location} has changed since it was tested there (data digest {own.digest}, then {recorded})"
     if then is None:
         return "whether these are the images that it was tested on is not known: an earlier release registered it"
     if then == digest:
         return "the test set is opened once more: choosing by what it says is choosing by test"
-    changed = f"{own.location} has changed" if own is not None else "they are others"
+    changed = f"{own.location} has changed" if own is not None and is_own else "they are others"
     return f"these are not the images that it was tested on: {changed} (digest {digest}, then {then})"
 
 

@@ -243,7 +243,10 @@ def test_of_trials_with_the_same_hyperparameters_the_best_alone_is_a_finalist(tm
         (("--study", "a/b"), "--study 'a/b': use letters"),
         (("cnn7",), "cnn7: there is no such study with a search; there are: synthetic/cnn3"),
         (("cnn3", "--folds", "99"), "--folds 99: class NORMAL has only"),
-        (("cnn3", "--data", "nowhere"), "--data nowhere: no such file or folder"),
+        (
+            ("cnn3", "--data", "nowhere"),
+            "--data nowhere: the study learned from the built-in synthetic images; leave --data out",
+        ),
     ],
     ids=["counts", "name", "study", "patients", "data"],
 )

@@ -160,6 +160,14 @@ def test_data_that_are_gone_or_changed_are_said(run, films: Path):
     assert f"not the images that it was tested on: {films} has changed (digest " in " ".join(json.loads(out)["notes"])
 
 
+def test_a_replay_goes_on_and_says_it(run, films: Path, client: MlflowClient):
+    code, out, err = run("replay", client.get_model_version(MODEL, "1").run_id)
+
+    assert code == 0, out + err
+    assert f"epochs on {films}, data digest " in out
+    assert f"warning: {SHARED}" in out
+
+
 def test_the_report_and_predict_say_it(run, store, films: Path):
     code, out, err = run("compare", "--against", "cnn3", "--json")
     assert code == 0, err
