@@ -73,7 +73,7 @@ def test_a_copy_goes_on_by_itself_and_can_be_renamed(tmp_path, typed, picture, m
         assert code == 0, err
         assert "was moved from" not in err
         assert json.loads(out)["exit_code"] == 0
-        assert list(copy.rglob("*")) == [] and not copy.exists(), arguments
+        assert not copy.exists(), arguments
     assert typed(renamed, "predict", "phantom/1", picture, "--csv")[1].splitlines()[1:] == [answer]
     assert len(list(renamed.glob("mlruns/*/models/*"))) == 1  # no second copy
 
