@@ -17,7 +17,7 @@ import torch
 
 # Before anything asks for them: no test reads or writes the caches of whoever runs it.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "OPTUNA_STORAGE"):
+for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "OPTUNA_STORAGE"):
     os.environ.pop(name, None)
 
 from sweep.cli import app as cli  # noqa: E402

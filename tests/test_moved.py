@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.helpers.browser import mlflow_ui
 from tests.helpers.old_store import COMMAND, unpack_old_store
 from tests.helpers.served import post, serving
 
 PLAIN = """
-import sys, mlflow
-client = mlflow.MlflowClient(sys.argv[1])
+import mlflow
+client = mlflow.MlflowClient()
 for run in client.search_runs(["1"]):
     for entry in client.list_artifacts(run.info.run_id):
         print(run.info.run_name, entry.path)
@@ -56,7 +55,7 @@ def test_a_copy_goes_on_by_itself_and_can_be_renamed(tmp_path, typed, picture, m
     assert code == 0, err
     assert f"note: mlflow.db: the store was moved from {original}; its artifacts are now found in {copy}/mlruns" in err
     (answer,) = out.splitlines()[1:]
-    code, out, err = typed(copy, *COMMAND, "--trials", 3)
+    code, out, err = typed(copy, "doctor")  # which writes what a kill had left open
     assert code == 0, err
     assert contents(original) == before
     shutil.rmtree(original)
@@ -73,14 +72,13 @@ def test_a_copy_goes_on_by_itself_and_can_be_renamed(tmp_path, typed, picture, m
         assert code == 0, err
         assert "was moved from" not in err
         assert json.loads(out)["exit_code"] == 0
-        assert list(copy.rglob("*")) == [] and not copy.exists(), arguments
+        assert not copy.exists(), arguments
     assert typed(renamed, "predict", "phantom/1", picture, "--csv")[1].splitlines()[1:] == [answer]
     assert len(list(renamed.glob("mlruns/*/models/*"))) == 1  # no second copy
 
+    plain = subprocess.run([sys.executable, "-c", PLAIN], cwd=renamed, capture_output=True, text=True, check=True)
+    assert "cnn1-000 checkpoint" in plain.stdout
     monkeypatch.chdir(renamed)
-    with mlflow_ui(renamed, tmp_path / "ui") as address:
-        listed = subprocess.run([sys.executable, "-c", PLAIN, address], capture_output=True, text=True, check=True)
-    assert "cnn1-000 checkpoint" in listed.stdout
     with serving("models:/phantom@cnn1", tmp_path / "log") as url:
         status, body = post(url, {"dataframe_records": [{"image": _base64(picture)}]})
     assert status == 200, body

@@ -53,7 +53,8 @@ class FigurePool:
         """
         self._pool: ProcessPoolExecutor | None = None
         if processes:
-            self._pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare)
+            with suppress(OSError):  # without a /dev/shm there are no locks between processes
+                self._pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare)
         self._begun: dict[int, Future[dict[str, bytes | str]]] = {}
 
     def begin(self, number: int, *arguments: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
@@ -94,6 +95,8 @@ def prepare(plan: Plan, folder: Path, view: View, stopping: Callable[[], bool]) 
     view.say(data_line(plan))
     for note in (*plan.source.notes, *plan.split.notes):
         view.say(f"note: {note}")
+    if unquote(str(folder)) != str(folder):
+        view.say("note: `mlflow models serve` cannot read a path with a code such as %20 in it; `sweep predict` can")
     resuming, work_dir = (folder / "optuna.db").exists(), plan.settings.work_dir
     if work_dir is not None:  # what trials in training write goes there, and not here
         check_folder(work_dir, max(disk_of(plan, planned, resuming=True) for planned in plan.studies))

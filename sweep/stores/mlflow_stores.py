@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache as artifact_places
 
 from data.faults import InputError
 from sweep.stores import tags as tag
@@ -70,6 +71,7 @@ def open_tracking(uri: str, experiment: str, say: Callable[[str], object] = tell
             `check_environment`.
     """
     check_environment(uri)
+    artifact_places.clear()  # MLflow keeps them by run for all stores of a process, and copies have the same runs
     uri = _without_credentials(uri)
     path, new = file_of(uri), False
     new = path is not None and not path.exists()
@@ -122,6 +124,7 @@ def open_client(uri: str, say: Callable[[str], object] = tell) -> MlflowClient:
             `check_environment`.
     """
     check_environment(uri)
+    artifact_places.clear()  # MLflow keeps them by run for all stores of a process, and copies have the same runs
     uri = _without_credentials(uri)
     check_database("--tracking-uri", uri)
     path = file_of(uri)

@@ -58,3 +58,16 @@ def test_a_pool_without_processes_starts_none(trial):
     assert pool.take(7, *trial) == draw(*trial)
     assert not pool._begun
     pool.close()
+
+
+def test_where_processes_cannot_share_a_lock_this_one_draws(trial, monkeypatch):
+    """Without a /dev/shm there are none."""
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("sweep.orchestrator.figure_pool.ProcessPoolExecutor", lambda *_, **__: refuse())
+    pool = FigurePool(2)
+    pool.begin(7, *trial)
+    assert pool.take(7, *trial).keys() == draw(*trial).keys()
+    pool.close()
