@@ -211,10 +211,8 @@ def _gray_of(samples: _Samples, depth: int | None) -> Image.Image:
     if high > white:
         raise UnreadableImageError(f"a pixel is above {white}, which is white as {whose}")
     if values.ndim == 3:
-        gray = np.full(values.shape[:2], 0x8000, np.uint32)  # color by color, which needs less memory
-        for color, luma in enumerate(_LUMA):
-            gray += values[..., color].astype(np.uint32) * luma
-        values = gray >> 16
+        red, green, blue = (values[..., color].astype(np.uint32) * luma for color, luma in enumerate(_LUMA))
+        values = (red + green + blue + np.uint32(0x8000)) >> 16
     table = (white - values.astype(np.float32)) if samples.inverted else values.astype(np.float32)
     table *= 255 / white
     if samples.alpha is not None:
