@@ -98,9 +98,10 @@ def test_all_four_are_compared_within_a_minute_without_training(four, page):
     assert (seen.errors, seen.requests) == ([], [])
 
 
-def test_the_registered_model_has_the_logits_of_training_on_every_test_image(cnn1, xrays):
+def test_the_registered_model_has_the_logits_of_training_on_every_test_image(cnn1, xrays, monkeypatch):
     """From the files themselves, and over base64 as it is served: 1e-5 on all 624."""
     folder, outcome = cnn1
+    monkeypatch.chdir(folder)  # MLflow itself takes locations from where it is
     client = client_of(folder)
     path = client.download_artifacts(outcome["run_id"], "predictions/test.csv", str(folder))
     known = read_predictions(Path(path))

@@ -134,8 +134,7 @@ def test_again_it_trains_nothing_and_finds_the_seeds(compared, typed):
 
 def test_images_are_shown_on_this_disk_alone(compared, tmp_path, typed):
     folder, _, _ = compared
-    for name in ("mlflow.db", "optuna.db"):
-        shutil.copy(folder / name, tmp_path / name)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     code, out, err = typed(tmp_path, "compare", "--with-images", "--json")
     assert code == 0, err
     answer = json.loads(out)
@@ -150,8 +149,7 @@ def test_images_are_shown_on_this_disk_alone(compared, tmp_path, typed):
 
 def test_without_the_images_it_says_so_and_compares(compared, tmp_path, typed):
     folder, before, _ = compared
-    for name in ("mlflow.db", "optuna.db"):
-        shutil.copy(folder / name, tmp_path / name)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     code, out, _ = typed(tmp_path, "compare", "--no-audit", "--json")
     assert code == 0
     assert json.loads(out)["scores"] == before["scores"]

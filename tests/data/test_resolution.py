@@ -24,7 +24,8 @@ def folder_of(root, write, suffix, train=20, test=2):
         for label, name in enumerate(("NORMAL", "PNEUMONIA")):
             (root / split / name).mkdir(parents=True)
             for row in range(count):
-                (root / split / name / f"{split}{row}{suffix}").write_bytes(write(label, row))
+                content = write(label, row + 1000 * (split == "test"))  # no test image is a training image
+                (root / split / name / f"{split}{row}{suffix}").write_bytes(content)
     return root
 
 

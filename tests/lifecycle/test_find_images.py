@@ -61,7 +61,10 @@ def test_what_a_shells_star_finds_of_a_system_is_passed_over(folder: Path):
         find_images([str(folder / "@eaDir")])
 
 
-def test_nothing_to_label_says_what_is_there_and_what_is_read(folder: Path, tmp_path: Path):
+def test_nothing_to_label_says_what_is_there_and_what_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # where the last pattern is looked for
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "x.dcm").write_bytes(b"")
     with pytest.raises(InputError) as caught:

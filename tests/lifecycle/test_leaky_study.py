@@ -81,7 +81,7 @@ def test_what_was_allowed_is_written_on_everything(store, client: MlflowClient):
         assert run.data.tags["sweep.leakage"] == f"{sentence} (used by --allow-leakage)"
         assert run.data.params["allow_leakage"] == "True"
     assert version.tags["sweep.leakage"] == f"{sentence} (used by --allow-leakage)"
-    card = (Path(client.get_model_version_download_uri(MODEL, "1")) / "model_card.md").read_text()
+    card = (store[0] / client.get_model_version_download_uri(MODEL, "1") / "model_card.md").read_text()
     assert f"**Warning:** {sentence}." in card
     assert f"**Warning:** {sentence}." in version.description
 

@@ -274,7 +274,7 @@ def test_files_that_are_gone_are_said(run, store: Path):
     finally:
         (store / "elsewhere").rename(store / "mlruns")
     assert code == 2
-    assert "models:/blob-pictures/1: " in err
+    assert f"{store / 'mlruns'}: the artifacts of mlflow.db are gone" in err
     assert "Traceback" not in err
 
 
@@ -306,8 +306,11 @@ def test_unreadable_test_images_end_it_and_nothing_is_logged(run, client: Mlflow
     assert len(evaluations(client)) == before
 
 
-def test_every_test_image_has_the_logits_of_training(client: MlflowClient, pictures: Path, tmp_path: Path):
+def test_every_test_image_has_the_logits_of_training(
+    client: MlflowClient, store: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The registered model on the files themselves, against what the study computed from its cache."""
+    monkeypatch.chdir(store)  # MLflow itself takes locations from where it is
     version = client.get_model_version(MODEL, "1")
     path = client.download_artifacts(version.run_id, "predictions/test.csv", str(tmp_path))
     known = read_predictions(Path(path))
@@ -331,9 +334,9 @@ def test_promoting_answers_with_its_exit_code(run, client: MlflowClient):
     assert str(client.get_model_version_by_alias(MODEL, "clinic").version) == "1"
 
 
-def test_the_card_is_in_the_registry_and_in_the_model(client: MlflowClient):
+def test_the_card_is_in_the_registry_and_in_the_model(client: MlflowClient, store: Path):
     version = client.get_model_version(MODEL, "1")
-    folder = Path(client.get_model_version_download_uri(MODEL, "1"))
+    folder = store / client.get_model_version_download_uri(MODEL, "1")
 
     card = (folder / "model_card.md").read_text()
 

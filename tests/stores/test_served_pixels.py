@@ -12,6 +12,7 @@ from data.decode import open_gray, resize
 from data.source import Listing, Source
 from sweep.lifecycle.evaluate import evaluate
 from sweep.lifecycle.predict import label
+from sweep.lifecycle.scored_data import ScoredData
 from sweep.stores.mlflow_stores import open_tracking
 from sweep.stores.registry import load, register
 from tests.helpers.raw_images import packed, pgm, png, tiff
@@ -78,7 +79,8 @@ def test_serving_predict_and_evaluate_read_what_training_reads(tracking, client,
     names = tuple(FILMS)
     listing = Listing(names, np.array([0, 1, 0, 1, 1]), names, names)
     source = Source("films", "folder", str(films), ("NORMAL", "PNEUMONIA"), {"test": listing}, lambda _, row: films / names[row], depth=12)  # fmt: skip
-    evaluation = evaluate(version, classifier, source, tracking, lambda done: None)
+    scored = ScoredData(source, "", (), ())
+    evaluation = evaluate(version, classifier, scored, tracking, lambda done: None)
     assert np.allclose(evaluation.predictions.probabilities(classifier.about["temperature"]), truth, atol=1e-6)
 
 
