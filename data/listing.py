@@ -113,8 +113,9 @@ def walk(folder: Path, depth: int | None = None) -> Iterator[Entry]:
     while pending or linked:
         here, level = pending.pop() if pending else linked.pop(0)
         real = here.resolve()
-        if real in visited or (level > 1 and _leads_back(here, real)):
-            yield Entry(here, LOOP if _leads_back(here, real) else LISTED_BEFORE)
+        back = level > 1 and here.is_symlink() and _leads_back(here, real)
+        if back or real in visited:
+            yield Entry(here, LOOP if back else LISTED_BEFORE)
             continue
         visited.add(real)
         try:
@@ -182,6 +183,9 @@ def class_folders(folder: Path, name: str) -> ClassFolders:
     for entry in here:
         if entry.kind != FOLDER:
             continue
+        if entry.path.is_symlink() and _leads_back(entry.path, entry.path.resolve()):
+            faults.append(f"{text_of(entry.path)}: is a {LOOP}; remove it")
+            continue
         label, found = text_of(entry.path.name), list(walk(entry.path))
         where = f"{name}/{label}" if name else label
         images[label] = images_of(found)
@@ -231,11 +235,12 @@ def hint_of_place(root: Path, folders: Iterable[Path]) -> str:
     if root.suffix.lower() == ".npz":
         return "; it is a folder, and an .npz file was expected by its name"
     folders = list(folders)
-    nested = [child for child in folders if (child / "train").is_dir() or (child / "test").is_dir()]
+    # os.path says no where a folder may not be entered; Path raises.
+    nested = [child for child in folders if any(os.path.isdir(child / name) for name in ("train", "test"))]  # noqa: PTH112
     if nested:
         return f"; did you mean {text_of(nested[0])}?"
     for above in root.resolve().parents[:2]:
-        if (above / "train").is_dir() and (above / "test").is_dir():
+        if all(os.path.isdir(above / name) for name in ("train", "test")):  # noqa: PTH112
             return f"; did you mean {text_of(above)}?"
     return f"; it has the folders {', '.join(text_of(child.name) for child in folders[:10])}" if folders else ""
 

@@ -99,19 +99,20 @@ def near_pairs(
     if len(rows) < 2:
         return {}, {}
     signs = np.stack([bits for bits in hashed if bits is not None]).astype(np.float32) * 2 - 1
-    plain = signs[:, 0]
     fine = lru_cache(maxsize=64)(lambda row: _fine_structure(pixels(row)))
     counts: Counter[str] = Counter()
     pairs: dict[str, list[NearPair]] = {}
     for start in range(0, len(rows), CHUNK):
         # A view of one against the other as it is, and the other way round: a crop may be on either side.
-        here = signs[start : start + CHUNK]
-        agreement = np.max([here[:, view] @ plain.T for view in range(signs.shape[1])], axis=0)
+        here, rest = signs[start : start + CHUNK], signs[start:]  # earlier ones have been compared with these
+        agreement = here[:, 0] @ rest[:, 0].T
+        for view in range(1, signs.shape[1]):
+            np.maximum(agreement, here[:, view] @ rest[:, 0].T, out=agreement)
         for view in range(1, len(MARGINS)):
-            np.maximum(agreement, plain[start : start + CHUNK] @ signs[:, view].T, out=agreement)
+            np.maximum(agreement, here[:, 0] @ rest[:, view].T, out=agreement)
         bits = (BITS * BITS - agreement) / 2
         for one, other in np.argwhere(bits <= MOST_BITS):
-            left, right = int(rows[start + one]), int(rows[other])
+            left, right = int(rows[start + one]), int(rows[start + other])
             if left >= right or same[left] == same[right]:
                 continue
             correlation = _correlation(fine(left), fine(right))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from data import synthetic
 from data.faults import InputError
 from data.listing import path_of
 from data.source import Listing, Source
-from data.sources import PATIENT_PATTERN, open_source, read_synthetic, under_name
+from data.sources import PATIENT_PATTERN, check_depth, open_source, patient_regex, read_synthetic, under_name
 
 
 def open_recorded(
@@ -34,13 +35,15 @@ def open_recorded(
     Raises:
         InputError: They are not there, cannot be read, or are of another kind than recorded.
     """
+    check_depth(depth)
+    patient_regex(patient_pattern)  # what was typed wrongly is not the images' fault
     if name in synthetic.NAMES:
         if now is not None:
             raise InputError(f"--data {now}: {whose} learned from the built-in synthetic images; leave --data out")
         return under_name(read_synthetic(), name)
     if now is not None:
         return open_source(now, patient_pattern=patient_pattern, depth=depth)
-    if not path_of(location).exists():
+    if not os.path.exists(path_of(location)):  # noqa: PTH110 - no, too, where a folder above may not be entered
         raise InputError(f"{whose}'s images were at {location}, which is not here; say where with --data")
     try:
         return open_source(path_of(location), patient_pattern=patient_pattern, depth=depth)

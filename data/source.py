@@ -108,6 +108,8 @@ class Source:
 
     def _files(self) -> Iterator[Path]:
         """The files that networks learn from."""
+        if self.kind != "folder":
+            return
         for split in ("train", "val"):
             for row in range(len(self.splits.get(split, ()))):
                 image = self.image(split, row)

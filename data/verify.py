@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -28,6 +28,7 @@ class Verification:
         two_labels: Names of images that are identical and have different labels, one list per group.
         two_splits: Names of images that are identical and in different splits, one list per group.
         identical_groups: Number of groups of identical files.
+        saved_anew: Number of groups of one picture in files that differ; they may be on both sides of a split.
         shared_images: Two splits, such as `train and test` -> number of groups of identical images that are in both.
         shared_patients: Likewise -> number of patients that are in both.
         near_counts: Likewise, or `train alone` -> number of pairs of images that are nearly the same.
@@ -39,6 +40,7 @@ class Verification:
     two_labels: list[list[str]]
     two_splits: list[list[str]]
     identical_groups: int
+    saved_anew: int
     shared_images: Mapping[str, int]
     shared_patients: Mapping[str, int]
     near_counts: Mapping[str, int]
@@ -78,10 +80,7 @@ def verify(source: Source, progress: Callable[[int], None]) -> Verification:
         groups[content].append(row)
     present = [split for split in SPLITS if split in source.splits]
     patients = {split: named_patients(source.splits[split]) for split in present}
-    files = defaultdict(int)
-    for listing in source.splits.values():
-        for content in listing.hashes:
-            files[content] += 1
+    files = [content for listing in source.splits.values() for content in listing.hashes]
     sides = [{splits[row] for row in rows} for rows in groups.values()]
     places = [(split, row) for split, listing in source.splits.items() for row in range(len(listing))]
     counts, pairs = near_pairs(names, splits, same, perceptual, lambda row: resize(source.picture(*places[row]), SIZE))
@@ -89,7 +88,8 @@ def verify(source: Source, progress: Callable[[int], None]) -> Verification:
         unreadable,
         [[names[row] for row in rows] for rows in groups.values() if len({labels[row] for row in rows}) > 1],
         [[names[row] for row in rows] for rows in groups.values() if len({splits[row] for row in rows}) > 1],
-        sum(count > 1 for count in files.values()),
+        sum(count > 1 for count in Counter(files).values()),
+        sum(len({files[row] for row in rows}) > 1 for rows in groups.values()),
         {f"{a} and {b}": sum({a, b} <= side for side in sides) for a, b in combinations(present, 2)},
         {f"{a} and {b}": len(patients[a] & patients[b]) for a, b in combinations(present, 2)},
         counts,

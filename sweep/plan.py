@@ -119,6 +119,12 @@ def leakage_of(plan: Plan) -> str:
     return "; ".join(sentences_of(found)) + allowed
 
 
+def leakage_paragraphs(plan: Plan) -> list[str]:
+    """The same for a page, as the terminal has it: a warning, or a note where it may be harmless; none for none."""
+    sentence, serious = leakage_of(plan), any(overlap.serious for overlap in overlaps(plan))
+    return [f"**{'Warning' if serious else 'Note'}:** {sentence}."] if sentence else []
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a study is expected to take.

@@ -58,14 +58,16 @@ def verify(
     for sentences in kinds:
         for sentence in _some(sentences):
             terminal.say(f"wrong: {sentence}")
-    for pair, count in result.shared_images.items():
-        if count:
-            terminal.say(f"wrong: {count:,} pictures are in both {pair}: scores on the second flatter")
-    for pair, count in result.shared_patients.items():
-        if count:
-            terminal.say(f"note: {count:,} patient names are in both {pair}")
+    for pair, count in ((pair, count) for pair, count in result.shared_images.items() if count):
+        terminal.say(f"wrong: {count:,} pictures are in both {pair}: scores on the second flatter")
+    found = [f"{count:,} patient names are in both {pair}" for pair, count in result.shared_patients.items() if count]
     groups = f"{result.identical_groups:,} groups of identical files"
-    terminal.say(f"note: {groups}; each stays on one side of the validation split")
+    found.append(f"{groups}; each stays on one side of the validation split")
+    if result.saved_anew:
+        anew = f"{result.saved_anew:,} groups of one picture in files that differ"
+        found.append(f"{anew}; a validation split may have some on both sides")
+    for note in found:
+        terminal.say(f"note: {note}")
     for kind, pairs in result.near_duplicates.items():
         terminal.say(f"look at: {result.near_counts[kind]:,} pairs of nearly the same picture in {kind}")
         for line in _some([f"{pair.first} ~ {pair.second} (correlation {pair.correlation:.3f})" for pair in pairs]):

@@ -43,10 +43,11 @@ def predict(
     classifier = load(client, version)
     if threshold is not None and classifier.about["positive"] is None:
         raise InputError(f"--threshold: {model} has more than two classes and answers with the likeliest")
-    terminal, (warnings, _) = Terminal(json=json, csv=csv), warnings_of(version)
+    terminal, (warnings, of_study) = Terminal(json=json, csv=csv), warnings_of(version)
     if version.tags.get(tag.DATA) in synthetic.NAMES:
         warnings += ("it learned from synthetic images, which a program drew: its answers say nothing about X-rays",)
-    for line in (*(f"warning: {warning}" for warning in warnings), *(f"note: {note}" for note in found.notes)):
+    before = [*of_study, *found.notes]
+    for line in (*(f"warning: {warning}" for warning in warnings), *(f"note: {note}" for note in before)):
         terminal.say(line)
     try:
         if heatmap is not None:
@@ -69,7 +70,7 @@ def predict(
         predictions=labelled.answers.to_dict("records"),
         unreadable=unreadable,
         warnings=list(warnings),
-        notes=[*found.notes, *labelled.notes],
+        notes=[*before, *labelled.notes],
     )
 
 
@@ -128,7 +129,7 @@ def evaluate(
         test_digest=scored.digest,
         split="test",
         counts=evaluation.counts,
-        notes=list(scored.notes),
+        notes=[*scored.notes, *evaluation.notes],
         warnings=list(scored.warnings),
         images=assessment.images,
         run_id=evaluation.run_id,

@@ -97,13 +97,14 @@ def _run(settings: Settings, terminal: Terminal) -> None:
 def _show_plan(settings: Settings, terminal: Terminal) -> None:
     """Says what a sweep would do, and writes nothing."""
     from data.cache import notes_of
-    from data.leakage import sentences_of
+    from data.leakage import refuse, sentences_of
     from sweep.cli.data import source_to_dict
     from sweep.cli.views import plan_view
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.plan import estimate, make_plan, overlaps
 
     plan = keep_former_name(make_plan(settings, fetch=False), Path.cwd())
+    refuse(overlaps(plan), plan.source.location, allowed=settings.allow_leakage)  # by pixels, where they are known
     notes = notes_of(plan.source, plan.studies[0].image_size)
     plan = replace(plan, source=replace(plan.source, notes=(*plan.source.notes, *notes)))
     estimates = [estimate(plan, planned) for planned in plan.studies]

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
@@ -77,8 +78,14 @@ def connect(address: str | None) -> None:
         if address not in (LOCAL, "auto"):  # Ray would wait for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        # Ray has its workers import from the directory it is connected in, where somebody may have a models.py.
-        with _own_signals(), _without(CREDENTIALS), chdir(root):
+        # Ray has its workers import from the directory it is connected in, before what is sent to them: somebody may
+        # have a models.py there, and another node another version of this code in the same place.
+        with (
+            tempfile.TemporaryDirectory() as empty,
+            chdir(root if address == LOCAL else empty),
+            _own_signals(),
+            _without(CREDENTIALS),
+        ):
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # the socket's, the port's, RuntimeError, grpc's and Ray's own
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500].rstrip(".")

@@ -132,8 +132,16 @@ def _matches(pattern: str) -> list[Entry]:
     return [
         entry
         for entry in walk(root, depth)
-        if (entry.fault and entry.kind == FOLDER) or _fits(entry.path.relative_to(root).parts, wanted)
+        if (entry.fault and entry.kind == FOLDER and _leads(entry.path.relative_to(root).parts, wanted))
+        or _fits(entry.path.relative_to(root).parts, wanted)
     ]
+
+
+def _leads(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether what a pattern names may be below a folder."""
+    if not parts or not wanted or wanted[0] == "**":
+        return bool(wanted)
+    return fnmatch.fnmatchcase(parts[0], wanted[0]) and _leads(parts[1:], wanted[1:])
 
 
 def _fits(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:

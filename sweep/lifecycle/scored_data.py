@@ -11,7 +11,7 @@ from data import synthetic
 from data.faults import InputError
 from data.leakage import OPTION
 from data.recorded import digest_of_images, open_recorded
-from data.sources import PATIENT_PATTERN, Source, open_test
+from data.sources import PATIENT_PATTERN, Source, open_test, with_depth
 from sweep.stores import tags as tag
 from sweep.stores.mlflow_stores import PastRun
 from sweep.stores.registry import Version
@@ -60,7 +60,7 @@ def data_for(
     classes, drawn = tuple(about["classes"]), past.data_name in synthetic.NAMES
     if patient_pattern == PATIENT_PATTERN:
         patient_pattern = past.params.get("patient_pattern", PATIENT_PATTERN)
-    depth = about.get("depth") if depth is None else depth
+    typed, depth = depth, about.get("depth") if depth is None else depth
     if location is not None and drawn:
         raise InputError(
             f"--data {location}: {version.name} learned from the built-in synthetic images, and its scores on others "
@@ -69,8 +69,9 @@ def data_for(
     own: Source | None = None
     if location is None:
         own = open_recorded(
-            past.data_name, past.data_location, None, whose="the model", patient_pattern=patient_pattern, depth=depth
+            past.data_name, past.data_location, None, whose="the model", patient_pattern=patient_pattern
         )
+        own = with_depth(own, depth) if own.kind == "folder" else own
         if own.classes != classes:
             there, known = ", ".join(own.classes), ", ".join(classes)
             raise InputError(
@@ -84,6 +85,7 @@ def data_for(
             own = open_recorded(past.data_name, past.data_location, None, whose="the model")
         except InputError:
             own = None
+    with_depth(source, typed)  # refuses what is typed for images that are no files
     digest = digest_of_images(source.splits["test"])
     notes = [*source.notes, _compared(about, past, own, digest, is_own=location is None)]
     if own is None:

@@ -23,16 +23,16 @@ from sweep.metrics.names import STRESSED
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, predictions_of
 from sweep.metrics.scores import metrics_of
 from sweep.orchestrator.mlflow_mirror import Mirror
-from sweep.orchestrator.progress import Progress, RunningTrial
+from sweep.orchestrator.progress import Progress, RunningTrial, seconds_left
 from sweep.orchestrator.retries import LEFT_RUNNING, failures_alike, next_attempt, requeue, too_many_failures
 from sweep.orchestrator.run_params import config_of, fixed_params
-from sweep.orchestrator.study_run import StudyRun, SweepRun, missing_trials
+from sweep.orchestrator.study_run import StudyRun, SweepRun, can_ask, missing_trials
 from sweep.orchestrator.trial_table import TrialTable, shown_hyperparameters
 from sweep.plan import PlannedStudy, seed_of
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION
 from sweep.stores.study import Study
-from sweep.stores.trials import AskedTrial, TrialCounts, TrialRecord
+from sweep.stores.trials import AskedTrial, TrialRecord
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError, TrackingAwayError, TrialEndedElsewhereError
 from sweep.training.config import BEST, EpochResult, TrainingConfig
@@ -100,21 +100,25 @@ class Loop:
             if self.stopping():
                 self._wind_down()
                 raise KeyboardInterrupt
-            while self.engine.free and self.missing() > len(self._training()) and self._time_for_an_epoch():
-                self._submit(self.study.ask())
+            while self.engine.free and self._lacks_another() and self._time_for_an_epoch():
+                with suppress(TrialEndedElsewhereError):  # before it had its hyperparameters
+                    self._submit(self.study.ask())
             if not self.running:
                 self.mirror.end_runs()
                 break
             if time.monotonic() > self.deadline:
                 self._stop_all("its budget ended")
             self._tick(0.5)
-        if self.missing() > 0:
+        if self.missing() > 0 and not math.isinf(self.deadline):
             done = wanted - self.missing()
             self.view.say(f"the budget is used up after {done} of {wanted} trials; the same command goes on with them")
 
     def missing(self) -> int:
         """How many trials the study still lacks."""
         return missing_trials(self.planned, self.study)
+
+    def _lacks_another(self) -> bool:
+        return can_ask(self.planned, self.study, len(self._training()))
 
     def abandon(self, reason: str, *, failed: bool) -> None:
         """Stops the trials that run and queues their configurations again; they go on from their last checkpoints.
@@ -149,7 +153,7 @@ class Loop:
             counts.best,
             self.settings.metric,
             self.settings.epochs,
-            self._seconds_left(counts),
+            seconds_left(counts, self._training(), self.missing(), self.plan.workers),
             None if math.isinf(self.deadline) else max(0.0, self.deadline - time.monotonic()),
         )
 
@@ -189,15 +193,19 @@ class Loop:
         folder = self.mirror.artifacts.folder(asked.origin)
         self.running[asked.number] = RunningTrial(asked, config, folder, time.monotonic())
         self._send(asked.number, config, folder)  # first, so that it trains while its run is begun
-        self.mirror.trial_started(asked, params, {**self.mirror.description.tags, **provenance.tags(), **label})
+        try:
+            self.mirror.trial_started(asked, params, {**self.mirror.description.tags, **provenance.tags(), **label})
+        except TrialEndedElsewhereError as error:
+            self._ended_elsewhere(asked.number, error)
 
     def _refuse(self, asked: AskedTrial) -> None:
         """Fails a trial that somebody else enqueued and that cannot be trained; it is not queued again."""
         reason = f"enqueued with {asked.fault}"
         params = {name: value for name, value in asked.params.items() if name in self.planned.space}
-        self.mirror.trial_started(asked, params, self.mirror.description.tags)
-        self.study.note_trial(asked.number, failure={"cause": "not in the space", "reason": reason})
-        self.study.fail(asked.number)
+        with suppress(TrialEndedElsewhereError):
+            self.mirror.trial_started(asked, params, self.mirror.description.tags)
+            self.study.note_trial(asked.number, failure={"cause": "not in the space", "reason": reason})
+            self.study.fail(asked.number)
         self.mirror.trial_ended(asked.number)
         self.view.say(f"{self.table.line(self.mirror.run_name(asked.number), 'failed')} {reason}; not queued again")
 
@@ -211,13 +219,17 @@ class Loop:
         try:
             self._take(running, event)
         except TrialEndedElsewhereError as error:
-            if event.number in self.running:
-                self.engine.stop(event.number)
-                running.pruned, running.stopped = True, str(error)  # its run ends with its job
-            else:
+            if event.number not in self.running:
                 self.mirror.trial_ended(event.number)
                 shutil.rmtree(running.folder, ignore_errors=True)
-            self.view.say(f"{self.table.line(self.mirror.run_name(event.number), 'stopped')} {error}")
+            self._ended_elsewhere(event.number, error)
+
+    def _ended_elsewhere(self, number: int, error: TrialEndedElsewhereError) -> None:
+        """Stops the training of a trial that another program ended; its run ends with its job."""
+        if number in self.running:
+            self.engine.stop(number)
+            self.running[number].pruned, self.running[number].stopped = True, str(error)
+        self.view.say(f"{self.table.line(self.mirror.run_name(number), 'stopped')} {error}")
 
     def _take(self, running: RunningTrial, event: Event) -> None:
         if isinstance(event, EpochFinished):
@@ -321,8 +333,8 @@ class Loop:
         self, running: RunningTrial, cause: str, reason: str, again: Mapping[str, Any] | None, details: str = ""
     ) -> None:
         """Fails a trial in both stores, and queues its configuration again if it is to have another attempt."""
-        number = running.asked.number
-        failure = {"cause": cause, "reason": reason, **({"details": details} if details else {})}
+        number, failure = running.asked.number, {"cause": cause, "reason": reason}
+        failure |= {"details": details} if details else {}
         self.study.note_trial(number, result=running.result, failure=failure)
         if again is not None:
             self.study.retry(number, **again)
@@ -338,11 +350,10 @@ class Loop:
             StudyFailedError: It could not be trained, or gave other numbers.
             KeyboardInterrupt: Somebody wants the study to end.
         """
-        name = self.mirror.run_name(best.number)
+        name, ended, losses = self.mirror.run_name(best.number), False, []
         self.view.say(f"the checkpoint of {name} is gone; training it again from its seed")
         config = config_of(best.attributes["run"]["params"], len(self.plan.source.classes))
         self._send(best.number, config, folder)
-        ended, losses = False, []
         while not ended:
             if self.stopping():
                 raise KeyboardInterrupt
@@ -387,11 +398,3 @@ class Loop:
         if math.isinf(self.deadline):
             return True
         return time.monotonic() + (float(np.median(self.seconds)) if self.seconds else 0.0) < self.deadline
-
-    def _seconds_left(self, counts: TrialCounts) -> float | None:
-        if not counts.done:
-            return None
-        mean, now, training = counts.seconds / counts.done, time.monotonic(), self._training()
-        waiting = max(0, self.missing() - len(training)) * mean
-        begun = sum(max(0.0, mean - (now - running.started)) for running in training)
-        return (waiting + begun) / self.plan.workers

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:  # a command makes its view before it knows whether it will need any of them
     import numpy as np
 
-from sweep.stores.trials import AskedTrial, TrialRecord
+from sweep.stores.trials import AskedTrial, TrialCounts, TrialRecord
 from sweep.training.config import TrainingConfig
 
 
@@ -84,6 +85,23 @@ class Progress:
     epochs: int
     seconds_left: float | None
     budget_left: float | None
+
+
+def seconds_left(counts: TrialCounts, training: Sequence[RunningTrial], missing: int, workers: int) -> float | None:
+    """Estimates how long a study still takes; None before a trial has ended.
+
+    Args:
+        counts: Its trials.
+        training: Those in training.
+        missing: Trials that it lacks, those in training among them.
+        workers: Trials at once.
+    """
+    if not counts.done:
+        return None
+    mean, now = counts.seconds / counts.done, time.monotonic()
+    waiting = max(0, missing - len(training)) * mean
+    begun = sum(max(0.0, mean - (now - running.started)) for running in training)
+    return (waiting + begun) / workers
 
 
 class View(Protocol):

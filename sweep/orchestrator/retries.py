@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from sweep.engines import Cause
 from sweep.stores.study import Study
 from sweep.stores.trials import TrialRecord
+from sweep.system.errors import TrialEndedElsewhereError
 
 LEFT_RUNNING = "the process that trained it ended"
 # So many configurations that fail one after the other are no accident; at the start of a study fewer are enough.
@@ -113,9 +114,12 @@ def requeue(study: Study, reason: str) -> list[str]:
     repaired = []
     for trial in study.trials():
         if trial.state == "RUNNING":
-            study.note_trial(trial.number, failure={"cause": "interrupted", "reason": reason})
-            queued = study.retry(trial.number)
-            study.fail(trial.number)
+            try:
+                study.note_trial(trial.number, failure={"cause": "interrupted", "reason": reason})
+                queued = study.retry(trial.number)
+                study.fail(trial.number)
+            except TrialEndedElsewhereError:
+                continue
             repaired.append(
                 f"trial {trial.number} of {study.name} was left running; {'queued again' if queued else 'failed'}"
             )

@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 
 from data.cache import images_of
+from data.faults import InputError
 from data.listing import path_of, text_of
+from data.source import Source
 from data.sources import PATIENT_PATTERN
 from sweep.metrics.names import STRESSED
 from sweep.plan import Plan, PlannedStudy, leakage_of
 from sweep.settings import Settings
 from sweep.space import EXTRA, SPACES
 from sweep.stores import tags as tag
-from sweep.stores.attributes import ABOUT
+from sweep.stores.attributes import ABOUT, FINGERPRINT
 from sweep.stores.study import Study
 from sweep.system import provenance
 from sweep.training.config import TrainingConfig
+
+DEEP_IMAGES = "images of more than 8 bits"  # what a study's fingerprint calls them
 
 
 @dataclass(frozen=True)
@@ -181,9 +185,23 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "metric": settings.metric,
         **({} if settings.depth is None else {"depth": settings.depth}),
         # A study of version 0.1.0 has no such entry: its trials saw other pixels.
-        **({"images of more than 8 bits": "read as their files state"} if plan.source.read_otherwise else {}),
+        **({DEEP_IMAGES: "read as their files state"} if plan.source.read_otherwise else {}),
         **{name: getattr(settings, name) for name in planned.options},
     }
+
+
+def refuse_other_pixels(study: Study, source: Source) -> None:
+    """Refuses to set pixels as they are read now beside those that the trials of a study saw.
+
+    Raises:
+        InputError: Version 0.1.0 began the study, and read some of its images otherwise.
+    """
+    if source.read_otherwise and DEEP_IMAGES not in (study.noted(FINGERPRINT) or {}):
+        raise InputError(
+            f"study {study.name}: version 0.1.0 began it, and read its images of more than 8 bits otherwise, so its "
+            "trials cannot be scored or trained again on them; begin another study with --study NAME (`compare "
+            "--no-audit` sets side by side what was scored then)"
+        )
 
 
 def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:

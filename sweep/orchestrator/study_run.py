@@ -71,3 +71,12 @@ def missing_trials(planned: PlannedStudy, study: Study) -> int:
     if planned.enqueued:  # one that failed is not replaced by another configuration
         return counts.waiting + counts.running
     return planned.trials - counts.done
+
+
+def can_ask(planned: PlannedStudy, study: Study, training: int) -> bool:
+    """Whether a study lacks a trial that is not in training; where trials were given, one that waits.
+
+    Another program may have asked for a trial of the study: no configuration is drawn in its place.
+    """
+    waits = not planned.enqueued or study.counts().waiting > 0
+    return waits and missing_trials(planned, study) > training

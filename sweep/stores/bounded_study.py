@@ -123,7 +123,9 @@ def ended_elsewhere(trial: FrozenTrial) -> bool:
 
     Its distributions and values need not be those of the study, so the sampler could not even read it.
     """
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and "result" not in trial.user_attrs
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and not isinstance(
+        trial.user_attrs.get("result"), dict
+    )
 
 
 def given_params(trial: optuna.Trial) -> dict[str, Any]:

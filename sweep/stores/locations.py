@@ -7,6 +7,8 @@ them from the directory that it is started in, this program from the directory t
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,8 @@ class _Root:
     def has_files_in(self, folder: Path) -> bool:
         """Whether any of these locations exists in a directory."""
         files = [place for place in self.places if "/" in place]  # of runs and models; an experiment may have none
-        return any((folder / MLRUNS / place).exists() for place in files or self.places)
+        # Not Path.exists, here and below: it raises where a folder above may not be entered, such as somebody's home.
+        return any(os.path.exists(folder / MLRUNS / place) for place in files or self.places)  # noqa: PTH110
 
 
 def make_relative(path: Path) -> str | None:
@@ -69,7 +72,7 @@ def make_relative(path: Path) -> str | None:
         InputError: The store was moved or copied without its files, or is not the one of the working directory and
             was moved.
     """
-    folder = path.absolute().parent
+    folder = path.resolve().parent
     if not path.is_file():
         return None
     own = folder.samefile(Path.cwd())
@@ -78,7 +81,7 @@ def make_relative(path: Path) -> str | None:
         stored, has_runs = _stored(connection)
     relative = any(location.startswith("./") for location in stored)
     roots = _roots(stored)
-    at_home = [root for root in roots if root.folder.exists() and root.folder.samefile(folder)]
+    at_home = [root for root in roots if os.path.exists(root.folder) and root.folder.samefile(folder)]  # noqa: PTH110
     moved = _moved(path, [root for root in roots if root not in at_home], alone=not (at_home or relative))
     if own and has_runs and (moved or at_home or relative):
         _check_files(folder, [*moved, *at_home], stored)
@@ -94,7 +97,7 @@ def make_relative(path: Path) -> str | None:
                 _rewrite(connection, root.prefix, f"./{MLRUNS}/")
     except OperationalError as error:
         if "readonly" not in str(error.orig):
-            raise
+            raise InputError(f"{path}: its locations cannot be written ({error.orig}); try again") from error
         if moved:
             was = f"this store was moved from {before}, and its locations cannot be written"
             raise InputError(f"{path}: {was} ({error.orig})") from error
@@ -106,7 +109,10 @@ def _what_was_changed(path: Path, before: str) -> str:
     if before:
         now = path.absolute().parent / MLRUNS
         return f"{path.name}: the store was moved from {before}; its artifacts are now found in {now}"
-    return f"{path.name}: artifacts are found relative to this directory from now on, so that it can be moved"
+    return (
+        f"{path.name}: artifacts are found relative to this directory from now on, so that it can be moved; start "
+        "whatever else uses this store here, too"
+    )
 
 
 def local_folder(location: str, uri: str) -> Path | None:
@@ -117,15 +123,15 @@ def local_folder(location: str, uri: str) -> Path | None:
         uri: The store.
     """
     path = file_of(uri)
-    folder = Path.cwd() if path is None else path.absolute().parent
+    folder = Path.cwd() if path is None else path.resolve().parent
     root = next(iter(_roots([location])), None)
     if location.startswith("./"):
         return folder / location
-    if root is None:
-        return None
+    if root is None:  # a place of a server's own, perhaps
+        return _folder_of(location) if location.startswith(("/", "file:///")) else None
     if root.has_files_in(folder):
         return folder / MLRUNS / next(iter(root.places))
-    if (root.folder / "mlflow.db").is_file() and not root.folder.samefile(folder):
+    if _is_original(root, root.folder / "mlflow.db") and not root.folder.samefile(folder):
         return None  # the store that this one was copied from
     return root.folder / MLRUNS / next(iter(root.places))
 
@@ -153,10 +159,16 @@ class _StoreArtifacts(LocalArtifactRepository):
         super().__init__(artifact_uri, tracking_uri, registry_uri)
         path = file_of(tracking_uri or mlflow.get_tracking_uri())
         if path is not None and artifact_uri.startswith("./"):
-            self._artifact_dir = str(path.absolute().parent / artifact_uri)
+            self._artifact_dir = str(path.resolve().parent / artifact_uri)
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        """Removes a folder or a file; MLflow's own takes the path for a URL, and would go to another directory."""
+        place = Path(self.artifact_dir, artifact_path or "")
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 
 
-_artifact_repository_registry.register("", _StoreArtifacts)
+for scheme in ("", "file"):
+    _artifact_repository_registry.register(scheme, _StoreArtifacts)
 # It makes the folder of a database that is to be made, from the URL as it is written: "a%2520b" beside "a%20b".
 database_utils._make_parent_dirs_if_sqlite = lambda db_uri: None
 
@@ -201,8 +213,19 @@ def _moved(path: Path, roots: list[_Root], *, alone: bool) -> list[_Root]:
     here = [root for root in roots if root.has_files_in(folder)]
     if not alone:
         return here
-    elsewhere = [root for root in roots if not root.has_files_in(root.folder) or (root.folder / path.name).is_file()]
+    elsewhere = [
+        root for root in roots if not root.has_files_in(root.folder) or _is_original(root, root.folder / path.name)
+    ]
     return list(dict.fromkeys([*here, *elsewhere]))
+
+
+def _is_original(root: _Root, path: Path) -> bool:
+    """Whether the store in a root's directory has the same runs: a study there can also log into a store elsewhere."""
+    if not os.path.isfile(path):  # noqa: PTH113
+        return False
+    with create_engine(sqlite_url(path), poolclass=NullPool).connect() as connection:
+        places = {location.rpartition(f"{MLRUNS}/")[2] for location in _stored(connection)[0]}
+    return any(place in places for place in map(unquote, root.places) if "/" in place)
 
 
 def _check_files(folder: Path, roots: list[_Root], stored: list[str]) -> None:

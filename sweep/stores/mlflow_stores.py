@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache as artifact_places
 
@@ -83,14 +84,12 @@ def open_tracking(uri: str, experiment: str, say: Callable[[str], object] = tell
         present = client.get_experiment_by_name(experiment)
         if present is not None and present.lifecycle_stage != "active":
             raise InputError(f"experiment {experiment} is deleted; restore it with `mlflow experiments restore`")
-        if present is not None and path is None and _is_elsewhere(present.artifact_location):
+        if present is not None and path is None and _is_elsewhere(client, present):
             raise InputError(
                 f"experiment {experiment} at {shown(uri)} has its files in the directory that its server runs in: go "
                 "there, or name another --experiment"
             )
-        identifier = present.experiment_id if present else _create_experiment(client, experiment)
-        if path is not None and present is None:
-            place_experiment(path, identifier)
+        identifier = present.experiment_id if present else _create_experiment(client, experiment, path)
     except InputError:
         raise
     except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
@@ -98,14 +97,25 @@ def open_tracking(uri: str, experiment: str, say: Callable[[str], object] = tell
     return Tracking(client, uri, experiment, identifier)
 
 
-def _is_elsewhere(location: str) -> bool:
-    """Whether a location is relative, and not to this directory: the server of somebody's working directory has it."""
-    return location.startswith("./") and not Path(location).is_dir()
+def _is_elsewhere(client: MlflowClient, experiment: Experiment) -> bool:
+    """Whether an experiment's files are relative to another directory, in which its server runs.
+
+    That the folder is here says nothing: experiments are counted from 1 in every directory.
+    """
+    if not str(experiment.artifact_location).startswith("./"):
+        return False
+    runs = client.search_runs([experiment.experiment_id], max_results=50)
+    places = [str(run.info.artifact_uri) for run in runs] or [str(experiment.artifact_location)]
+    return not any(Path(place).is_dir() for place in places)
 
 
-def _create_experiment(client: MlflowClient, name: str) -> str:
+def _create_experiment(client: MlflowClient, name: str, path: Path | None) -> str:
+    """Makes an experiment, and says where its files are if the store is the file `path`."""
     try:
-        return client.create_experiment(name, tags=KIND)
+        made_here = client.create_experiment(name, tags=KIND)
+        if path is not None:
+            place_experiment(path, made_here)
+        return made_here
     except MlflowException as error:  # a study in another directory was quicker, on the same server
         if error.error_code != "RESOURCE_ALREADY_EXISTS" or not (made := client.get_experiment_by_name(name)):
             raise

@@ -133,6 +133,8 @@ class Study:
                 raise StudyFailedError(f"study {self.name} was taken over by {describe_owner(owner)}")
             self._owner["seen"] = time.time()
             self.note(OWNER, self._owner)
+            if isinstance(self._search, BoundedStudy):
+                self._search.queued = True  # another program may have enqueued a trial meanwhile
 
     def release(self) -> None:
         """Ends the claim, so that another process can have the study."""
@@ -174,7 +176,8 @@ class Study:
         fault = "; ".join(faults_of(given, self._space))
         if not fault:
             try:
-                suggest(trial, self._distributions)
+                with self._changing(trial.number):
+                    suggest(trial, self._distributions)
             except ValueError as error:
                 how = f"another program added trials with other distributions ({error})"
                 raise StudyFailedError(f"study {self.name}: {how}; begin another one with --study NAME") from error

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data.faults import InputError
-from data.listing import path_of, text_of
+from data.listing import LOOP, path_of, text_of
 from data.sources import open_source, open_test
 from data.splits import split_source
 
@@ -288,3 +288,21 @@ def test_the_digest_is_the_same_in_a_locale_that_knows_no_umlauts(tmp_path: Path
         [sys.executable, "-c", script, root], capture_output=True, text=True, env=environment, check=True
     )
     assert done.stdout.strip() == "62cf18d304b8ff0f"
+
+
+def test_a_class_folder_that_leads_back_is_a_fault(root: Path):
+    (root / "train" / "all").symlink_to(root / "train")
+    assert f"--data {root}: {root}/train/all: is a {LOOP}; remove it" in faults_of(root)
+
+
+def test_folders_that_may_not_be_entered_are_no_hint(root: Path, monkeypatch: pytest.MonkeyPatch):
+    (root.parent / "closed").mkdir()
+    stat = os.stat
+
+    def closed(place, *more, **named):
+        if "/closed/" in str(place):
+            raise PermissionError(13, "Permission denied", str(place))
+        return stat(place, *more, **named)
+
+    monkeypatch.setattr(os, "stat", closed)
+    assert "did you mean" in faults_of(root.parent)[0]

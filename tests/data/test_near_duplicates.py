@@ -97,5 +97,6 @@ def test_verify_counts_by_splits_and_says_what_is_the_same(tmp_path: Path):
     assert (pair.first, pair.second) == ("train/B/1.png", "test/B/resaved.jpeg")
     assert found.two_splits == [["train/A/2.png", "test/A/other.bmp"]]
     assert found.shared_images == {"train and test": 1}
+    assert (found.identical_groups, found.saved_anew) == (0, 1)
     assert found.shared_patients == {"train and test": 0}
     assert found.identical_groups == 0  # of files

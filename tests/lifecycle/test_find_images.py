@@ -81,3 +81,20 @@ def test_a_name_that_is_no_text_is_found_and_a_link_to_nothing_is_kept_for_the_u
     odd.write_bytes(b"")
     link.symlink_to("nowhere")
     assert set(find_images([str(tmp_path)])) == {odd, link}
+
+
+def test_a_folder_that_cannot_be_read_is_a_fault_only_where_a_glob_leads_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (folder.parent / "private").mkdir()
+    scandir = os.scandir
+
+    def closed(place):
+        if str(place).endswith("private"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert [path.name for path in find_images([f"{folder.parent}/film*/*.png"])] == ["a.png"]
+    with pytest.raises(InputError, match=r"private: cannot be read \(Permission denied\)"):
+        find_images([f"{folder.parent}/*/*.png"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from sweep.orchestrator.retries import LEFT_RUNNING, requeue
+from sweep.orchestrator.study_run import can_ask, missing_trials
 from sweep.space import SPACES, study_space
 from sweep.system.errors import StudyFailedError, TrialEndedElsewhereError
 
@@ -171,3 +174,33 @@ def test_attributes_of_another_program_that_share_a_name_with_ours_are_not_ours(
     asked = study.ask()
     assert (asked.seed, asked.origin, asked.label, asked.patience) == (None, 0, None, None)
     assert study.trial(0).attributes == {}
+
+
+def test_an_added_trial_with_a_result_that_is_none_of_ours_does_not_count(open_sqlite):
+    study = open_sqlite()
+    study._study.add_trial(create_trial(state=TrialState.COMPLETE, value=1e9, user_attrs={"result": 0.93}))
+    study = open_sqlite()
+    assert study.counts().done == 0
+    assert study.best() is None
+
+
+def test_a_trial_enqueued_while_the_study_runs_is_trained_by_it(open_sqlite):
+    study = open_sqlite()
+    study.claim(shared=False)
+    study.fail(study.ask().number)
+    study._study.enqueue_trial(GOOD)
+    study._owner["seen"] = 0.0  # the next look at who owns the study is due
+    study.renew()
+    assert study.ask().params == GOOD
+
+
+def test_a_trial_that_another_program_trains_is_not_made_up_for_where_trials_were_given(open_sqlite):
+    study, planned = open_sqlite(), SimpleNamespace(enqueued=(1, 2), trials=2)
+    for _ in range(2):
+        study._study.enqueue_trial(GOOD)
+    assert can_ask(planned, study, 0)
+    study.ask()
+    study._study.ask()
+    study._counts = None
+    assert missing_trials(planned, study) == 2
+    assert not can_ask(planned, study, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -22,6 +23,7 @@ ODD = ["my%20study", "a?b#c", "q'\"& =;+", "100%", "رئة 肺", "{x}", "a:b@c",
 def store_of(folder: Path, root: Path | None = None) -> Path:
     """A store with one run and one model, as MLflow wrote it when it was in `root`; with their folders."""
     root, path = root or folder, folder / "mlflow.db"
+    folder.mkdir(exist_ok=True)
     for place in (RUN, MODEL):
         (folder / "mlruns" / place).mkdir(parents=True)
     with closing(sqlite3.connect(path)) as database:
@@ -185,3 +187,53 @@ def test_what_was_changed_is_said_once(tmp_path, monkeypatch, capsys):
     for said in (1, 0):
         open_client(sqlite_url(copy / "mlflow.db"))
         assert capsys.readouterr().err.count(f"note: mlflow.db: the store was moved from {first}") == said
+
+
+def test_a_store_that_studies_elsewhere_log_into_is_no_copy(tmp_path, monkeypatch):
+    """Their directory may have a store of its own, from another study."""
+    shared, work = tmp_path / "shared", tmp_path / "work"
+    for folder in (shared, work):
+        folder.mkdir()
+    path = store_of(shared, root=work)
+    shutil.move(shared / "mlruns", work / "mlruns")
+    with closing(sqlite3.connect(store_of(tmp_path / "other", root=work))) as database:
+        for name, column in COLUMNS:
+            database.execute(f"UPDATE {name} SET {column} = replace(replace({column}, '0123', '89'), '4567', '89')")
+        database.commit()
+    shutil.move(tmp_path / "other" / "mlflow.db", work / "mlflow.db")
+    before = locations_of(path)
+    monkeypatch.chdir(shared)
+    assert make_relative(path) is None
+    assert locations_of(path) == before
+    assert local_folder(f"{work}/mlruns/{RUN}", sqlite_url(path)) == work / "mlruns" / RUN
+
+
+def test_files_are_removed_in_this_directory_alone(tmp_path, monkeypatch):
+    folder, other = tmp_path / "my%20study", tmp_path / "my study"
+    stocked_in(folder)
+    monkeypatch.chdir(folder)
+    tracking = open_tracking(sqlite_url(folder / "mlflow.db"), "x")
+    run = tracking.start("run", {})
+    tracking.log_files(run.run_id, {"checkpoint/a.txt": "a", "b.txt": "b"})
+    shutil.copytree(folder, other)
+    assert tracking.remove(run.run_id, "checkpoint")
+    assert [path.name for path in folder.glob("mlruns/*/*/artifacts/*")] == ["b.txt"]
+    assert len(list(other.glob("mlruns/*/*/artifacts/checkpoint/a.txt"))) == 1
+
+
+def test_a_root_that_may_not_be_entered_is_passed_by(tmp_path, monkeypatch):
+    path, stat = store_of(tmp_path, root=Path("/root/somebody")), os.stat
+
+    def closed(place, *more, **named):
+        if str(place).startswith("/root/somebody"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return stat(place, *more, **named)
+
+    monkeypatch.setattr(os, "stat", closed)
+    monkeypatch.chdir(tmp_path)
+    assert "moved from /root/somebody;" in (make_relative(path) or "")
+    assert local_folder(f"/root/somebody/mlruns/{RUN}", sqlite_url(path)) == tmp_path / "mlruns" / RUN
+
+
+def test_a_place_of_a_server_s_own_is_found(tmp_path):
+    assert local_folder("/data/artifacts/1/89", sqlite_url(tmp_path / "mlflow.db")) == Path("/data/artifacts/1/89")

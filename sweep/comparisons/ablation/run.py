@@ -15,7 +15,7 @@ from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.run_log import log_run
 from sweep.metrics.names import sign_of
 from sweep.orchestrator.run_params import leakage_tags
-from sweep.plan import Plan, leakage_of, seed_of
+from sweep.plan import Plan, leakage_paragraphs, seed_of
 from sweep.space import EXTRA, FIVE, Choice, Value, decided, study_space
 from sweep.stores import tags as tag
 from sweep.stores.tracking import Tracking
@@ -127,7 +127,7 @@ def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[st
             "difference to the same seed without the change, with 95 % intervals (Student's t); other patients are not "
             "drawn. Each interval stands alone: of twenty changes that do nothing one seems to do something. "
             "Validation judges, test can only object.",
-            *([f"**Warning:** {leakage}."] if (leakage := leakage_of(plan)) else []),
+            *leakage_paragraphs(plan),
             to_markdown(lines, metric),
         )
     )

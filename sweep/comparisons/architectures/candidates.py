@@ -24,7 +24,7 @@ from sweep.metrics.assessment import assess
 from sweep.metrics.names import CALIBRATED, METRICS, STRESSED
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import all_scores, scores
-from sweep.orchestrator.run_params import description_of, settings_of
+from sweep.orchestrator.run_params import description_of, refuse_other_pixels, settings_of
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.space import Choice, layout
 from sweep.stores import registry
@@ -97,6 +97,8 @@ def plan_of_seeds(best: BestVersion, location: Path | None, seeds: int, settings
     source = open_recorded(
         past.data_name, past.data_location, location, whose=past.name, patient_pattern=pattern, depth=depth
     )
+    if best.study is not None:
+        refuse_other_pixels(best.study, source)
     plan = make_plan(
         settings_of(
             best.past.params,
@@ -190,6 +192,7 @@ def _search(
     runs = runs_of(tracking, parent)
     images = None
     if source is not None:
+        refuse_other_pixels(study, source)
         cache.build(source, size)
         images = cache.test_images(source, size)
     predictions = audit(trials, runs, tracking, images, best.past.tags[tag.DATA_DIGEST], classes, progress)

@@ -22,8 +22,14 @@ from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.run_log import log_run
 from sweep.metrics.formatting import format_metric
 from sweep.metrics.names import sign_of
-from sweep.orchestrator.run_params import StudyDescription, description_of, leakage_tags, settings_of
-from sweep.plan import Plan, leakage_of, make_plan, seed_of
+from sweep.orchestrator.run_params import (
+    StudyDescription,
+    description_of,
+    leakage_tags,
+    refuse_other_pixels,
+    settings_of,
+)
+from sweep.plan import Plan, leakage_paragraphs, make_plan, seed_of
 from sweep.settings import Settings
 from sweep.stores import tags as tag
 from sweep.stores.study import Study
@@ -136,6 +142,7 @@ def plans_of_folds(
         patient_pattern=params.get("patient_pattern", PATIENT_PATTERN),
         depth=int(params["depth"]) if "depth" in params else None,
     )
+    refuse_other_pixels(search.study, source)
     settings = settings_of(
         params,
         trials=min(top, len(search.complete)),
@@ -282,11 +289,10 @@ def log(
     opened = any(fold.opened for fold in folds)
     parts = [
         f"# Cross-validation of the best of {search.study.name}",
+        *leakage_paragraphs(plan),
         _protocol(search, plan, opened=opened),
         to_markdown(lines, summary),
     ]
-    if leakage := leakage_of(plan):
-        parts.insert(1, f"**Warning:** {leakage}.")
     if command:
         parts += ["To train and register the folds' choice:", f"    {command}"]
     page = "\n\n".join(parts) + "\n"

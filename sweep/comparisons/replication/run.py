@@ -11,7 +11,7 @@ from sweep.comparisons.replication.analysis import Replica, judge, selection_bia
 from sweep.comparisons.replication.published import CONCLUSIONS, ROWS
 from sweep.comparisons.run_log import log_run
 from sweep.orchestrator.run_params import leakage_tags
-from sweep.plan import Plan, leakage_of, seed_of
+from sweep.plan import Plan, leakage_paragraphs, seed_of
 from sweep.stores import tags as tag
 from sweep.stores.tracking import Tracking
 from sweep.stores.trials import EnqueuedTrial
@@ -67,8 +67,8 @@ def log(replicas: Sequence[Replica], plan: Plan, tracking: Tracking, protocol: s
         "patience": settings.patience,
     }
     page, table = to_markdown(replicas, about, protocol), side_by_side(replicas)
-    if leakage := leakage_of(plan):
-        page = page.replace("\n\n", f"\n\n**Warning:** {leakage}.\n\n", 1)
+    for paragraph in leakage_paragraphs(plan):
+        page = page.replace("\n\n", f"\n\n{paragraph}\n\n", 1)
     params = {"protocol": protocol, "epochs": settings.epochs, "patience": settings.patience, "seed": settings.seed}
     names = " ".join(plan.full_name(planned) for planned in plan.studies)
     run_id = log_run(
