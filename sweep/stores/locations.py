@@ -143,6 +143,9 @@ def place_experiment(path: Path, identifier: str) -> None:
     """
     make_relative(path)
     here = Path.cwd()
+    (here / MLRUNS).mkdir(
+        exist_ok=True
+    )  # without it a store whose first run logged nothing looks moved without its files
     plain, url = f"{here / MLRUNS}/{identifier}", f"{(here / MLRUNS).as_uri()}/{identifier}"
     experiments = table("experiments", column("experiment_id"), column("artifact_location"))
     chosen = update(experiments).where(

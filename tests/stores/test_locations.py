@@ -237,3 +237,11 @@ def test_a_root_that_may_not_be_entered_is_passed_by(tmp_path, monkeypatch):
 
 def test_a_place_of_a_server_s_own_is_found(tmp_path):
     assert local_folder("/data/artifacts/1/89", sqlite_url(tmp_path / "mlflow.db")) == Path("/data/artifacts/1/89")
+
+
+def test_a_store_whose_first_run_logged_nothing_is_opened_again(tmp_path, monkeypatch):
+    """A process may die between the two."""
+    monkeypatch.chdir(stocked_in(tmp_path / "work"))
+    uri = sqlite_url(tmp_path / "work" / "mlflow.db")
+    open_tracking(uri, "x").start("run", {})
+    assert open_tracking(uri, "x").start("another", {})
