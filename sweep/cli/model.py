@@ -43,11 +43,10 @@ def predict(
     classifier = load(client, version)
     if threshold is not None and classifier.about["positive"] is None:
         raise InputError(f"--threshold: {model} has more than two classes and answers with the likeliest")
-    terminal, (warnings, of_study) = Terminal(json=json, csv=csv), warnings_of(version)
+    terminal, (warnings, _) = Terminal(json=json, csv=csv), warnings_of(version)
     if version.tags.get(tag.DATA) in synthetic.NAMES:
         warnings += ("it learned from synthetic images, which a program drew: its answers say nothing about X-rays",)
-    before = [*of_study, *found.notes]
-    for line in (*(f"warning: {warning}" for warning in warnings), *(f"note: {note}" for note in before)):
+    for line in (*(f"warning: {warning}" for warning in warnings), *(f"note: {note}" for note in found.notes)):
         terminal.say(line)
     try:
         if heatmap is not None:
@@ -70,7 +69,7 @@ def predict(
         predictions=labelled.answers.to_dict("records"),
         unreadable=unreadable,
         warnings=list(warnings),
-        notes=[*before, *labelled.notes],
+        notes=[*found.notes, *labelled.notes],
     )
 
 

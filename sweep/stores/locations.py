@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,9 @@ def place_experiment(path: Path, identifier: str) -> None:
     """
     make_relative(path)
     here = Path.cwd()
-    (here / MLRUNS).mkdir(
-        exist_ok=True
-    )  # without it a store whose first run logged nothing looks moved without its files
+    # Without it a store whose first run logged nothing looks moved without its files.
+    with suppress(OSError):  # where nothing can be written nothing will be logged
+        (here / MLRUNS).mkdir(exist_ok=True)
     plain, url = f"{here / MLRUNS}/{identifier}", f"{(here / MLRUNS).as_uri()}/{identifier}"
     experiments = table("experiments", column("experiment_id"), column("artifact_location"))
     chosen = update(experiments).where(
