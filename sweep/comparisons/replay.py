@@ -16,7 +16,7 @@ from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, split_source
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
 from sweep.metrics.scores import metrics_of
-from sweep.orchestrator.run_params import config_of
+from sweep.orchestrator.run_params import config_of, depth_of
 from sweep.stores import tags as tag
 from sweep.stores.mlflow_stores import PastRun
 from sweep.system import provenance
@@ -68,7 +68,7 @@ def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
         InputError: They are not there, or not the same.
     """
     pattern = past.params.get("patient_pattern", PATIENT_PATTERN)
-    depth = int(past.params["depth"]) if "depth" in past.params else None
+    depth = depth_of(past.params)
     source = open_recorded(
         past.data_name, past.data_location, location, whose="the run", patient_pattern=pattern, depth=depth
     )

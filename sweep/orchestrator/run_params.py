@@ -238,6 +238,11 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
     )
 
 
+def depth_of(params: Mapping[str, Any]) -> int | None:
+    """The depth that was given for a run's images, as `data.decode.open_gray` takes it."""
+    return int(params["depth"]) if "depth" in params else None
+
+
 def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
     """A sweep that trains as a run was trained, its hyperparameters fixed; the inverse of `fixed_params`.
 
@@ -256,7 +261,7 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
             "patience": int(params["patience"]),
             "image_size": int(params["image_size"]),
             "limit": None if limit is None else int(limit),
-            "depth": int(params["depth"]) if "depth" in params else None,
+            "depth": depth_of(params),
             "validation": params["validation"],
             "split_seed": int(params["split_seed"]),
             "precision": params["precision"],

@@ -24,7 +24,7 @@ from sweep.metrics.assessment import assess
 from sweep.metrics.names import CALIBRATED, METRICS, STRESSED
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import all_scores, scores
-from sweep.orchestrator.run_params import description_of, refuse_other_pixels, settings_of
+from sweep.orchestrator.run_params import depth_of, description_of, refuse_other_pixels, settings_of
 from sweep.plan import Plan, make_plan, seed_of
 from sweep.space import Choice, layout
 from sweep.stores import registry
@@ -93,7 +93,7 @@ def plan_of_seeds(best: BestVersion, location: Path | None, seeds: int, settings
     """
     metric, past = best.version.tags.get(tag.METRIC, ""), best.past
     pattern = past.params.get("patient_pattern", PATIENT_PATTERN)
-    depth = int(past.params["depth"]) if "depth" in past.params else None
+    depth = depth_of(past.params)
     source = open_recorded(
         past.data_name, past.data_location, location, whose=past.name, patient_pattern=pattern, depth=depth
     )

@@ -24,6 +24,7 @@ from sweep.metrics.formatting import format_metric
 from sweep.metrics.names import sign_of
 from sweep.orchestrator.run_params import (
     StudyDescription,
+    depth_of,
     description_of,
     leakage_tags,
     refuse_other_pixels,
@@ -140,7 +141,7 @@ def plans_of_folds(
         location,
         whose="the study",
         patient_pattern=params.get("patient_pattern", PATIENT_PATTERN),
-        depth=int(params["depth"]) if "depth" in params else None,
+        depth=depth_of(params),
     )
     refuse_other_pixels(search.study, source)
     settings = settings_of(
