@@ -25,8 +25,8 @@ from data.cache import Images, build
 from sweep.engines import EpochFinished, Event
 from sweep.training.config import BEST, LAST, EpochResult, TrainingConfig
 
-TRIALS, QUICK_TRIALS = 30, 2
-BEGUN = 5  # trials that are not counted: Ray's first processes start with them
+TRIALS, BEGUN = 30, 5  # BEGUN are not counted: Ray's first processes start with them
+QUICK_TRIALS, QUICK_BEGUN = 2, 1
 AT_ONCE = 2
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
@@ -35,7 +35,8 @@ def measure(options: Options) -> list[Table]:
     """Runs the same number of empty trials in each way, one way after the other; nothing where Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
         return []
-    count = (QUICK_TRIALS if options.quick else TRIALS) + BEGUN
+    trials, begun = (QUICK_TRIALS, QUICK_BEGUN) if options.quick else (TRIALS, BEGUN)
+    count = trials + begun
     ways: dict[str, Callable[[Path, int, int], np.ndarray]] = {
         "Ray Tune": lambda *given: run_tune(*given, again=False),
         "Ray Tune, actors used again": lambda *given: run_tune(*given, again=True),
@@ -45,14 +46,14 @@ def measure(options: Options) -> list[Table]:
         del ways["Ray Tune, actors used again"]
     with tempfile.TemporaryDirectory() as name:
         ends = {way: run(Path(name) / str(index), count, options.seed) for index, (way, run) in enumerate(ways.items())}
-    costs = {way: np.diff(np.sort(found))[BEGUN - 1 :] for way, found in ends.items()}
+    costs = {way: np.diff(np.sort(found))[begun - 1 :] for way, found in ends.items()}
     base = costs["Ray Tune"].mean()
     rows = [
         (way, median((1000 * cost).tolist(), 0), f"{1000 * cost.mean():,.0f}", f"{cost.mean() / base:.2f}")
         for way, cost in costs.items()
     ]
     notes = (
-        f"{count - BEGUN} trials of {EPOCHS} epochs each, {AT_ONCE} at once; two ends fall together often, so that the "
+        f"{trials} trials of {EPOCHS} epochs each, {AT_ONCE} at once; two ends fall together often, so that the "
         "mean is what a study takes.",
         "The sweep keeps checkpoints, scores and draws what a trial came to; Ray Tune logs the metrics.",
     )

@@ -26,6 +26,7 @@ class Size:
         epochs: Epochs of a trial at most.
         images: Training and validation images together.
         image_size: Their side, in pixels.
+        workers: Trials at once.
     """
 
     seeds: int
@@ -33,9 +34,10 @@ class Size:
     epochs: int
     images: int
     image_size: int
+    workers: int
 
 
-FULL, QUICK = Size(5, 12, 8, 800, 64), Size(1, 2, 4, 120, 24)
+FULL, QUICK = Size(5, 12, 8, 800, 64, 2), Size(1, 2, 4, 120, 24, 1)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def measure(options: Options) -> list[Table]:
     }
     title = f"Pruning: {size.seeds} studies each, of {size.trials} trials of cnn1, {size.epochs} epochs at most"
     note = (
-        f"{size.images} images at {size.image_size} pixels, two workers, early stopping after 4 epochs as by default. "
-        "Differences are taken seed by seed; median (range). Below zero: pruning came out ahead."
+        f"{size.images} images at {size.image_size} pixels, {size.workers} workers, early stopping after 4 epochs as "
+        "by default. Differences are taken seed by seed; median (range). Below zero: pruning came out ahead."
     )
     return [Table("pruning", title, columns, rows, values, (note,))]
 
@@ -116,7 +118,7 @@ def run(pruner: str, seed: int, size: Size, data: Path | None, folder: Path) -> 
     command = [
         *(sys.executable, "-m", "sweep", "--arch", "cnn1", "--trials", str(size.trials), "--epochs", str(size.epochs)),
         *("--image-size", str(size.image_size), "--limit", str(size.images), "--search", "batch_size=16,32,64"),
-        *("--workers", "2", "--pruner", pruner, "--seed", str(seed), "--json"),
+        *("--workers", str(size.workers), "--pruner", pruner, "--seed", str(seed), "--json"),
         *(("--data", str(data.resolve())) if data else ()),
     ]
     began = time.monotonic()

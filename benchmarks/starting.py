@@ -33,7 +33,7 @@ def measure(options: Options) -> list[Table]:
         for repeat in range(options.repeats):
             folder = root / str(repeat)
             folder.mkdir()
-            for library in LIBRARIES:
+            for library in LIBRARIES[:1] if options.quick else LIBRARIES:
                 _note(waits, f"python -c 'import {library}'", _run(folder, "-c", f"import {library}"))
             _note(waits, "sweep --help", _run(folder, "-m", "sweep", "--help"))
             _note(waits, "sweep --dry-run", _run(folder, "-m", "sweep", *study, "--trials", "2", "--dry-run"))

@@ -23,7 +23,18 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NA
 from sweep.cli import app as cli  # noqa: E402
 
 pytest_plugins = ["tests.helpers.served", "tests.helpers.browser", "tests.helpers.servers"]
+# Begun first, so that no process is left with one of them when the other has nothing more to do. With their slow tests.
+LONGEST = (
+    "orchestrator/test_kills.py", "benchmarks/test_benchmarks.py", "test_real.py", "orchestrator/test_faults.py",
+    "orchestrator/test_tracking_server.py", "engines/test_cluster.py", "orchestrator/test_sweep.py",
+    "orchestrator/test_team.py", "comparisons/test_crossvalidation.py", "comparisons/test_ablation.py",
+)  # fmt: skip
 XRAYS = Path(__file__).parents[2] / "shared" / "chest_xray"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

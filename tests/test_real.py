@@ -18,8 +18,7 @@ from data.decode import decode
 from sweep.metrics.predictions import read_predictions
 from tests.helpers.browser import open_report
 from tests.helpers.served import text
-from tests.helpers.studies import client_of, states, trials_of
-from tests.helpers.studies import cold_sweep as sweep
+from tests.helpers.studies import client_of, cold_sweep, states, sweep, trials_of
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +30,7 @@ SMALL = ("--epochs", 6, "--image-size", 64, "--limit", 1600)  # a third of the t
 def cnn1(xrays, tmp_path_factory):
     """A study of cnn1: its folder, and the object that --json printed."""
     folder = tmp_path_factory.mktemp("cnn1")
-    done = sweep(folder, "--arch", "cnn1", "--trials", 6, *SMALL, "--data", xrays, "--json", timeout=1500)
+    done = cold_sweep(folder, "--arch", "cnn1", "--trials", 6, *SMALL, "--data", xrays, "--json", timeout=1500)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)["studies"][0]
 
@@ -75,7 +74,7 @@ def test_two_of_a_good_space_do_for_the_others(arch, four):
 def test_all_four_are_compared_within_a_minute_without_training(four, page):
     folder, outcomes = four
     started = time.monotonic()
-    done = sweep(folder, "compare", "--json", timeout=300)
+    done = cold_sweep(folder, "compare", "--json", timeout=300)
     seconds = time.monotonic() - started
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

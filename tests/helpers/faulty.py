@@ -164,7 +164,7 @@ def warm_up() -> None:
 
 
 def serve() -> None:
-    """Runs the sweeps that lines of JSON ask for, see `WarmSweeps`; answers with exit codes."""
+    """Runs the sweeps that lines of JSON ask for, see `WarmSweeps`; answers with process numbers and exit codes."""
     for module in (
         "sweep.engines.local", "sweep.orchestrator.runner", "sweep.stores.registry", "alembic.runtime.environment",
         "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "mlflow.pyfunc", "optuna.importance",
@@ -176,22 +176,31 @@ def serve() -> None:
     multiprocessing.set_forkserver_preload(["tests.helpers.warm_worker"])
     forkserver.ensure_running()
     for line in sys.stdin:
-        asked = json.loads(line)
-        if (child := os.fork()) == 0:
-            os.setsid()
-            os.chdir(asked["folder"])
-            os.environ.clear()
-            os.environ.update(asked["environment"])
-            for stream, name in enumerate((os.devnull, *asked["output"])):
-                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
-            signal.alarm(asked["timeout"])
-            sys.argv[1:] = asked["arguments"]
-            in_workers = ("worker", "memory")  # faults for the environment that a spawned worker gets
-            if not os.environ["SWEEP_FAULT"].startswith(in_workers):
-                fork_workers()
-            run()
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+def answer(asked: dict[str, Any]) -> int | None:
+    """Forks a sweep and gives its process; or gives the exit code of one, None if it is asked for before its end."""
+    if "pid" in asked:
+        pid, status = os.waitpid(asked["pid"], 0 if asked["wait"] else os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+    for path in asked["output"]:
+        Path(path).write_text("")  # before anybody looks into it
+    if child := os.fork():
+        return child
+    os.setsid()
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    for stream, path in enumerate((os.devnull, *asked["output"])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_APPEND), stream)
+    signal.alarm(asked["timeout"])
+    sys.argv[1:] = asked["arguments"]
+    in_workers = ("worker", "memory")  # faults for the environment that a spawned worker gets
+    if not os.environ.get("SWEEP_FAULT", "").startswith(in_workers):
+        fork_workers()
+    run()
+    raise AssertionError("a sweep ends its process")
 
 
 def fork_workers() -> None:

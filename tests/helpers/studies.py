@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,28 +55,38 @@ def _stock(folder, arguments):
         stocked(folder)
 
 
-@contextmanager
-def running(folder, *arguments, environment=None):
-    """A sweep in the background, and what it has said so far."""
-    log = folder / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command(*arguments),
-            cwd=folder, stdout=file, stderr=file, start_new_session=True, env={**os.environ, **(environment or {})},
-        )  # fmt: skip
-        try:
-            yield process, log.read_text
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
 @dataclass(frozen=True)
 class Done:
     returncode: int
     stdout: str
     stderr: str
+
+
+class Forked:
+    """A sweep in the background, forked from a warm process; as much of `subprocess.Popen` as tests use."""
+
+    def __init__(self, pid: int, ask) -> None:
+        self.pid, self.returncode = pid, None
+        self._ask = ask
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._ask({"pid": self.pid, "wait": False})
+        return self.returncode
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("sweep", timeout)
+            time.sleep(0.05)
+        return code
+
+    def send_signal(self, how: signal.Signals) -> None:
+        os.kill(self.pid, how)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class WarmSweeps:
@@ -101,23 +112,33 @@ class WarmSweeps:
             environment: Added to that of this process.
             timeout: Seconds after which it gets a SIGALRM.
         """
+        mark = folder / "mark"
+        if fault:
+            mark.unlink(missing_ok=True)
+        faults = {"SWEEP_FAULT": fault, "SWEEP_FAULT_MARK": str(mark), "SWEEP_BLANK_FIGURES": "1" * blank_figures}
+        output = [self._output / name for name in ("out", "err")]
+        pid = self._fork(folder, arguments, {**faults, **(environment or {})}, output, timeout)
+        return Done(self._ask({"pid": pid, "wait": True}), *(path.read_text() for path in output))
+
+    def start(self, folder, *arguments, log: Path, environment=None) -> Forked:
+        """Starts a sweep that goes on in the background and writes all that it says into one file."""
+        return Forked(self._fork(folder, arguments, environment or {}, [log, log]), self._ask)
+
+    def _fork(self, folder, arguments, environment, output, timeout=0) -> int:
+        asked = {
+            "arguments": list(map(str, arguments)), "folder": str(folder), "timeout": timeout,
+            "environment": {**os.environ, **environment}, "output": list(map(str, output)),
+        }  # fmt: skip
+        return self._ask(asked)
+
+    def _ask(self, asked: dict) -> int | None:
         if self._server is None:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "tests.helpers.faulty", "--serve"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
             )  # fmt: skip
-        mark = folder / "mark"
-        if fault:
-            mark.unlink(missing_ok=True)
-        faults = {"SWEEP_FAULT": fault, "SWEEP_FAULT_MARK": str(mark), "SWEEP_BLANK_FIGURES": "1" * blank_figures}
-        asked = {
-            "arguments": list(map(str, arguments)), "folder": str(folder), "timeout": timeout,
-            "environment": {**os.environ, **faults, **(environment or {})},
-            "output": [str(self._output / name) for name in ("out", "err")],
-        }  # fmt: skip
         print(json.dumps(asked), file=self._server.stdin, flush=True)
-        code = int(self._server.stdout.readline())
-        return Done(code, *(Path(path).read_text() for path in asked["output"]))
+        return json.loads(self._server.stdout.readline())
 
     def close(self) -> None:
         if self._server is not None:
@@ -145,6 +166,36 @@ def sweep(folder, *arguments, **options) -> Done:
     if not options.get("environment"):  # which may name another store
         _stock(folder, arguments)
     return _shared(folder, *arguments, **options)
+
+
+@contextmanager
+def running(folder, *arguments, environment=None, log=None, warm=True):
+    """A sweep in the background, and what it has said so far.
+
+    Args:
+        folder: Where.
+        arguments: What follows `sweep`.
+        environment: Added to that of this process.
+        log: Where it writes what it says; `log` in the folder unless given.
+        warm: Whether it is forked from a warm process and finds a store, or typed and makes its own.
+    """
+    log, environment = log or folder / "log", environment or {}
+    if warm:
+        if "MLFLOW_TRACKING_URI" not in {**os.environ, **environment}:
+            _stock(folder, arguments)
+        process = _shared.start(folder, *arguments, log=log, environment=environment)
+    else:
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command(*arguments),
+                cwd=folder, stdout=file, stderr=file, start_new_session=True, env={**os.environ, **environment},
+            )  # fmt: skip
+    try:
+        yield process, log.read_text
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 # Stores ---------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.retries import next_attempt
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import wait_for
-from tests.helpers.studies import LONG, STUDY, children_of, command, running, sweep, tiny, trials_of
+from tests.helpers.studies import LONG, STUDY, children_of, running, sweep, tiny, trials_of
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_retries_have_an_end_and_the_first_trials_alike_end_the_study(pictures, 
 def test_a_bad_configuration_stops_the_study_before_any_training(pictures, tmp_path):
     home = Path(os.environ["XDG_CACHE_HOME"]) / "sweep"
     assert sweep(tmp_path, *tiny(pictures, 1, "--dry-run")).returncode == 0
-    with running(tmp_path, *tiny(pictures, 5, "--image-size", 26)) as (process, said):
-        # The cache goes while the sweep starts, as a disk that is unmounted.
+    # The cache goes while the sweep starts, as a disk that is unmounted: between the making of the two stores.
+    with running(tmp_path, *tiny(pictures, 5, "--image-size", 26), warm=False) as (process, said):
         wait_for(lambda: (tmp_path / "optuna.db").exists(), process, said)
         for cache in home.glob("blob-pictures-26-*"):
             shutil.rmtree(cache)
@@ -225,16 +225,14 @@ def fill(path):
 @pytest.mark.slow
 def test_a_full_disk_stops_the_study_and_it_goes_on_when_there_is_room(pictures, tmp_path, small_disk):
     arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 6, *LONG)
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(command(*arguments), cwd=small_disk, stdout=file, stderr=file)
-        wait_for(lambda: " complete " in log.read_text(), process, log.read_text)
+    with running(small_disk, *arguments, log=tmp_path / "log") as (process, said):
+        wait_for(lambda: " complete " in said(), process, said)
         with pytest.raises(OSError, match="No space left"):
             fill(small_disk / "filler")
-        assert process.wait(240) == 1, log.read_text()
-    assert "full" in log.read_text()
-    assert "make room, and the same command goes on from here" in log.read_text()
-    assert "Traceback" not in log.read_text(), log.read_text()
+        assert process.wait(240) == 1, said()
+    assert "full" in said()
+    assert "make room, and the same command goes on from here" in said()
+    assert "Traceback" not in said(), said()
     (small_disk / "filler").unlink()
     done = sweep(small_disk, *arguments)
     assert done.returncode == 0, done.stderr

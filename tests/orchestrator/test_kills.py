@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 import optuna
@@ -68,16 +69,25 @@ def test_killed_anywhere_in_training_it_goes_on(how, pictures, tmp_path):
     assert len(trials) > wanted
 
 
+@pytest.fixture(scope="module")
+def trained(pictures, tmp_path_factory):
+    """A study that was killed when all was trained and nothing concluded."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = sweep(folder, *tiny(pictures, 1), fault="trial over:1:SIGKILL", blank_figures=True)
+    killed(done, folder, "trial over", "SIGKILL")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", SIGNALS)
-def test_killed_anywhere_in_its_conclusion_it_registers_once(how, pictures, tmp_path):
+def test_killed_anywhere_in_its_conclusion_it_registers_once(how, pictures, trained, tmp_path):
     for place in places_of(how, CONCLUDING):
-        study = f"cnn3-{place.replace(' ', '-')}"
-        done = sweep(tmp_path, *tiny(pictures, 1, "--study", study), fault=f"{place}:1:{how}", blank_figures=True)
-        said = killed(done, tmp_path, place, how)
-        done = sweep(tmp_path, *tiny(pictures, 1, "--study", study), blank_figures=True)
+        folder = shutil.copytree(trained, tmp_path / place.replace(" ", "-"))
+        done = sweep(folder, *tiny(pictures, 1), fault=f"{place}:1:{how}", blank_figures=True)
+        said = killed(done, folder, place, how)
+        done = sweep(folder, *tiny(pictures, 1), blank_figures=True)
         assert done.returncode == 0, said + done.stderr
-        consistent(tmp_path, f"blob-pictures/{study}", 1)
+        consistent(folder, STUDY, 1)
 
 
 @pytest.mark.slow

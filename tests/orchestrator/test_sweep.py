@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sqlite3
-import subprocess
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 from tests.data.test_sources import medmnist
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import wait_for
-from tests.helpers.studies import artifacts, client_of, cold_sweep, command, runs_of, states, sweep, trials_of
+from tests.helpers.studies import artifacts, client_of, cold_sweep, running, runs_of, states, sweep, trials_of
 
 SMALL = ("--image-size", "24", "--epochs", "3", "--search", "batch_size=16,32", "--workers", "2")
 
@@ -211,22 +209,15 @@ def in_the_middle(folder):
 )
 def test_ended_in_the_middle_the_same_command_goes_on(pictures, tmp_path, how):
     arguments = ("--arch", "cnn1", "--trials", 4, "--data", pictures, *LONG, "--workers", "2")
-    log = (tmp_path / "log").open("w+")
-    process = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
-    database = tmp_path / "optuna.db"
-    try:
-        wait_for(lambda: in_the_middle(tmp_path), process, (tmp_path / "log").read_text)
-        os.kill(process.pid, how)
+    # One of the three as a user types it.
+    with running(tmp_path, *arguments, warm=how != signal.SIGKILL) as (process, said):
+        wait_for(lambda: in_the_middle(tmp_path), process, said)
+        process.send_signal(how)
         code = process.wait(120)  # 20 s for the epochs to end; more where the machine is slow
-    finally:
-        log.close()
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert database.exists()
     if how != signal.SIGKILL:
-        assert code == 130, (tmp_path / "log").read_text()
-        assert "the same command goes on from here" in (tmp_path / "log").read_text()
-        assert "Traceback" not in (tmp_path / "log").read_text()
+        assert code == 130, said()
+        assert "the same command goes on from here" in said()
+        assert "Traceback" not in said()
         assert not states(trials_of(tmp_path))["RUNNING"]
         assert {run.info.status for run in runs_of(tmp_path)[1].values()} <= {"FINISHED", "FAILED"}
 
