@@ -25,7 +25,7 @@ from sweep.comparisons.architectures.chart_style import color
 from sweep.comparisons.replication.published import TEST_IMAGES
 from sweep.metrics import markdown
 from sweep.metrics.bootstrap import CONFIDENCE
-from sweep.metrics.formatting import SPACE
+from sweep.metrics.formatting import SPACE, format_probability
 from sweep.metrics.names import NOT_A_DEVICE
 
 TEMPLATE = "report.html.jinja"
@@ -71,6 +71,7 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
     )
     environment.filters["prose"] = _prose
     environment.filters["numbers"] = _dashes
+    environment.filters["probability"] = format_probability
     return environment.get_template(TEMPLATE).render(
         comparison=comparison,
         models=comparison.models,
