@@ -18,7 +18,7 @@ from sweep.comparisons.crossvalidation.run import Logged
 from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.replication.analysis import Replica, format_gap, judge, selection_bias, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS
-from sweep.metrics.formatting import format_count, format_seconds, format_spread
+from sweep.metrics.formatting import SPACE, format_count, format_seconds, format_spread
 
 
 def enqueued_view(result: EnqueuedResult) -> Text:
@@ -94,8 +94,8 @@ def comparison_view(comparison: Comparison) -> Group:
             f"{model.arch}{' *' if model.arch == comparison.champion else ''}",
             f"{scores['accuracy']}{half}",
             str(scores["auroc"]),
-            format_count(cost.parameters),
-            format_seconds(cost.train_seconds),
+            format_count(cost.parameters).replace(SPACE, " "),
+            format_seconds(cost.train_seconds).replace(SPACE, " "),
             f"{cost.images_per_second:,.0f}",
         )
     title = f"{comparison.name}: {comparison.images:,} test images, each model as it is served, * chosen by validation"
