@@ -18,7 +18,7 @@ from sweep.comparisons.crossvalidation.run import Logged
 from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.replication.analysis import Replica, format_gap, judge, selection_bias, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS
-from sweep.metrics.formatting import format_duration, format_spread
+from sweep.metrics.formatting import SPACE, format_count, format_seconds, format_spread
 
 
 def enqueued_view(result: EnqueuedResult) -> Text:
@@ -85,19 +85,25 @@ def crossvalidation_view(logged: Logged) -> Group:
 
 def comparison_view(comparison: Comparison) -> Group:
     """The architectures side by side."""
-    heads = ("", "accuracy (95 %)", "AUROC (95 %)", "parameters", "training", "images/s")
-    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    heads = ("", "accuracy (95 %)", "AUROC (95 %)", "params", "training", "img/s")
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # so that 80 columns hold it
     for model in comparison.models:
-        scores, cost = model.assessment.scores, model.cost
+        scores, cost = model.assessment.served, model.cost
+        half = f"\n{model.assessment.scores['accuracy'].value:.3f} at 0.5" if model.own_threshold else ""
         table.add_row(
             f"{model.arch}{' *' if model.arch == comparison.champion else ''}",
-            str(scores["accuracy"]),
+            f"{scores['accuracy']}{half}",
             str(scores["auroc"]),
-            f"{cost.parameters:,}",
-            format_duration(cost.train_seconds),
+            format_count(cost.parameters).replace(SPACE, " "),
+            format_seconds(cost.train_seconds).replace(SPACE, " "),
             f"{cost.images_per_second:,.0f}",
         )
-    lines = [Text(f"{comparison.name}: {comparison.images:,} test images, * chosen by validation", style="bold"), table]
+    title = f"{comparison.name}: {comparison.images:,} test images, each model as it is served, * chosen by validation"
+    lines = [Text(title, style="bold"), table]
+    if own := [f"{model.arch} {model.threshold:.3g}" for model in comparison.models if model.own_threshold]:
+        lines.append(
+            Text(f"thresholds: {', '.join(own)}{', the others 0.5' if len(own) < len(comparison.models) else ''}")
+        )
     for model in comparison.models:
         if len(accuracies := model.seeds.get("accuracy", ())) > 1:
             spreads = f"accuracy {format_spread(accuracies)}, AUROC {format_spread(model.seeds['auroc'])}"
