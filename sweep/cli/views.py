@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data.leakage import lines_of
+from sweep.metrics.clinical import written
 from sweep.metrics.formatting import format_duration
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE
 from sweep.plan import data_line, overlaps
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sweep.comparisons.replay import Replay
     from sweep.lifecycle.evaluate import Evaluation
     from sweep.lifecycle.scored_data import ScoredData
+    from sweep.metrics.clinical import ClinicalScores
     from sweep.orchestrator.conclude import Outcome
     from sweep.plan import Estimate, Plan
     from sweep.stores.registry import Version
@@ -142,6 +144,7 @@ def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
         base = assessment.baseline.get(name)
         own = [] if tuned is None else ["" if name in THRESHOLD_FREE else str(tuned[name])]
         table.add_row(name, str(interval), *own, "" if base is None else f"{base:.3f}")
+    clinical = [] if assessment.clinical is None else [_clinical_table(assessment.clinical)]
     title = f"{version.name} version {version.version} on {assessment.images:,} images of {scored.source.location}"
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation.counts.items())
     kept = "" if assessment.threshold is None else f", threshold {assessment.threshold:g}"
@@ -150,9 +153,20 @@ def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
         Text(title, style="bold"),
         Text(f"test images: {counts}; digest {scored.digest}"),
         table,
+        *clinical,
         Text(f"temperature {assessment.temperature:.3f}{kept}; {intervals}"),
         Text(f"logged as run {evaluation.run_id}"),
     )
+
+
+def _clinical_table(clinical: ClinicalScores) -> Table:
+    """Sensitivity, specificity and predictive values of a version as it is served."""
+    table = Table(
+        f"clinical use, threshold {clinical.threshold:.3g}", "(95 % interval)", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for name, label in clinical.labels().items():
+        table.add_row(label, written(clinical.scores[name]))
+    return table
 
 
 def replay_view(name: str, replay: Replay) -> Group:

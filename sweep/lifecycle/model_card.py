@@ -8,6 +8,7 @@ from typing import Any
 
 from sweep.metrics.assessment import Assessment
 from sweep.metrics.bootstrap import CONFIDENCE
+from sweep.metrics.clinical import clinical_table
 from sweep.metrics.markdown import table
 from sweep.metrics.names import CALIBRATED, NOT_A_DEVICE, THRESHOLD_FREE
 
@@ -88,6 +89,7 @@ def card_markdown(facts: CardData, figures: Sequence[str] = ()) -> str:
         ("Configuration", _configuration(facts)),
         ("Training", _training(facts)),
         ("Scores", _scores(facts, facts.test.scores)),
+        ("Clinical use", _clinical(facts)),
         ("Calibration", _calibration(facts)),
         ("Limits", _limits(facts)),
         ("Provenance", table(("what", "value"), facts.provenance.items())),
@@ -105,6 +107,7 @@ def card_summary(facts: CardData) -> str:
     parts = (
         _what(facts),
         ("Scores", _scores(facts, FIRST)),
+        ("Clinical use", _clinical(facts)),
         ("Calibration", _calibration(facts)),
         ("Limits", _limits(facts)),
     )
@@ -171,6 +174,11 @@ def _scores(facts: CardData, names: Iterable[str]) -> str:
         f"{facts.validation.patients:,} of validation, {test.patients:,} of test. They tell nothing of another seed, "
         f"and a validation that chose flatters. The threshold is {_threshold(facts)}."
     )
+
+
+def _clinical(facts: CardData) -> str:
+    clinical = facts.test.clinical
+    return "" if clinical is None else f"On the test images:\n\n{clinical_table(clinical)}"
 
 
 def _threshold(facts: CardData) -> str:
