@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from data.leakage import lines_of
-from sweep.metrics.clinical import written
 from sweep.metrics.formatting import format_duration
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE
 from sweep.plan import data_line, overlaps
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from sweep.comparisons.replay import Replay
     from sweep.lifecycle.evaluate import Evaluation
     from sweep.lifecycle.scored_data import ScoredData
-    from sweep.metrics.clinical import ClinicalScores
     from sweep.orchestrator.conclude import Outcome
     from sweep.plan import Estimate, Plan
     from sweep.stores.registry import Version
@@ -134,6 +132,8 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
 
 def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
     """The scores of a registered version on the test images of a data set."""
+    from sweep.cli.clinical_views import clinical_view  # it loads scikit-learn, which the other tables need not
+
     assessment, version = evaluation.assessment, evaluation.version
     tuned = assessment.at_threshold
     heads = ["score", "(95 % interval)" if assessment.threshold is None else "at 0.5 (95 %)"]
@@ -144,7 +144,7 @@ def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
         base = assessment.baseline.get(name)
         own = [] if tuned is None else ["" if name in THRESHOLD_FREE else str(tuned[name])]
         table.add_row(name, str(interval), *own, "" if base is None else f"{base:.3f}")
-    clinical = [] if assessment.clinical is None else [_clinical_table(assessment.clinical)]
+    clinical = [] if assessment.clinical is None else [clinical_view(assessment.clinical)]
     title = f"{version.name} version {version.version} on {assessment.images:,} images of {scored.source.location}"
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation.counts.items())
     kept = "" if assessment.threshold is None else f", threshold {assessment.threshold:g}"
@@ -157,16 +157,6 @@ def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
         Text(f"temperature {assessment.temperature:.3f}{kept}; {intervals}"),
         Text(f"logged as run {evaluation.run_id}"),
     )
-
-
-def _clinical_table(clinical: ClinicalScores) -> Table:
-    """Sensitivity, specificity and predictive values of a version as it is served."""
-    table = Table(
-        f"clinical use, threshold {clinical.threshold:.3g}", "(95 % interval)", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for name, label in clinical.labels().items():
-        table.add_row(label, written(clinical.scores[name]))
-    return table
 
 
 def replay_view(name: str, replay: Replay) -> Group:

@@ -64,7 +64,10 @@ class ClinicalScores:
     def labels(self) -> dict[str, str]:
         """What people read of each score, in order: `PPV at the test prevalence of 62.5 %`."""
         here = {name: f"{label} at {percent(self.prevalence)} prevalence" for name, label in PREDICTIVE.items()}
-        there = {name: f"{label} at {percent(self.stated_prevalence or 0)} prevalence" for name, label in AT_PREVALENCE.items()}
+        there = {
+            name: f"{label} at {percent(self.stated_prevalence or 0)} prevalence"
+            for name, label in AT_PREVALENCE.items()
+        }
         return {name: label for name, label in (AT_THRESHOLD | here | there | ON_ROC).items() if name in self.scores}
 
 

@@ -56,9 +56,7 @@ def decision_curve(
     true, odds = labels == 1, thresholds / (1 - thresholds)
     called = positive[:, None] >= thresholds  # as `decide` has it
     gain = called * np.where(true[:, None], 1.0, -odds)  # of each image at each threshold
-    drawn = np.concatenate(
-        [weights @ gain / weights.sum(axis=1, keepdims=True) for weights in draws(patients, seed)]
-    )
+    drawn = np.concatenate([weights @ gain / weights.sum(axis=1, keepdims=True) for weights in draws(patients, seed)])
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     if len(set(patients)) < FEWEST_PATIENTS:
         low, high = np.full((2, len(thresholds)), np.nan)

@@ -18,7 +18,7 @@ NASTY = ("</script><b>", "PNEUMONIA `&amp;` <img src=http://x>")
 SVG = '<svg viewBox="0 0 9 9" xmlns:xlink="http://www.w3.org/1999/xlink"><defs><style type="text/css">*{stroke-linejoin: round}</style></defs><path id="p"/><use xlink:href="#p" clip-path="url(#p)"/></svg>'
 PLOTLY = re.compile(r'(?<=<script type="application/gzip" id="plotly">)[^<]+')
 PICTURE = Picture("IM-0001.jpeg", "NORMAL", "PNEUMONIA", 0.987, b"\xff\xd8jpeg")
-SECTIONS = ["known", "tests", "curves", "confusion", "errors", "costs", "seeds", "search", "learning", "configurations", "diagrams", "data", "report", "provenance"]  # fmt: skip
+SECTIONS = ["known", "tests", "clinical", "curves", "confusion", "errors", "costs", "seeds", "search", "learning", "configurations", "diagrams", "data", "report", "provenance"]  # fmt: skip
 
 
 @cache
@@ -91,7 +91,7 @@ def test_every_chart_has_its_data_and_every_figure_a_caption():
     data = re.search(r'<script type="application/json" id="charts">(.*?)</script>', own(4), re.S)
     named = re.findall(r'^"([^"]+)": ', data[1], re.M)
     assert sorted(attrs["data-chart"] for attrs in found.all("div") if "data-chart" in attrs) == sorted(named)
-    assert len(named) == 12 + 5 * 4
+    assert len(named) == 13 + 6 * 4
     assert all(attrs["aria-label"] for attrs in found.all("div") if "data-chart" in attrs)
     assert len(found.all("figure")) == len(found.all("figcaption"))
 

@@ -17,10 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweep.comparisons.architectures import charts, search_charts
+from sweep.comparisons.architectures import charts, clinical_charts, search_charts
 from sweep.comparisons.architectures import report_sections as sections
 from sweep.comparisons.architectures.analysis import SHOWN, Comparison
 from sweep.comparisons.architectures.chart_style import color
+from sweep.comparisons.architectures.clinical import clinical, clinical_markdown
 from sweep.comparisons.replication.published import TEST_IMAGES
 from sweep.metrics import markdown
 from sweep.metrics.bootstrap import CONFIDENCE
@@ -83,6 +84,7 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
         scores=sections.scores(comparison),
         baseline=sections.baseline(comparison),
         paired_tests=sections.paired_tests(comparison),
+        clinical=clinical(comparison),
         costs=sections.costs(comparison),
         selection_bias=sections.selection_sentences(comparison),
         configurations=sections.configurations(comparison),
@@ -152,6 +154,7 @@ def to_markdown(comparison: Comparison) -> str:
             "The corrected p accounts for the number of these tests (Holm).",
         ]
     costs = sections.costs(comparison)
+    parts += clinical_markdown(comparison)
     parts += [
         "## Costs",
         markdown.table(("architecture", *costs[0]["cells"]), [(row["arch"], *row["cells"].values()) for row in costs]),
@@ -185,6 +188,7 @@ def _charts(comparison: Comparison) -> dict[str, go.Figure]:
         "seeds-accuracy": charts.seeds(models, "accuracy"),
         "seeds-auroc": charts.seeds(models, "auroc"),
         "classes": charts.class_distribution(comparison.counts),
+        **clinical_charts.decision_charts(models),
     }
     for model in models:
         figures[f"confusion-{model.arch}"] = charts.confusion(model)
