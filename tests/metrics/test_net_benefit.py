@@ -38,8 +38,8 @@ def test_calling_everybody_and_nobody():
     labels, _, patients = some()
     everybody = decision_curve(labels, np.ones(len(labels)), patients)
     assert everybody.net_benefit == pytest.approx(everybody.treat_all)
-    assert everybody.treat_all[THRESHOLDS < labels.mean()].min() > 0  # it pays below the prevalence alone
-    assert everybody.treat_all[THRESHOLDS > labels.mean()].max() < 0
+    assert everybody.treat_all[labels.mean() > THRESHOLDS].min() > 0  # it pays below the prevalence alone
+    assert everybody.treat_all[labels.mean() < THRESHOLDS].max() < 0
     assert (decision_curve(labels, np.zeros(len(labels)), patients).net_benefit == 0).all()
 
 
