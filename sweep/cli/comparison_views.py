@@ -88,16 +88,22 @@ def comparison_view(comparison: Comparison) -> Group:
     heads = ("", "accuracy (95 %)", "AUROC (95 %)", "parameters", "training", "images/s")
     table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
     for model in comparison.models:
-        scores, cost = model.assessment.scores, model.cost
+        scores, cost = model.assessment.served, model.cost
+        half = f"\n{model.assessment.scores['accuracy'].value:.3f} at 0.5" if model.own_threshold else ""
         table.add_row(
             f"{model.arch}{' *' if model.arch == comparison.champion else ''}",
-            str(scores["accuracy"]),
+            f"{scores['accuracy']}{half}",
             str(scores["auroc"]),
             f"{cost.parameters:,}",
             format_duration(cost.train_seconds),
             f"{cost.images_per_second:,.0f}",
         )
-    lines = [Text(f"{comparison.name}: {comparison.images:,} test images, * chosen by validation", style="bold"), table]
+    title = f"{comparison.name}: {comparison.images:,} test images, each model as it is served, * chosen by validation"
+    lines = [Text(title, style="bold"), table]
+    if own := [f"{model.arch} {model.threshold:.3g}" for model in comparison.models if model.own_threshold]:
+        lines.append(
+            Text(f"thresholds: {', '.join(own)}{', the others 0.5' if len(own) < len(comparison.models) else ''}")
+        )
     for model in comparison.models:
         if len(accuracies := model.seeds.get("accuracy", ())) > 1:
             spreads = f"accuracy {format_spread(accuracies)}, AUROC {format_spread(model.seeds['auroc'])}"

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data.leakage import lines_of
-from sweep.metrics.formatting import format_duration
+from sweep.metrics.formatting import format_duration, format_probability
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE
 from sweep.plan import data_line, overlaps
 from sweep.stores.databases import file_of
@@ -80,9 +80,9 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         best.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     heads = ("score", "validation", "test (95 % interval)", escape(f"all {outcome.test.always}"))
     table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, interval in outcome.test.scores.items():
+    for name, interval in outcome.test.served.items():
         base = outcome.test.baseline.get(name)
-        validation = outcome.validation.scores[name].value
+        validation = outcome.validation.served[name].value
         table.add_row(name, f"{validation:.3f}", str(interval), "" if base is None else f"{base:.3f}")
     lines: list[Any] = [
         Text(f"\nbest of study {outcome.study}: trial {outcome.best.number}", style="bold"),
@@ -93,7 +93,7 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     if outcome.threshold is not None:
         lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
     if outcome.test.at_threshold is not None:
-        lines.append(Text(f"test accuracy at that threshold: {outcome.test.at_threshold['accuracy']}"))
+        lines.append(Text(f"the scores are at that threshold; test accuracy at 0.5: {outcome.test.scores['accuracy']}"))
     if plan.source.kind == "synthetic":
         lines.append(Text("learned from synthetic images: these scores say nothing about X-rays", style="yellow"))
     lines += [Text(f"warning: {sentence}", style="yellow") for sentence in outcome.warnings]
@@ -117,7 +117,7 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
         table.add_row(
             Text(row["file"] if where is None else Path(row["file"]).name, overflow="fold"),
             escape(row["label"]),
-            *(f"{row[f'probability_{name}']:.3f}" for name in about["classes"]),
+            *(format_probability(row[f"probability_{name}"]) for name in about["classes"]),
         )
     counts = answers["label"].value_counts()
     totals = ", ".join(f"{counts.get(name, 0):,} {name}" for name in about["classes"])
@@ -135,15 +135,15 @@ def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
     from sweep.cli.clinical_views import clinical_view  # it loads scikit-learn, which the other tables need not
 
     assessment, version = evaluation.assessment, evaluation.version
-    tuned = assessment.at_threshold
-    heads = ["score", "(95 % interval)" if assessment.threshold is None else "at 0.5 (95 %)"]
-    if tuned is not None:
-        heads.append(f"at {assessment.threshold:.3g} (95 %)")
+    own = assessment.at_threshold is not None
+    heads = ["score", "(95 % interval)" if assessment.threshold is None else f"at {assessment.threshold:.3g} (95 %)"]
+    if own:
+        heads.append("at 0.5 (95 %)")
     table = Table(*heads, escape(f"all {assessment.always}"), box=box.SIMPLE_HEAD, pad_edge=False)
     for name, interval in assessment.scores.items():
         base = assessment.baseline.get(name)
-        own = [] if tuned is None else ["" if name in THRESHOLD_FREE else str(tuned[name])]
-        table.add_row(name, str(interval), *own, "" if base is None else f"{base:.3f}")
+        half = ["" if name in THRESHOLD_FREE else str(interval)] if own else []
+        table.add_row(name, str(assessment.served[name]), *half, "" if base is None else f"{base:.3f}")
     clinical = [] if assessment.clinical is None else [clinical_view(assessment.clinical)]
     title = f"{version.name} version {version.version} on {assessment.images:,} images of {scored.source.location}"
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation.counts.items())

@@ -18,6 +18,7 @@ from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess
 from sweep.metrics.clinical import clinical_table
 from sweep.metrics.markdown import table
+from sweep.metrics.names import THRESHOLD_FREE
 from sweep.metrics.predictions import Predictions
 from sweep.stores import tags as tag
 from sweep.stores.registry import Version
@@ -98,10 +99,15 @@ def evaluate(
 
 
 def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
-    """The scores with their intervals as plain data, one row per score."""
+    """The scores with their intervals as plain data, one row per score.
+
+    `served` is the score as the model is served, `value` that at 0.5; so are their ends.
+    """
     rows = []
     for name, interval in assessment.scores.items():
-        row = {"score": name, "value": interval.value, "low": interval.low, "high": interval.high}
+        served = assessment.served[name]
+        row = {"score": name, "served": served.value, "served_low": served.low, "served_high": served.high}
+        row |= {"value": interval.value, "low": interval.low, "high": interval.high}
         if assessment.at_threshold is not None:
             tuned = assessment.at_threshold[name]
             row |= {"at_threshold": tuned.value, "at_threshold_low": tuned.low, "at_threshold_high": tuned.high}
@@ -111,12 +117,11 @@ def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
 
 def _note(version: Version, assessment: Assessment, scored: ScoredData) -> str:
     """The description of the run."""
-    own = "at 0.5" if assessment.threshold is not None else "value"
-    heads: list[str] = ["score", own]
-    columns: list[list[Any]] = [list(assessment.scores), list(assessment.scores.values())]
+    heads = ["score", "value" if assessment.threshold is None else f"at {assessment.threshold:.3g}"]
+    columns: list[list[Any]] = [list(assessment.scores), list(assessment.served.values())]
     if assessment.at_threshold is not None:
-        heads.append(f"at {assessment.threshold:.3g}")
-        columns.append(list(assessment.at_threshold.values()))
+        heads.append("at 0.5")
+        columns.append(["" if name in THRESHOLD_FREE else value for name, value in assessment.scores.items()])
     heads.append(f"all {assessment.always}")
     columns.append(
         [f"{assessment.baseline[name]:.3f}" if name in assessment.baseline else "" for name in assessment.scores]

@@ -45,6 +45,7 @@ class CardData:
         limits: What is known to limit the data, a sentence each.
         provenance: How it was made: digests, seed, commit, versions.
         warnings: What speaks against trusting its scores or answers, a sentence each without its end.
+        temperature: What was fitted, what it changes and what is served, whole sentences.
     """
 
     name: str
@@ -70,6 +71,7 @@ class CardData:
     limits: tuple[str, ...]
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    temperature: str = ""
 
 
 def card_markdown(facts: CardData, figures: Sequence[str] = ()) -> str:
@@ -158,17 +160,15 @@ def _training(facts: CardData) -> str:
 
 
 def _scores(facts: CardData, names: Iterable[str]) -> str:
-    test, tuned = facts.test, facts.test.at_threshold
-    heads = ["score", "validation", "test", f"all {test.always}"]
+    test, own = facts.test, facts.test.at_threshold is not None
+    at = f" at {test.threshold:.3g}" if own else ""
+    heads = ["score", f"validation{at}", f"test{at}", *(["test at 0.5"] if own else []), f"all {test.always}"]
     rows = []
     for name in names:
         if name in test.scores:
+            half = ["" if name in THRESHOLD_FREE else str(test.scores[name])] if own else []
             base = f"{test.baseline[name]:.3f}" if name in test.baseline else ""
-            rows.append([name, str(facts.validation.scores[name]), str(test.scores[name]), base])
-            if tuned is not None:
-                rows[-1].append("" if name in THRESHOLD_FREE else str(tuned[name]))
-    if tuned is not None:
-        heads.append(f"test at {test.threshold:.3g}")
+            rows.append([name, str(facts.validation.served[name]), str(test.served[name]), *half, base])
     return (
         f"{table(heads, rows)}\n\nIn brackets {100 * CONFIDENCE:g} % intervals, from drawing patients anew: "
         f"{facts.validation.patients:,} of validation, {test.patients:,} of test. They tell nothing of another seed, "
@@ -187,24 +187,41 @@ def _threshold(facts: CardData) -> str:
 
 
 def _calibration(facts: CardData) -> str:
+    """What the temperature changes: its sentences have the figures of its table, whichever way they go."""
+    divided = facts.test.temperature != 1
     rows = []
     for part, assessment in (("validation", facts.validation), ("test", facts.test)):
         for name in CALIBRATED:
-            rows.append((part, name, f"{assessment.uncalibrated[name]:.4f}", f"{assessment.scores[name].value:.4f}"))
+            before, after = f"{assessment.uncalibrated[name]:.4f}", f"{assessment.scores[name].value:.4f}"
+            rows.append((part, name, *([before] if divided else []), after))
+    changes = " ".join(
+        f"On {part} the temperature {_change(assessment, 'log_loss', 'log loss')} and "
+        f"{_change(assessment, 'ece', 'the calibration error')}."
+        for part, assessment in (("validation", facts.validation), ("test", facts.test))
+        if divided
+    )
     validation, test = (assessment.scores["ece"].value for assessment in (facts.validation, facts.test))
     gap = (
-        f"On test the error is {test:.3f} and not {validation:.3f}: the temperature was fitted on validation, and test "
-        "differs from it. Do not read its probabilities as frequencies elsewhere."
+        f"On test the calibration error is {test:.3f} and not {validation:.3f} as on validation: test differs from it. "
+        "Do not read its probabilities as frequencies elsewhere."
         if test > 1.5 * validation
-        else f"On test the error is {test:.3f}, on validation {validation:.3f}."
+        else f"On test the calibration error is {test:.3f}, on validation {validation:.3f}."
     )
-    temperature = facts.test.temperature
     weighted = (
         "The training loss gives each class the same weight, so probabilities are those of a world in which all "
         "classes are as frequent; a temperature does not change that."
     )
-    scores = table(("images", "score", "as trained", "as served"), rows)
-    return f"Logits are divided by {temperature:.3f}, which fits validation best.\n\n{scores}\n\n{gap} {weighted}"
+    scores = table(("images", "score", *(["as trained"] if divided else []), "as served"), rows)
+    after = " ".join(text for text in (changes, gap, weighted) if text)
+    return f"{facts.temperature}\n\n{scores}\n\n{after}".strip()
+
+
+def _change(assessment: Assessment, name: str, score: str) -> str:
+    """What a temperature does to a score, as far as the card's four digits show it."""
+    before, after = f"{assessment.uncalibrated[name]:.4f}", f"{assessment.scores[name].value:.4f}"
+    if before == after:
+        return f"leaves {score} at {after}"
+    return f"{'lowers' if float(after) < float(before) else 'raises'} {score} from {before} to {after}"
 
 
 def _limits(facts: CardData) -> str:

@@ -83,7 +83,13 @@ class Difference:
 
 
 def difference(
-    labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, patients: Sequence[str], score: str, seed: int = 0
+    labels: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    patients: Sequence[str],
+    score: str,
+    seed: int = 0,
+    thresholds: tuple[float, float] = (0.5, 0.5),
 ) -> Difference:
     """How much one model's score is above another's on the same images: a paired bootstrap.
 
@@ -94,10 +100,14 @@ def difference(
         patients: Of each image; those of one patient are drawn together.
         score: A key of what `weighted_scores` returns.
         seed: Decides the draws.
+        thresholds: With two classes, from which probability on an image is positive: for the one and for the other.
     """
 
     def gap(weights: np.ndarray) -> np.ndarray:
-        first, second = (weighted_scores(labels, likely, weights, only=score)[score] for likely in (ours, theirs))
+        first, second = (
+            weighted_scores(labels, likely, weights, threshold, only=score)[score]
+            for likely, threshold in zip((ours, theirs), thresholds, strict=True)
+        )
         return first - second
 
     drawn = np.concatenate([gap(weights) for weights in draws(patients, seed)])

@@ -80,6 +80,17 @@ def format_p_value(p: float) -> str:
     return "<\u00a00.001" if p < 0.001 else f"{p:.3f}"
 
 
+def format_probability(probability: float) -> str:
+    """Writes a probability with three digits, and never as certainty.
+
+    >>> format_probability(0.9876), format_probability(0.99996), format_probability(0.0001)
+    ('0.988', '>0.999', '<0.001')
+    """
+    if probability > 0.9995:
+        return ">0.999"
+    return "<0.001" if probability < 0.0005 else f"{probability:.3f}"
+
+
 def format_metric(name: str) -> str:
     """Writes what a study chose by.
 

@@ -13,6 +13,7 @@ from data.cache import Images
 from sweep.metrics.scores import softmax
 
 PROBABILITY, LOGIT = "probability_", "logit_"
+SMALLEST = 1e-6  # probability that is written; a network is never certain
 # Artifacts of a run: predictions of the validation images, and of these as another machine might have made them.
 VALIDATION, STRESSED_VALIDATION = "predictions/validation.csv", "predictions/validation-stressed.csv"
 
@@ -47,10 +48,15 @@ class Predictions:
         return Predictions(list(images), patients, self.labels[rows], self.logits[rows], self.classes)
 
     def to_csv(self, temperature: float = 1.0) -> str:
-        """Writes them as CSV: image, patient, class, a probability and a logit for each class."""
+        """Writes them as CSV: image, patient, class, a probability and a logit for each class.
+
+        Probabilities are for people: six digits, and none is 0 or 1, as in a served answer. Logits are exact.
+        """
         table = pd.DataFrame({"image": list(self.images), "patient": list(self.patients)})
         table["class"] = [self.classes[label] for label in self.labels]
-        table[[f"{PROBABILITY}{name}" for name in self.classes]] = self.probabilities(temperature).round(6)
+        table[[f"{PROBABILITY}{name}" for name in self.classes]] = (
+            self.probabilities(temperature).round(6).clip(SMALLEST, 1 - SMALLEST)
+        )
         table[[f"{LOGIT}{name}" for name in self.classes]] = self.logits.astype(np.float32)
         return table.to_csv(index=False)
 

@@ -21,7 +21,7 @@ from sweep.lifecycle.model_card import CardData, card_markdown, card_summary
 from sweep.lifecycle.promotion import settle
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
-from sweep.metrics.calibration import fit_temperature
+from sweep.metrics.calibration import Temperature, choose_temperature, plain_log_loss
 from sweep.metrics.names import STRESSED
 from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
 from sweep.metrics.scores import softmax
@@ -93,17 +93,18 @@ def conclude(run: StudyRun) -> Outcome:
         folder = Path(name)
         trained = restore(mirror.fetch_checkpoint(best.number, folder) or run.train_again(best, folder))
     predictions = predictions_of(run.images["validation"], trained.validation_logits, plan.source.classes)
-    temperature = fit_temperature(predictions.labels, predictions.logits)
+    chosen = _temperature(run, best, predictions)
+    temperature = chosen.value
     threshold = _threshold(run, best, trained, predictions, temperature)
     served = threshold.value if threshold else None
     validation = assess(predictions, temperature, served)
     missed = missed_classes(predictions.labels, predictions.probabilities(temperature), served, predictions.classes)
-    test = _open_test(run, best, trained, validation, threshold)
+    test = _open_test(run, best, trained, validation, threshold, chosen)
     trained.network.to("cpu")
 
     scores = {**validation.values("val"), **test.values("test")}
     facts = _facts(run, best, trained, validation, test, threshold)
-    facts = replace(facts, warnings=(*facts.warnings, *missed))
+    facts = replace(facts, warnings=(*facts.warnings, *missed), temperature=chosen.reason)
     client, run_id = mirror.tracking.client, mirror.runs[best.number]
     tags = _version_tags(run, best, temperature, missed)
     version = registry.registered(client, plan.source.name, run_id, tags)
@@ -134,6 +135,20 @@ def conclude(run: StudyRun) -> Outcome:
     )
 
 
+def _temperature(run: StudyRun, best: TrialRecord, predictions: Predictions) -> Temperature:
+    """The temperature of a trial: the one that its test set was opened with, or a new one."""
+    stored: dict[str, Any] = (run.study.noted(TEST) or {}).get(str(best.number), {})
+    if "temperature" in stored:
+        return Temperature(**stored["temperature"])
+    chosen = choose_temperature(predictions.labels, predictions.logits)
+    if not stored:
+        return chosen
+    # An earlier release served every fitted one, and kept it with the assessment; before that it did not keep it.
+    value = stored.get("assessment", {}).get("temperature", chosen.fitted)
+    loss = plain_log_loss(predictions.labels, predictions.logits, value)
+    return Temperature(value, value, chosen.untouched_loss, loss)
+
+
 def _threshold(
     run: StudyRun, best: TrialRecord, trained: Trained, predictions: Predictions, temperature: float
 ) -> Threshold | None:
@@ -158,7 +173,12 @@ def _predict(plan: Plan, trained: Trained, images: Images, *, stressed: bool = F
 
 
 def _open_test(
-    run: StudyRun, best: TrialRecord, trained: Trained, validation: Assessment, threshold: Threshold | None
+    run: StudyRun,
+    best: TrialRecord,
+    trained: Trained,
+    validation: Assessment,
+    threshold: Threshold | None,
+    temperature: Temperature,
 ) -> Assessment:
     """Assesses a trial on the test set, once: the result is stored on the study and never measured again."""
     study, mirror = run.study, run.mirror
@@ -177,6 +197,7 @@ def _open_test(
             "scores": test.values("test"),
             "assessment": test.to_dict(),
             "threshold": None if threshold is None else asdict(threshold),
+            "temperature": asdict(temperature),
             "tags": tags,
             "epoch": trained.epoch,
         }

@@ -31,6 +31,7 @@ from PIL import Image
 
 BATCH = 32  # images that are in memory at once, whatever a request holds
 FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")  # a request in JSON has one of them
+PARTS = 1_000_000  # a probability that is shown has six digits
 # From no evidence to the most, as a reader of radiographs can tell apart on gray: violet, red, orange, yellow.
 HEAT = ((60, 0, 90), (160, 30, 90), (220, 70, 40), (250, 150, 10), (250, 250, 120))
 
@@ -138,20 +139,20 @@ class ImageClassifier(PythonModel):
         Returns:
             label, probability (of the positive class where there are two classes, else of the label),
             probability_<class> for each class, threshold (None where the likeliest class is the label) and
-            model_version (None where it was not loaded from a registry).
+            model_version (None where it was not loaded from a registry). Probabilities are as `rounded` makes them;
+            labels are decided before that.
         """
         threshold = self.about["threshold"] if threshold is None else threshold
         logits = self.logits(pixels) / self.about["temperature"]
         likely = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
-        classes, positive = self.about["classes"], self.about["positive"]
-        labels = [classes[index] for index in likely.argmax(axis=1)]
-        probability = likely.max(axis=1)
-        if positive is not None:
-            probability = likely[:, classes.index(positive)]
-            negative = next(name for name in classes if name != positive)
-            labels = np.where(probability >= threshold, positive, negative)
-        answer = {"label": labels, "probability": probability}
-        answer |= {f"probability_{name}": likely[:, index] for index, name in enumerate(classes)}
+        classes = self.about["classes"]
+        # With two classes the second is the positive one.
+        two = self.about["positive"] is not None
+        decided = (likely[:, 1] >= threshold).astype(int) if two else likely.argmax(axis=1)
+        shown = rounded(likely, decided, threshold)
+        probability = shown[:, 1] if two else shown[np.arange(len(shown)), decided]
+        answer = {"label": [classes[index] for index in decided], "probability": probability}
+        answer |= {f"probability_{name}": shown[:, index] for index, name in enumerate(classes)}
         return pd.DataFrame({**answer, "threshold": threshold, "model_version": self.version})
 
     @torch.inference_mode()
@@ -213,6 +214,28 @@ class ImageClassifier(PythonModel):
             return self.read(content)
         except self.decoder.UnreadableImageError as error:
             raise InvalidInputError(f"row {row}: {error}") from None
+
+
+def rounded(likely: np.ndarray, decided: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Rounds probabilities, float64 [N, classes], for people: six digits, none is 0 or 1, and each row adds up to 1.
+
+    They agree with the labels, whose classes are `decided`, int [N]: next to the threshold they are rounded away from
+    it, and with more than two classes the label's stays the largest. Only where a threshold is within a millionth of 0
+    or 1 may clipping put what is shown on its other side.
+    """
+    whole = np.rint(likely * PARTS)
+    if threshold is not None:
+        positive, yes = whole[:, 1], decided == 1
+        positive += np.where((positive / PARTS >= threshold) == yes, 0, np.where(yes, 1, -1))
+        positive = positive.clip(1, PARTS - 1)
+        return np.stack([PARTS - positive, positive], axis=1) / PARTS
+    rows, whole = np.arange(len(whole)), whole.clip(1)
+    whole[rows, decided] += PARTS - whole.sum(axis=1)
+    largest = whole.argmax(axis=1)
+    moved = ((whole[rows, largest] - whole[rows, decided]) // 2 + 1) * (largest != decided)
+    whole[rows, largest] -= moved
+    whole[rows, decided] += moved
+    return whole / PARTS
 
 
 class _LastMaps(torch.fx.Interpreter):

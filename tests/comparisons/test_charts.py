@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sweep.comparisons.architectures import chart_style, charts, search_charts
+from sweep.comparisons.architectures import chart_style, charts, paired_charts, search_charts
 from sweep.comparisons.architectures.analysis import SHOWN, paired_tests
 from sweep.metrics import formatting as wording
 from sweep.metrics.bootstrap import Interval
@@ -22,7 +22,7 @@ def drawn(found):
         "calibration": charts.calibration(some),
         "errors": charts.errors(some),
         "classes": charts.class_distribution(found.counts),
-        **{f"forest {score}": charts.forest(found.paired_tests, score) for score in ("accuracy", "auroc")},
+        **{f"forest {score}": paired_charts.forest(found.paired_tests, score) for score in ("accuracy", "auroc")},
         **{f"selection {score}": search_charts.selection(some, score) for score in ("accuracy", "auroc")},
         **{f"seeds {score}": charts.seeds(some, score) for score in ("accuracy", "auroc")},
         **{f"cost {over}": charts.cost(some, over) for over in ("train_seconds", "flops", "parameters")},
@@ -112,7 +112,7 @@ def auroc_of_three(found):
 def test_intervals_that_are_not_known_are_not_drawn():
     some = [compared_model(arch, seed, patients=5) for seed, arch in enumerate(ARCHS[:2])]
     assert np.isnan(some[0].assessment.scores["accuracy"].low)
-    costs, gaps = charts.cost(some, "flops"), charts.forest(paired_tests(some, "cnn1"), "auroc")
+    costs, gaps = charts.cost(some, "flops"), paired_charts.forest(paired_tests(some, "cnn1"), "auroc")
     assert [trace.error_y.visible for trace in costs.data] == [False, False]
     assert [trace.error_x.visible for trace in gaps.data] == [False]
     assert "too few to tell" in costs.data[0].hovertemplate

@@ -91,7 +91,7 @@ def test_every_chart_has_its_data_and_every_figure_a_caption():
     data = re.search(r'<script type="application/json" id="charts">(.*?)</script>', own(4), re.S)
     named = re.findall(r'^"([^"]+)": ', data[1], re.M)
     assert sorted(attrs["data-chart"] for attrs in found.all("div") if "data-chart" in attrs) == sorted(named)
-    assert len(named) == 13 + 6 * 4
+    assert len(named) == 15 + 6 * 4
     assert all(attrs["aria-label"] for attrs in found.all("div") if "data-chart" in attrs)
     assert len(found.all("figure")) == len(found.all("figcaption"))
 

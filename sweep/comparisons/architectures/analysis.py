@@ -114,7 +114,7 @@ class ComparedModel:
         epoch: The one whose weights these are.
         validation: Its scores on validation.
         assessment: Its scores on test.
-        predictions: Its predictions of the test images.
+        predictions: Its predictions of the test images, by the registered version where the images are here.
         cost: What it costs.
         search: The study that found it; None where Optuna's store does not have it.
         seeds: Test scores of the same configuration with other seeds: name -> one per seed; empty without.
@@ -135,9 +135,28 @@ class ComparedModel:
     seeds: Mapping[str, Sequence[float]]
 
     @property
+    def threshold(self) -> float:
+        """The threshold that it is served with; 0.5, which `decide` does not use, for more than two classes."""
+        return 0.5 if self.assessment.threshold is None else self.assessment.threshold
+
+    @property
+    def own_threshold(self) -> bool:
+        """Whether it is served at another threshold than 0.5, so that its scores at 0.5 are others."""
+        return self.assessment.at_threshold is not None
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Probabilities of the test images as they are served, after the temperature: float64 [N, classes]."""
+        return self.predictions.probabilities(self.assessment.temperature)
+
+    def predicted(self, threshold: float | None = None) -> np.ndarray:
+        """The predicted class of each test image, int [N]: as served, or at another threshold."""
+        return decide(self.probabilities, self.threshold if threshold is None else threshold)
+
+    @property
     def points(self) -> float:
         """Percentage points of test accuracy above answering always the same."""
-        return 100 * (self.assessment.scores["accuracy"].value - self.assessment.baseline["accuracy"])
+        return 100 * (self.assessment.served["accuracy"].value - self.assessment.baseline["accuracy"])
 
     @property
     def seconds_per_point(self) -> float | None:
@@ -159,7 +178,7 @@ class PairedTest:
     Attributes:
         arch: The one.
         against: The other.
-        accuracy: By how much the one is better, at a threshold of 0.5; its `p` is McNemar's, by whole patients.
+        accuracy: By how much the one is better, each as it is served; its `p` is McNemar's, by whole patients.
         auroc: Likewise; its `p` is the paired bootstrap's.
         corrected: Both `p`, corrected for all tests of the comparison: `accuracy` and `auroc`.
         sentence: What it comes to.
@@ -183,7 +202,7 @@ class Comparison:
         champion: The architecture that stands first.
         chosen: Who or what chose it, as `validation chooses`; see CHOSEN.
         reference: The one that all others are compared with.
-        paired_tests: One for each of the others.
+        paired_tests: The champion against each of its rivals, and each of the others against the reference.
         missing: Architectures that have none.
         notes: What one should know, a sentence each.
         counts: Images by split and class.
@@ -215,39 +234,65 @@ class Comparison:
     def headline(self) -> str:
         """The result in a sentence or two."""
         best = self.of(self.champion)
-        scores = best.assessment.scores
+        scores, at_half = best.assessment.served, best.assessment.scores
         count = len(self.models)
         who = f"Of {count} architectures {self.chosen} {best.arch}" if count > 1 else f"There is {best.arch} alone"
-        scored = f"{who}: accuracy {scores['accuracy']} and AUROC {scores['auroc']} on {self.images:,} test images."
+        cut = f" at its threshold of {best.threshold:.3g}" if best.own_threshold else ""
+        half = f" At 0.5 its accuracy is {at_half['accuracy']}." if best.own_threshold else ""
+        on = f"on {self.images:,} test images"
+        scored = f"{who}: accuracy {scores['accuracy']}{cut} and AUROC {scores['auroc']} {on}.{half}"
         return " ".join([scored, *(f"{paired_test.sentence}." for paired_test in self.paired_tests)])
+
+    @property
+    def champion_tests(self) -> tuple[PairedTest, ...]:
+        """Those of the champion against each of its rivals; none where it is the reference of all the others."""
+        return tuple(test for test in self.paired_tests if test.arch == self.champion)
+
+    @property
+    def reference_tests(self) -> tuple[PairedTest, ...]:
+        """Those of each of the others against the reference, the champion among them."""
+        return tuple(test for test in self.paired_tests if test.against == self.reference)
 
     def of(self, arch: str) -> ComparedModel:
         """The model of an architecture."""
         return next(model for model in self.models if model.arch == arch)
 
 
-def paired_tests(models: Sequence[ComparedModel], reference: str) -> tuple[PairedTest, ...]:
-    """Tests every model against the reference, in accuracy and AUROC, corrected for the number of all these tests.
+def paired_tests(models: Sequence[ComparedModel], reference: str, champion: str = "") -> tuple[PairedTest, ...]:
+    """Tests the champion against its rivals and every other model against the reference, each as it is served.
+
+    Each pair is tested once, in accuracy and AUROC, and all these tests are corrected together for their number (Holm).
 
     Args:
         models: Scored on the same images, in the same order.
         reference: The architecture of one of them.
+        champion: The architecture of one of them, which may be the reference.
+
+    Returns:
+        Those of the champion against each of the others, then those of the others against the reference. Where the
+        champion is the reference, the latter alone.
     """
-    (theirs,) = (model for model in models if model.arch == reference)
-    others = [model for model in models if model.arch != reference]
-    pairs = [(other, *_differences(other.predictions, theirs.predictions)) for other in others]
-    corrected = holm([tested.p for _, *both in pairs for tested in both])
+    by_arch = {model.arch: model for model in models}
+    rivals = [] if champion in ("", reference) else [arch for arch in by_arch if arch != champion]
+    names = [(champion, arch) for arch in rivals]
+    names += [(arch, reference) for arch in by_arch if arch not in (champion, reference)]
+    pairs = [(*both, *_differences(*(by_arch[arch] for arch in both))) for both in names]
+    corrected = holm([tested.p for *_, accuracy, auroc in pairs for tested in (accuracy, auroc)])
     tests = []
-    for index, (other, accuracy, auroc) in enumerate(pairs):
+    for index, (arch, against, accuracy, auroc) in enumerate(pairs):
         p_values = {"accuracy": corrected[2 * index], "auroc": corrected[2 * index + 1]}
-        images = len(other.predictions.labels)
-        sentence = _sentence(other.arch, reference, {"accuracy": accuracy, "auroc": auroc}, p_values, images)
-        tests.append(PairedTest(other.arch, reference, accuracy, auroc, p_values, sentence))
+        images = len(by_arch[arch].predictions.labels)
+        sentence = _sentence(arch, against, {"accuracy": accuracy, "auroc": auroc}, p_values, images)
+        tests.append(PairedTest(arch, against, accuracy, auroc, p_values, sentence))
     return tuple(tests)
 
 
-def errors_by_group(models: Sequence[ComparedModel]) -> pd.DataFrame:
+def errors_by_group(models: Sequence[ComparedModel], threshold: float | None = None) -> pd.DataFrame:
     """Counts errors by class, and by kind where file names have it (bacterial and viral pneumonia).
+
+    Args:
+        models: Scored on the same images.
+        threshold: The same for all of them; None for the one that each is served with.
 
     Returns:
         Columns group, images, and for each architecture how many of them it has wrong.
@@ -257,7 +302,7 @@ def errors_by_group(models: Sequence[ComparedModel]) -> pd.DataFrame:
         f"{first.classes[label]}{f', {kind}' if (kind := group_of(name)) else ''}"
         for name, label in zip(first.images, first.labels, strict=True)
     ]
-    wrong = {model.arch: decide(model.predictions.probabilities()) != model.predictions.labels for model in models}
+    wrong = {model.arch: model.predicted(threshold) != model.predictions.labels for model in models}
     rows = []
     for group in sorted(set(groups)):
         members = np.array([name == group for name in groups])
@@ -266,19 +311,26 @@ def errors_by_group(models: Sequence[ComparedModel]) -> pd.DataFrame:
 
 
 def score_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Scores of every model with their intervals, as plain data: one row per score and architecture."""
+    """Scores of every model with their intervals, as plain data: one row per score and architecture.
+
+    `served` is the score as the model is served, `value` that at 0.5; so are their ends.
+    """
     rows = []
     for model in comparison.models:
         for name, label in SHOWN.items():
             interval = model.assessment.scores.get(name)
             if interval is None:  # there is no specificity with more than two classes
                 continue
+            served = model.assessment.served[name]
             seeds = model.seeds.get(name, ())
             spread = another_run(seeds) if len(seeds) > 1 else None
             rows.append(
                 {
                     "arch": model.arch,
                     "score": label,
+                    "served": served.value,
+                    "served_low": served.low,
+                    "served_high": served.high,
                     "value": interval.value,
                     "low": interval.low,
                     "high": interval.high,
@@ -313,11 +365,12 @@ def selection_bias(model: ComparedModel) -> tuple[float, float] | None:
     return gaps[model.run], float(np.mean(list(gaps.values())))
 
 
-def _differences(ours: Predictions, theirs: Predictions) -> tuple[Difference, Difference]:
-    labels, patients = ours.labels, ours.patients
-    both = ours.probabilities(), theirs.probabilities()
-    accuracy, auroc = (difference(labels, *both, patients, score) for score in ("accuracy", "auroc"))
-    right, theirs_right = (decide(probabilities) == labels for probabilities in both)
+def _differences(ours: ComparedModel, theirs: ComparedModel) -> tuple[Difference, Difference]:
+    """Of two models as they are served."""
+    labels, patients = ours.predictions.labels, ours.predictions.patients
+    both, cuts = (ours.probabilities, theirs.probabilities), (ours.threshold, theirs.threshold)
+    accuracy, auroc = (difference(labels, *both, patients, name, thresholds=cuts) for name in ("accuracy", "auroc"))
+    right, theirs_right = (model.predicted() == labels for model in (ours, theirs))
     exact = mcnemar(right, theirs_right, patients)
     return Difference(accuracy.interval, exact), auroc
 

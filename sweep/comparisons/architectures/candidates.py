@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data import cache
+from data.cache import Images
 from data.faults import InputError
 from data.listing import path_of
 from data.recorded import open_recorded
@@ -20,9 +21,10 @@ from models import ARCHITECTURES
 from models.outline import cost, sketch
 from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, ScoredTrial, Search
 from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
+from sweep.lifecycle.evaluate import BATCH
 from sweep.metrics.assessment import assess
 from sweep.metrics.names import CALIBRATED, METRICS, STRESSED
-from sweep.metrics.predictions import Predictions, read_predictions
+from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
 from sweep.metrics.scores import all_scores, scores
 from sweep.orchestrator.run_params import depth_of, description_of, refuse_other_pixels, settings_of
 from sweep.plan import Plan, make_plan, seed_of
@@ -35,7 +37,7 @@ from sweep.stores.study import Study
 from sweep.stores.tracking import Tracking
 from sweep.stores.trials import EnqueuedTrial, TrialRecord
 
-BATCH, LEAST_SECONDS, LEAST_BATCHES = 32, 0.5, 3
+LEAST_SECONDS, LEAST_BATCHES = 0.5, 3
 
 
 @dataclass(frozen=True)
@@ -141,13 +143,14 @@ def measure(
         prevalence: Of another population than the test images', for predictive values there; None without.
 
     Raises:
-        InputError: Its predictions of the test images are gone.
+        InputError: Neither its test images nor its predictions of them are here.
     """
     past, version, params = best.past, best.version, best.past.params
     size, classifier = int(params["image_size"]), registry.load(client, version)
-    predictions = _tested(best)
+    images = _test_images(best, source, size)
+    predictions = _tested(best) if images is None else _served(classifier, images)
     classes = predictions.classes
-    search = None if best.study is None else _search(best, source, size, classes, progress)
+    search = None if best.study is None else _search(best, images, classes, progress)
     outlined = cost(sketch(best.arch, size, len(classes), **layout(params)), size)
     epoch = int(classifier.about["provenance"]["epoch"])
     kept = next((row for row in past.epochs if row["epoch"] == epoch), {})
@@ -177,6 +180,26 @@ def measure(
     )
 
 
+def _test_images(best: BestVersion, source: Source | None, size: int) -> Images | None:
+    """The test images as the model's training would have had them; None where they are not here."""
+    if source is None:
+        return None
+    if best.study is not None:
+        refuse_other_pixels(best.study, source)
+    cache.build(source, size)
+    return cache.test_images(source, size)
+
+
+def _served(classifier: Any, images: Images) -> Predictions:
+    """The registered version's own predictions, in batches as `evaluate` makes them, so that every digit is the same.
+
+    Those that were stored at the end of its study may come from another device, whose sums differ in the last digits.
+    """
+    rows, pixels = images.rows, images.pixels()
+    logits = [classifier.logits(pixels[rows[start : start + BATCH]]) for start in range(0, len(rows), BATCH)]
+    return predictions_of(images, np.concatenate(logits), tuple(classifier.about["classes"]))
+
+
 def _tested(best: BestVersion) -> Predictions:
     with tempfile.TemporaryDirectory() as folder:
         path = best.tracking.fetch(best.version.run_id, TESTED, Path(folder))
@@ -186,7 +209,7 @@ def _tested(best: BestVersion) -> Predictions:
 
 
 def _search(
-    best: BestVersion, source: Source | None, size: int, classes: tuple[str, ...], progress: Callable[[int], None]
+    best: BestVersion, images: Images | None, classes: tuple[str, ...], progress: Callable[[int], None]
 ) -> Search:
     study, tracking = best.study, best.tracking
     assert study is not None  # noqa: S101
@@ -194,11 +217,6 @@ def _search(
     run = tracking.get(best.version.run_id)
     parent = run.tags.get("mlflow.parentRunId", "") if run else ""
     runs = runs_of(tracking, parent)
-    images = None
-    if source is not None:
-        refuse_other_pixels(study, source)
-        cache.build(source, size)
-        images = cache.test_images(source, size)
     predictions = audit(trials, runs, tracking, images, best.past.tags[tag.DATA_DIGEST], classes, progress)
     if images is not None:
         tracking.log(parent, {}, tags={tag.AUDITED: f"{len(predictions)} trials, after the choice"})
@@ -242,7 +260,7 @@ def _seeds(best: BestVersion, studies: Sequence[Study]) -> dict[str, list[float]
     digest = best.past.tags[tag.DATA_DIGEST]
     predictions = audit(study.trials(), runs, best.tracking, None, digest, ()).values()
     every = [all_scores(tested.labels, tested.probabilities()) for tested in predictions]
-    # Those of a calibration depend on the temperature, which only the registered model has.
+    # At 0.5, since only the registered model has a threshold; likewise a temperature, on which a calibration depends.
     names = [name for name in SHOWN if name not in CALIBRATED and every and name in every[0]]
     return {name: [tested[name] for tested in every] for name in names}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
 from sklearn import metrics
 
-from sweep.comparisons.architectures.analysis import ComparedModel, PairedTest, errors_by_group
+from sweep.comparisons.architectures.analysis import ComparedModel, errors_by_group
 from sweep.comparisons.architectures.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
@@ -28,20 +28,16 @@ from sweep.comparisons.architectures.chart_style import (
     symbol,
     tick_values,
 )
-from sweep.metrics.bootstrap import Interval
 from sweep.metrics.calibration import reliability
 from sweep.metrics.figures import ORANGE, PALETTE
 from sweep.metrics.formatting import (
-    POINTS_IN_PRINT,
     SCORE_IN_PRINT,
     SPACE,
     format_count,
     format_interval,
-    format_p_value,
     format_seconds,
 )
 from sweep.metrics.names import LABELS
-from sweep.metrics.threshold import decide
 
 # Classes are no architectures and share no colour with them; a line around each bar does what contrast does not.
 CLASS_COLORS = (PALETTE[5], ORANGE, "#F0E442", "#bdbdbd")
@@ -51,7 +47,8 @@ def roc(models: Sequence[ComparedModel]) -> go.Figure:
     """Draws the ROC curve of each model; with more than two classes the mean of one class against the rest.
 
     Args:
-        models: Scored on the same images. With two classes their operating points at 0.5 are marked.
+        models: Scored on the same images. With two classes the thresholds that they are served with are marked, and
+            0.5, smaller, where that is another.
     """
     classes = [escape(name) for name in models[0].predictions.classes]
     two = len(classes) == 2
@@ -82,19 +79,25 @@ def roc(models: Sequence[ComparedModel]) -> go.Figure:
             )
         )
     for model in models if two else ():
-        predicted, labels = decide(model.predictions.probabilities()), model.predictions.labels
-        figure.add_trace(
-            go.Scatter(
-                x=[rounded(predicted[labels == 0].mean())],
-                y=[rounded(predicted[labels == 1].mean())],
-                mode="markers",
-                marker=arch_marker(model.arch, 11, ring=True),
-                legendgroup=model.arch,
-                showlegend=False,
-                hovertemplate=f"at a threshold of 0.5 {hover}<extra>{model.arch}</extra>",
-            )
-        )
+        figure.add_trace(_operating_point(model, model.threshold, hover, arch_marker(model.arch, 11, ring=True)))
+        if model.own_threshold:
+            small = {**arch_marker(model.arch, 7), "symbol": f"{symbol(model.arch)}-open"}
+            figure.add_trace(_operating_point(model, 0.5, hover, small))
     return figure
+
+
+def _operating_point(model: ComparedModel, threshold: float, hover: str, marker: dict[str, Any]) -> go.Scatter:
+    """A mark on the ROC curve: what the model does at a threshold."""
+    predicted, labels = model.predicted(threshold), model.predictions.labels
+    return go.Scatter(
+        x=[rounded(predicted[labels == 0].mean())],
+        y=[rounded(predicted[labels == 1].mean())],
+        mode="markers",
+        marker=marker,
+        legendgroup=model.arch,
+        showlegend=False,
+        hovertemplate=f"at a threshold of {threshold:.3g} {hover}<extra>{model.arch}</extra>",
+    )
 
 
 def calibration(models: Sequence[ComparedModel]) -> go.Figure:
@@ -109,7 +112,7 @@ def calibration(models: Sequence[ComparedModel]) -> go.Figure:
     make_square(figure)
     figure.add_trace(diagonal_line(0, 1))
     for model in models:
-        bins = reliability(model.predictions.labels, model.predictions.probabilities(model.assessment.temperature))
+        bins = reliability(model.predictions.labels, model.probabilities)
         figure.add_trace(
             go.Scatter(
                 x=rounded_all(bins.predicted),
@@ -131,11 +134,11 @@ def calibration(models: Sequence[ComparedModel]) -> go.Figure:
     return figure
 
 
-def confusion(model: ComparedModel) -> go.Figure:
-    """Draws counts, and percentages of each true class, at a threshold of 0.5."""
+def confusion(model: ComparedModel, threshold: float | None = None) -> go.Figure:
+    """Draws counts, and percentages of each true class, as the model is served or at another threshold."""
     predictions = model.predictions
     classes = [escape(name) for name in predictions.classes]
-    predicted = decide(predictions.probabilities())
+    predicted = model.predicted(threshold)
     counts = metrics.confusion_matrix(predictions.labels, predicted, labels=range(len(classes)))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new_figure(
@@ -208,7 +211,7 @@ def cost(models: Sequence[ComparedModel], over: Literal["train_seconds", "flops"
         yaxis={"title": {"text": "test accuracy"}},
     )
     for model, amount in zip(models, amounts, strict=True):
-        accuracy = model.assessment.scores["accuracy"]
+        accuracy = model.assessment.served["accuracy"]
         figure.add_trace(
             go.Scatter(
                 x=[amount],
@@ -225,8 +228,8 @@ def cost(models: Sequence[ComparedModel], over: Literal["train_seconds", "flops"
 
 
 def errors(models: Sequence[ComparedModel]) -> go.Figure:
-    """Draws how many images of each group each model has wrong, at a threshold of 0.5."""
-    table = errors_by_group(models)
+    """Draws how many images of each group each model has wrong, as it is served, and at 0.5 where that differs."""
+    table, at_half = errors_by_group(models), errors_by_group(models, 0.5)
     groups = [escape(str(name)) for name in table["group"]]
     totals = [int(count) for count in table["images"]]
     rates = {
@@ -255,7 +258,10 @@ def errors(models: Sequence[ComparedModel]) -> go.Figure:
                 orientation="h",
                 marker={"color": color(model.arch)},
                 name=model.arch,
-                text=[f"{count:,} of {total:,}" for count, total in zip(wrong, totals, strict=True)],
+                text=[
+                    f"{count:,} of {total:,}{f'; {half:,} at 0.5' if model.own_threshold else ''}"
+                    for count, total, half in zip(wrong, totals, at_half[model.arch], strict=True)
+                ],
                 textposition="outside",
                 cliponaxis=False,
                 hovertemplate=f"%{{text}} wrong, %{{x:.1%}}<extra>{model.arch}</extra>",
@@ -301,40 +307,6 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> go.Figure | N
     return figure
 
 
-def forest(paired_tests: Sequence[PairedTest], score: Literal["accuracy", "auroc"]) -> go.Figure | None:
-    """Draws by how much each model is better than the reference, with intervals; None where there is one alone."""
-    if not paired_tests:
-        return None
-    figure = new_figure(
-        height=110 + 48 * len(paired_tests),
-        showlegend=False,
-        xaxis={"title": {"text": f"difference in {LABELS[score]}, points"}},
-        yaxis={**NAMED_AXIS, "autorange": "reversed", "type": "category"},
-    )
-    ends = [0.0]
-    for paired_test in paired_tests:
-        interval = (paired_test.accuracy if score == "accuracy" else paired_test.auroc).interval
-        points = Interval(100 * interval.value, 100 * interval.low, 100 * interval.high)
-        ends += [end for end in (points.value, points.low, points.high) if not np.isnan(end)]
-        figure.add_trace(
-            go.Scatter(
-                x=[points.value],
-                y=[paired_test.arch],
-                mode="markers",
-                marker=arch_marker(paired_test.arch, 11),
-                error_x=error_bars(points),
-                name=paired_test.arch,
-                hovertemplate=f"{paired_test.arch} against {paired_test.against}: "
-                f"{format_interval(interval, POINTS_IN_PRINT)}"
-                f"<br>corrected p {format_p_value(paired_test.corrected[score])}<extra></extra>",
-            )
-        )
-    figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1.5, "dash": "dot"})
-    pad = 0.1 * (max(ends) - min(ends)) or 1
-    figure.update_xaxes(range=[min(ends) - pad, max(ends) + pad])
-    return figure
-
-
 def seeds(models: Sequence[ComparedModel], score: str) -> go.Figure | None:
     """Draws a test score of every seed with the mean of each architecture; None where there are no seeds."""
     seeded = [model for model in models if model.seeds.get(score)]
@@ -372,7 +344,7 @@ def seeds(models: Sequence[ComparedModel], score: str) -> go.Figure | None:
 
 
 def _roc_of(model: ComparedModel) -> tuple[np.ndarray, np.ndarray]:
-    labels, likely = model.predictions.labels, model.predictions.probabilities()
+    labels, likely = model.predictions.labels, model.probabilities
     if likely.shape[1] == 2:
         false, true, _ = metrics.roc_curve(labels == 1, likely[:, 1])
         return false, true

@@ -11,21 +11,22 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import Literal
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweep.comparisons.architectures import charts, clinical_charts, search_charts
+from sweep.comparisons.architectures import charts, clinical_charts, paired_charts, search_charts
 from sweep.comparisons.architectures import report_sections as sections
-from sweep.comparisons.architectures.analysis import SHOWN, Comparison
+from sweep.comparisons.architectures.analysis import SHOWN, Comparison, PairedTest
 from sweep.comparisons.architectures.chart_style import color
 from sweep.comparisons.architectures.clinical import clinical, clinical_markdown
 from sweep.comparisons.replication.published import TEST_IMAGES
 from sweep.metrics import markdown
 from sweep.metrics.bootstrap import CONFIDENCE
-from sweep.metrics.formatting import SPACE
+from sweep.metrics.formatting import SPACE, format_probability
 from sweep.metrics.names import NOT_A_DEVICE
 
 TEMPLATE = "report.html.jinja"
@@ -71,6 +72,7 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
     )
     environment.filters["prose"] = _prose
     environment.filters["numbers"] = _dashes
+    environment.filters["probability"] = format_probability
     return environment.get_template(TEMPLATE).render(
         comparison=comparison,
         models=comparison.models,
@@ -82,8 +84,12 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
         confidence=f"{100 * CONFIDENCE:g}{SPACE}%",
         columns=[SHOWN[name] for name in sections.columns(comparison)],
         scores=sections.scores(comparison),
+        decision=sections.decision(comparison),
+        own_thresholds=[model.arch for model in comparison.models if model.own_threshold],
         baseline=sections.baseline(comparison),
-        paired_tests=sections.paired_tests(comparison),
+        paired_tests=comparison.paired_tests,
+        champion_tests=sections.paired_tests(comparison.champion_tests),
+        reference_tests=sections.paired_tests(comparison.reference_tests),
         clinical=clinical(comparison),
         costs=sections.costs(comparison),
         selection_bias=sections.selection_sentences(comparison),
@@ -93,6 +99,7 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
         counts=sections.counts(comparison),
         class_names=sections.class_names(comparison),
         seeds=sections.seeds(comparison),
+        registered=sections.registered(comparison),
         diagrams={arch: Markup(_own_names(svg, arch)) for arch, svg in diagrams.items()},  # noqa: S704
         pictures=[(picture, b64encode(picture.jpeg).decode()) for picture in pictures],
         colors={model.arch: color(model.arch) for model in comparison.models},
@@ -125,10 +132,7 @@ def to_markdown(comparison: Comparison) -> str:
         markdown.table(
             ("architecture", *(SHOWN[name] for name in names)),
             [
-                *(
-                    (row["arch"] + (" (champion)" if row["champion"] else ""), *(cell["both"] for cell in row["cells"]))
-                    for row in sections.scores(comparison)
-                ),
+                *_score_rows(comparison),
                 (f"always {comparison.models[0].assessment.always}", *sections.baseline(comparison)),
             ],
         ),
@@ -139,19 +143,17 @@ def to_markdown(comparison: Comparison) -> str:
         "## What is to be known",
         "\n".join(f"- {note}" for note in (NOT_A_DEVICE, *sections.notes(comparison))),
     ]
+    if comparison.champion_tests:
+        parts += [
+            f"## The champion, {comparison.champion}, against its rivals, on the same images",
+            _table_of_tests(comparison.champion_tests, "against"),
+        ]
     if comparison.paired_tests:
-        heads = ("", "accuracy, points", "p", "corrected p", "AUROC, points", "p", "corrected p")
         parts += [
             f"## Against {comparison.reference}, on the same images",
-            markdown.table(
-                heads,
-                [
-                    (row["arch"], *(cell for name in ("accuracy", "auroc") for cell in row[name].values()))
-                    for row in sections.paired_tests(comparison)
-                ],
-            ),
+            _table_of_tests(comparison.reference_tests, "arch"),
             "Accuracy: McNemar's exact test by whole patients. AUROC: paired bootstrap by whole patients. "
-            "The corrected p accounts for the number of these tests (Holm).",
+            f"The corrected p accounts for all {2 * len(comparison.paired_tests)} tests (Holm).",
         ]
     costs = sections.costs(comparison)
     parts += clinical_markdown(comparison)
@@ -162,8 +164,11 @@ def to_markdown(comparison: Comparison) -> str:
         sections.other_seeds(comparison),
         "## Beside the student report's final table",
         markdown.table(
-            ("architecture", "score", "theirs", "ours"),
-            [(row["arch"], row["score"], row["theirs"], row["ours"]) for row in sections.published(comparison)],
+            ("architecture", "score", "theirs", "ours", "ours at 0.5"),
+            [
+                (row["arch"], row["score"], row["theirs"], row["ours"], row["at_half"])
+                for row in sections.published(comparison)
+            ],
         ),
         "Theirs is one run each, chosen by test accuracy; ours was chosen by validation.",
         "## Provenance",
@@ -172,14 +177,37 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _score_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Rows of the headline table in Markdown: each model as it is served, and at 0.5 where that differs."""
+    rows = []
+    for row in sections.scores(comparison):
+        name = row["arch"] + (" (champion)" if row["champion"] else "")
+        rows.append((name, *(cell["both"] for cell in row["cells"])))
+        if row["at_half"]:
+            rows.append((f"{row['arch']} at 0.5", *("" if cell is None else cell["both"] for cell in row["at_half"])))
+    return rows
+
+
+def _table_of_tests(tests: Sequence[PairedTest], by: Literal["arch", "against"]) -> str:
+    """Paired tests in Markdown; `by` says which of the two models names a row."""
+    heads = ("", "accuracy, points", "p", "corrected p", "AUROC, points", "p", "corrected p")
+    rows = [
+        (row[by], *(cell for name in ("accuracy", "auroc") for cell in row[name].values()))
+        for row in sections.paired_tests(tests)
+    ]
+    return markdown.table(heads, rows)
+
+
 def _charts(comparison: Comparison) -> dict[str, go.Figure]:
     """Every chart that has something to show, by its name on the page."""
     models = comparison.models
     figures = {
         "roc": charts.roc(models),
         "calibration": charts.calibration(models),
-        "forest-accuracy": charts.forest(comparison.paired_tests, "accuracy"),
-        "forest-auroc": charts.forest(comparison.paired_tests, "auroc"),
+        "champion-accuracy": paired_charts.forest(comparison.champion_tests, "accuracy", "against"),
+        "champion-auroc": paired_charts.forest(comparison.champion_tests, "auroc", "against"),
+        "forest-accuracy": paired_charts.forest(comparison.reference_tests, "accuracy"),
+        "forest-auroc": paired_charts.forest(comparison.reference_tests, "auroc"),
         "errors": charts.errors(models),
         "cost-train_seconds": charts.cost(models, "train_seconds"),
         "cost-flops": charts.cost(models, "flops"),
@@ -192,6 +220,8 @@ def _charts(comparison: Comparison) -> dict[str, go.Figure]:
     }
     for model in models:
         figures[f"confusion-{model.arch}"] = charts.confusion(model)
+        if model.own_threshold:
+            figures[f"confusion-half-{model.arch}"] = charts.confusion(model, 0.5)
         figures[f"history-{model.arch}"] = search_charts.search_history(model)
         figures[f"importance-{model.arch}"] = search_charts.importance(model)
         figures[f"loss-{model.arch}"] = search_charts.learning_curves(model, "loss")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Comparison, selection_bias
+from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Comparison, PairedTest, selection_bias
 from sweep.comparisons.replication.published import FINAL
 from sweep.metrics import markdown
 from sweep.metrics.bootstrap import Interval
@@ -20,6 +21,7 @@ from sweep.metrics.formatting import (
     format_p_value,
     format_seconds,
 )
+from sweep.metrics.names import THRESHOLD_FREE
 
 COLUMNS = ("accuracy", "precision_macro", "f1_macro", "auroc", "balanced_accuracy", "recall", "specificity")
 NONE = "\u2013"
@@ -46,9 +48,14 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def decision(comparison: Comparison) -> str:
-    """How a class is decided."""
-    two = len(comparison.models[0].predictions.classes) == 2
-    return "At a threshold of 0.5" if two else "By the largest probability"
+    """How a class is decided, a sentence without its end."""
+    if len(comparison.models[0].predictions.classes) > 2:
+        return "By the largest probability"
+    own = [f"{model.arch} {model.threshold:.3g}" for model in comparison.models if model.own_threshold]
+    if not own:
+        return "Each model as it is served, at a threshold of 0.5"
+    rest = ", the others 0.5" if len(own) < len(comparison.models) else ""
+    return f"Each model as it is served, at its own threshold ({', '.join(own)}{rest})"
 
 
 def missing(arch: str) -> str:
@@ -62,12 +69,18 @@ def columns(comparison: Comparison) -> list[str]:
 
 
 def scores(comparison: Comparison) -> list[dict[str, Any]]:
-    """One row per model: its scores with their intervals."""
+    """One row per model: its scores as it is served with their intervals, and those at 0.5 where they differ."""
+    names = columns(comparison)
     return [
         {
             "arch": model.arch,
             "champion": model.arch == comparison.champion,
-            "cells": [_cell(model.assessment.scores[name]) for name in columns(comparison)],
+            "threshold": f"{model.threshold:.3g}",
+            "cells": [_cell(model.assessment.served[name]) for name in names],
+            "at_half": [
+                None if name in THRESHOLD_FREE else _cell(model.assessment.scores[name])
+                for name in (names if model.own_threshold else ())
+            ],
         }
         for model in comparison.models
     ]
@@ -87,11 +100,12 @@ def baseline(comparison: Comparison) -> list[str]:
     return [f"{baseline[name]:.3f}" if name in baseline else NONE for name in columns(comparison)]
 
 
-def paired_tests(comparison: Comparison) -> list[dict[str, Any]]:
+def paired_tests(tests: Sequence[PairedTest]) -> list[dict[str, Any]]:
     """One row per paired test."""
     return [
         {
             "arch": paired_test.arch,
+            "against": paired_test.against,
             "sentence": paired_test.sentence,
             **{
                 name: {
@@ -102,7 +116,7 @@ def paired_tests(comparison: Comparison) -> list[dict[str, Any]]:
                 for name, difference in (("accuracy", paired_test.accuracy), ("auroc", paired_test.auroc))
             },
         }
-        for paired_test in comparison.paired_tests
+        for paired_test in tests
     ]
 
 
@@ -167,7 +181,7 @@ def configurations(comparison: Comparison) -> list[tuple[str, list[tuple[str, li
         "Searched": [name for name in names if name in searched],
         "Fixed" if searched else "Settings": [name for name in names if name not in searched],
     }
-    return [
+    tables = [
         (
             heading,
             [(name.replace("_", " "), [_setting(model, name) for model in comparison.models]) for name in some],
@@ -175,6 +189,14 @@ def configurations(comparison: Comparison) -> list[tuple[str, list[tuple[str, li
         for heading, some in parts.items()
         if some
     ]
+    return [*tables[:-1], ("As served", _served(comparison)), *tables[-1:]]
+
+
+def _served(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """What a registered version adds to its network."""
+    assessments = [model.assessment for model in comparison.models]
+    thresholds = [NONE if each.threshold is None else f"{each.threshold:.4g}" for each in assessments]
+    return [("threshold", thresholds), ("temperature", [f"{each.temperature:.4g}" for each in assessments])]
 
 
 def _setting(model: ComparedModel, name: str) -> str:
@@ -193,8 +215,9 @@ def published(comparison: Comparison) -> list[dict[str, str]]:
             "arch": model.arch,
             "score": SHOWN[name],
             "theirs": f"{value:.4f}",
-            "ours": format_interval(model.assessment.scores[name], SCORE_IN_PRINT),
-            "difference": f"{100 * (model.assessment.scores[name].value - value):+.1f}".replace("-", "\u2212"),
+            "ours": format_interval(model.assessment.served[name], SCORE_IN_PRINT),
+            "at_half": f"{model.assessment.scores[name].value:.3f}",
+            "difference": f"{100 * (model.assessment.served[name].value - value):+.1f}".replace("-", "\u2212"),
         }
         for model in comparison.models
         for name, value in FINAL.get(model.arch, {}).items()
@@ -216,7 +239,10 @@ def counts(comparison: Comparison) -> dict[str, list[str]]:
 
 
 def seeds(comparison: Comparison) -> list[dict[str, str]]:
-    """Scores of the registered model beside the mean and the range of other seeds, where there are any."""
+    """Scores of the registered model beside the mean and the range of other seeds, where there are any; all at 0.5.
+
+    A training with another seed is not registered, so it has no threshold of its own.
+    """
     return [
         {
             "arch": model.arch,
@@ -232,12 +258,17 @@ def seeds(comparison: Comparison) -> list[dict[str, str]]:
     ]
 
 
+def registered(comparison: Comparison) -> str:
+    """What the registered model's scores beside those of other seeds are called."""
+    return "registered, at 0.5" if len(comparison.models[0].predictions.classes) == 2 else "registered"
+
+
 def other_seeds(comparison: Comparison) -> str:
     """A table of the other seeds in Markdown, or a sentence where there are none."""
     rows = seeds(comparison)
     if not rows:
         return "None was trained with another seed: each of these figures is one draw."
-    heads = ("architecture", "score", "registered", "mean of other seeds", "lowest to highest", "seeds")
+    heads = ("architecture", "score", registered(comparison), "mean of other seeds", "lowest to highest", "seeds")
     return markdown.table(heads, [tuple(row.values()) for row in rows])
 
 

@@ -34,7 +34,6 @@ from sweep.lifecycle.promotion import PERSON, TAG
 from sweep.lifecycle.scored_data import warnings_of
 from sweep.metrics import figures
 from sweep.metrics import network_diagram as diagrams
-from sweep.metrics.threshold import decide
 from sweep.orchestrator.progress import View
 from sweep.orchestrator.run_params import description_of
 from sweep.orchestrator.runner import run_plan
@@ -150,7 +149,7 @@ def gather(
         champion=champion,
         chosen=CHOSEN[chosen],
         reference=reference,
-        paired_tests=paired_tests(models, reference),
+        paired_tests=paired_tests(models, reference, champion),
         missing=tuple(arch for arch in ARCHITECTURES if arch not in versions),
         notes=(*notes, *left_out, *_notes(models, versions, champion, request.against, reference)),
         counts=_counts(versions[champion]),
@@ -201,11 +200,9 @@ def log(gathered: Gathered, html: str, page: str) -> str:
         page: The report in Markdown.
     """
     comparison = gathered.comparison
-    metrics = {
-        f"{model.arch}/{name}": interval.value
-        for model in comparison.models
-        for name, interval in model.assessment.scores.items()
-    }
+    metrics: dict[str, float] = {}
+    for model in comparison.models:
+        metrics |= model.assessment.values(model.arch)
     for test in comparison.paired_tests:
         pair = f"{test.arch}_against_{test.against}"
         for name, difference in (("accuracy", test.accuracy), ("auroc", test.auroc)):
@@ -244,9 +241,7 @@ def pictures_of(gathered: Gathered) -> list[Picture]:
     if source is None:
         raise InputError("--with-images: the images are not here; say where with --data, and leave --no-audit away")
     champion = comparison.of(comparison.champion)
-    predictions = champion.predictions
-    predicted = decide(predictions.probabilities())
-    likely = predictions.probabilities(champion.assessment.temperature)
+    predictions, predicted, likely = champion.predictions, champion.predicted(), champion.probabilities
     wrong = np.flatnonzero(predicted != predictions.labels)
     worst = wrong[np.argsort(-likely[wrong, predicted[wrong]], kind="stable")][:SHOWN_PICTURES]
     rows = {name: row for row, name in enumerate(source.splits["test"].names)}
@@ -271,6 +266,14 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
         "missing": list(comparison.missing),
         "notes": list(comparison.notes),
         "headline": comparison.headline,
+        "served": {
+            model.arch: {
+                "version": model.version,
+                "threshold": model.assessment.threshold,
+                "temperature": model.assessment.temperature,
+            }
+            for model in comparison.models
+        },
         "scores": score_rows(comparison),
         "clinical": [
             {"arch": model.arch, **model.assessment.clinical.to_dict()}
