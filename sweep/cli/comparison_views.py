@@ -47,7 +47,7 @@ def replication_view(replicas: Sequence[Replica]) -> Group:
     biases = [
         Text(
             f"{bias.arch}: choosing by test accuracy gives {bias.by_test:.4f}, by validation "
-            f"{bias.by_validation:.4f}; test flatters its own choice by at most {100 * bias.halves:.1f} points"
+            f"{bias.by_validation:.4f}; selection by test is optimistic by at most {100 * bias.halves:.1f} points"
         )
         for arch in dict.fromkeys(replica.row.arch for replica in replicas)
         if (bias := selection_bias(arch, replicas))
@@ -98,7 +98,9 @@ def comparison_view(comparison: Comparison) -> Group:
             format_duration(cost.train_seconds),
             f"{cost.images_per_second:,.0f}",
         )
-    title = f"{comparison.name}: {comparison.images:,} test images, each model as it is served, * chosen by validation"
+    title = (
+        f"{comparison.name}: {comparison.images:,} test images, each model as it is served, * selected on validation"
+    )
     lines = [Text(title, style="bold"), table]
     if own := [f"{model.arch} {model.threshold:.3g}" for model in comparison.models if model.own_threshold]:
         lines.append(

@@ -149,7 +149,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     with stoppable() as stopping:
         check(settings)
         least = 2 if change else 1
-        too_few = [] if seeds >= least else [f"--seeds {seeds}: give {least} or more; one seed is one draw"]
+        too_few = [] if seeds >= least else [f"--seeds {seeds}: give {least} or more; a single seed shows no variation"]
         _refuse(*too_few, *_faults_of_name(study))
         from sweep.comparisons.ablation.run import changes_of, log, plan_of_changes, variants_of
         from sweep.comparisons.enqueued import conclude_enqueued

@@ -18,7 +18,7 @@ from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess
 from sweep.metrics.clinical import clinical_table
 from sweep.metrics.markdown import table
-from sweep.metrics.names import THRESHOLD_FREE
+from sweep.metrics.names import THRESHOLD_FREE, label_of
 from sweep.metrics.predictions import Predictions
 from sweep.stores import tags as tag
 from sweep.stores.registry import Version
@@ -118,7 +118,9 @@ def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
 def _note(version: Version, assessment: Assessment, scored: ScoredData) -> str:
     """The description of the run."""
     heads = ["score", "value" if assessment.threshold is None else f"at {assessment.threshold:.3g}"]
-    columns: list[list[Any]] = [list(assessment.scores), list(assessment.served.values())]
+    two = assessment.threshold is not None
+    names = [label_of(name, two=two) for name in assessment.scores]
+    columns: list[list[Any]] = [names, list(assessment.served.values())]
     if assessment.at_threshold is not None:
         heads.append("at 0.5")
         columns.append(["" if name in THRESHOLD_FREE else value for name, value in assessment.scores.items()])
@@ -130,8 +132,8 @@ def _note(version: Version, assessment: Assessment, scored: ScoredData) -> str:
     clinical = "" if assessment.clinical is None else f"\n\n{clinical_table(assessment.clinical)}"
     return (
         f"**{version.name} version {version.version}** on {assessment.images:,} images of {scored.source.location} "
-        f"(test images, digest {scored.digest}), with 95 % intervals from drawing {assessment.patients:,} patients "
-        f"anew.\n\n{warnings}{table(heads, zip(*columns, strict=True))}{clinical}"
+        f"(test images, digest {scored.digest}), with 95 % intervals from a bootstrap of "
+        f"{assessment.patients:,} patients.\n\n{warnings}{table(heads, zip(*columns, strict=True))}{clinical}"
     )
 
 

@@ -285,7 +285,7 @@ def test_a_folder_of_classes_is_enough(run, client: MlflowClient, pictures: Path
     code, out, err = run("evaluate", MODEL, "--data", tmp_path / "Elsewhere")
 
     assert code == 0, err
-    assert "the test set is opened once more" in out  # the same images, whatever their folder is called
+    assert "the test set is used once more" in out  # the same images, whatever their folder is called
     assert "note: passed over 1 .dcm file in NORMAL" in out
     assert "blob-pictures version 1 on 60 images" in out
     assert "test images: 32 NORMAL, 28 PNEUMONIA; digest " in out

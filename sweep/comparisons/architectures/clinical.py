@@ -58,7 +58,7 @@ def clinical_markdown(comparison: Comparison) -> list[str]:
     for heading, lines in section["groups"]:
         rows.append((f"**{heading}**", *("" for _ in comparison.models)))
         rows += [(label, *(cell["both"] for cell in cells)) for label, cells in lines]
-    intervals = f"In brackets {100 * CONFIDENCE:g} % intervals, from drawing whole patients anew."
+    intervals = f"In brackets {100 * CONFIDENCE:g} % intervals, from a bootstrap of whole patients."
     return [
         "## Clinical use",
         section["sentence"],

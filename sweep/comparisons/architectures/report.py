@@ -20,12 +20,13 @@ from plotly.offline import get_plotlyjs
 
 from sweep.comparisons.architectures import charts, clinical_charts, paired_charts, search_charts
 from sweep.comparisons.architectures import report_sections as sections
-from sweep.comparisons.architectures.analysis import SHOWN, Comparison, PairedTest
+from sweep.comparisons.architectures.analysis import Comparison, PairedTest
 from sweep.comparisons.architectures.chart_style import color
 from sweep.comparisons.architectures.clinical import clinical, clinical_markdown
 from sweep.comparisons.replication.published import TEST_IMAGES
 from sweep.metrics import markdown
 from sweep.metrics.bootstrap import CONFIDENCE
+from sweep.metrics.calibration import BINS
 from sweep.metrics.formatting import SPACE, format_probability
 from sweep.metrics.names import NOT_A_DEVICE
 
@@ -81,8 +82,9 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
         lead=sections.lead(comparison),
         not_a_device=NOT_A_DEVICE,
         notes=sections.notes(comparison),
+        bins=BINS,
         confidence=f"{100 * CONFIDENCE:g}{SPACE}%",
-        columns=[SHOWN[name] for name in sections.columns(comparison)],
+        columns=sections.heads(comparison),
         scores=sections.scores(comparison),
         decision=sections.decision(comparison),
         own_thresholds=[model.arch for model in comparison.models if model.own_threshold],
@@ -119,7 +121,6 @@ def _packed_plotly() -> str:
 
 def to_markdown(comparison: Comparison) -> str:
     """Writes the sentences and tables of the page in Markdown, for a pull request."""
-    names = sections.columns(comparison)
     parts = [
         f"# {sections.title(comparison)}",
         f"**{sections.lead(comparison)}**",
@@ -130,17 +131,17 @@ def to_markdown(comparison: Comparison) -> str:
         ),
         "## Scores on test",
         markdown.table(
-            ("architecture", *(SHOWN[name] for name in names)),
+            ("architecture", *sections.heads(comparison)),
             [
                 *_score_rows(comparison),
                 (f"always {comparison.models[0].assessment.always}", *sections.baseline(comparison)),
             ],
         ),
         f"{sections.decision(comparison)}, on {comparison.images:,} images of {comparison.patients:,} patients. "
-        f"In brackets {100 * CONFIDENCE:g} % intervals, from drawing whole patients anew; they tell nothing of another "
-        "seed.",
+        f"In brackets {100 * CONFIDENCE:g} % intervals, from a bootstrap of whole patients; they do not include the "
+        "variation between training seeds.",
         *(["\n".join(f"- {sections.missing(arch)}" for arch in comparison.missing)] if comparison.missing else []),
-        "## What is to be known",
+        "## Notes and limitations",
         "\n".join(f"- {note}" for note in (NOT_A_DEVICE, *sections.notes(comparison))),
     ]
     if comparison.champion_tests:
@@ -170,7 +171,7 @@ def to_markdown(comparison: Comparison) -> str:
                 for row in sections.published(comparison)
             ],
         ),
-        "Theirs is one run each, chosen by test accuracy; ours was chosen by validation.",
+        "Theirs is one run each, selected by test accuracy; ours was selected on validation.",
         "## Provenance",
         markdown.table(("what", "value"), sections.provenance(comparison).items()),
     ]

@@ -357,7 +357,8 @@ def _notes(
     single = [model.arch for model in models if len(model.seeds.get("accuracy", ())) < 2]
     if single:
         notes.append(
-            f"one seed is one draw: {', '.join(single)} may come out otherwise with another (`sweep compare --seeds 5`)"
+            f"a single training seed: the scores of {', '.join(single)} may differ with another one "
+            "(`sweep compare --seeds 5`)"
         )
     if len({best.past.tags[tag.SPLIT_DIGEST] for best in versions.values()}) > 1:
         notes.append("not all learned from the same split; their test images are the same")
