@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sweep.cli.clinical_views import clinical_rows
 from sweep.comparisons.ablation.analysis import VERDICTS, cells
 from sweep.comparisons.architectures.analysis import Comparison
 from sweep.comparisons.crossvalidation import analysis as crossvalidation
@@ -101,11 +102,13 @@ def comparison_view(comparison: Comparison) -> Group:
     title = (
         f"{comparison.name}: {comparison.images:,} test images, each model as it is served, * selected on validation"
     )
-    lines = [Text(title, style="bold"), table]
+    lines: list[Text | Table] = [Text(title, style="bold"), table]
     if own := [f"{model.arch} {model.threshold:.3g}" for model in comparison.models if model.own_threshold]:
         lines.append(
             Text(f"thresholds: {', '.join(own)}{', the others 0.5' if len(own) < len(comparison.models) else ''}")
         )
+    clinical = {model.arch: model.assessment.clinical for model in comparison.models if model.assessment.clinical}
+    lines += [clinical_rows(clinical)] if clinical else []
     for model in comparison.models:
         if len(accuracies := model.seeds.get("accuracy", ())) > 1:
             spreads = f"accuracy {format_spread(accuracies)}, AUROC {format_spread(model.seeds['auroc'])}"
