@@ -156,8 +156,8 @@ def _why(seeded: Sequence[SearchResult]) -> str:
         at = f"{search.arch} at {search.study.params['image_size']}"
         sentences.append(
             f"{at}: AUROC {validation:.3f} on validation and {np.mean(search.test('auroc')):.3f} on test; "
-            f"specificity {before:.2f} on validation and {after:.2f} on test, sensitivity {recall:.2f} on test. With the "
-            f"threshold that is best on test itself, accuracy would be {ceiling:.3f}."
+            f"specificity {before:.2f} on validation and {after:.2f} on test, sensitivity {recall:.2f} on test. With "
+            f"the threshold that is best on test itself, accuracy would be {ceiling:.3f}."
         )
     return "Where points are lost:\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
 
