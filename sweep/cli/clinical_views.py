@@ -29,8 +29,8 @@ def clinical_rows(models: Mapping[str, ClinicalScores]) -> Table:
     first = next(iter(models.values()))
     heads = {
         **AT_THRESHOLD,
-        **{name: f"{label} at {percent(first.prevalence)}" for name, label in PREDICTIVE.items()},
-        **{name: f"{label} at {percent(first.stated_prevalence or 0)}" for name, label in AT_PREVALENCE.items()},
+        **{name: f"{label} at\n{percent(first.prevalence)}" for name, label in PREDICTIVE.items()},
+        **{name: f"{label} at\n{percent(first.stated_prevalence or 0)}" for name, label in AT_PREVALENCE.items()},
     }
     shown = [name for name in heads if name in first.scores]
     table = Table("", *(heads[name] for name in shown), box=box.SIMPLE_HEAD, pad_edge=False)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from sweep.cli.clinical_views import clinical_rows
 from sweep.comparisons.architectures import report
 from sweep.comparisons.architectures.clinical import clinical, clinical_markdown
 from sweep.comparisons.architectures.clinical_charts import decision_charts
@@ -125,3 +128,15 @@ def test_decision_curves_share_an_axis_and_have_bands_where_intervals_are_known(
     json.loads(drawn.to_json(engine="json"), parse_constant=pytest.fail)
     assert str(Interval(0.5, np.nan, np.nan)) == "0.500 (too few)"
     assert "too few to tell" in next(trace for trace in drawn.data if trace.name == "cnn1").customdata[0]
+
+
+def test_the_terminal_has_a_row_for_each_model_in_80_columns():
+    models = {model.arch: model.assessment.clinical for model in served().models}
+    console = Console(width=80, file=io.StringIO())
+    console.print(clinical_rows(models))
+    lines = console.file.getvalue().splitlines()
+    row = next(line for line in lines if "cnn2" in line).split()
+    names = ("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
+    assert row == ["cnn2", *(f"{models['cnn2'].scores[name].value:.3f}" for name in names)]
+    assert "sensitivity" in lines[2]
+    assert max(map(len, lines)) <= 80
