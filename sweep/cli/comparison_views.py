@@ -19,7 +19,7 @@ from sweep.comparisons.crossvalidation.run import Logged
 from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.replication.analysis import Replica, format_gap, judge, selection_bias, side_by_side
 from sweep.comparisons.replication.published import CONCLUSIONS
-from sweep.metrics.formatting import format_duration, format_spread
+from sweep.metrics.formatting import SPACE, format_count, format_seconds, format_spread
 
 
 def enqueued_view(result: EnqueuedResult) -> Text:
@@ -86,8 +86,8 @@ def crossvalidation_view(logged: Logged) -> Group:
 
 def comparison_view(comparison: Comparison) -> Group:
     """The architectures side by side."""
-    heads = ("", "accuracy (95 %)", "AUROC (95 %)", "parameters", "training", "images/s")
-    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    heads = ("", "accuracy (95 %)", "AUROC (95 %)", "params", "training", "img/s")
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # so that 80 columns hold it
     for model in comparison.models:
         scores, cost = model.assessment.served, model.cost
         half = f"\n{model.assessment.scores['accuracy'].value:.3f} at 0.5" if model.own_threshold else ""
@@ -95,8 +95,8 @@ def comparison_view(comparison: Comparison) -> Group:
             f"{model.arch}{' *' if model.arch == comparison.champion else ''}",
             f"{scores['accuracy']}{half}",
             str(scores["auroc"]),
-            f"{cost.parameters:,}",
-            format_duration(cost.train_seconds),
+            format_count(cost.parameters).replace(SPACE, " "),
+            format_seconds(cost.train_seconds).replace(SPACE, " "),
             f"{cost.images_per_second:,.0f}",
         )
     title = (

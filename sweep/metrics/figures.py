@@ -152,7 +152,7 @@ def roc_curve(
 
 
 def calibration(predictions: Predictions, temperature: float, title: str) -> Figure:
-    """Draws observed frequency against predicted probability, before and after the temperature.
+    """Draws observed frequency against predicted probability, before and after the temperature; once where that is 1.
 
     Args:
         predictions: Of images whose classes are known.
@@ -161,7 +161,8 @@ def calibration(predictions: Predictions, temperature: float, title: str) -> Fig
     """
     figure, (axes,) = panels(1, (4.4, 4.2), title)
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
-    for name, value, color, marker in (("as trained", 1.0, ORANGE, "o"), ("as served", temperature, BLUE, "D")):
+    curves = (("as trained", 1.0, ORANGE, "o"), ("as served", temperature, BLUE, "D"))
+    for name, value, color, marker in curves if temperature != 1 else curves[1:]:
         bins = reliability(predictions.labels, predictions.probabilities(value))
         error = expected_calibration_error(predictions.labels, predictions.probabilities(value))
         axes.plot(bins.predicted, bins.observed, color=color, linewidth=1.4, label=f"{name}: ECE {error:.3f}")

@@ -185,7 +185,7 @@ def try_out(client: MlflowClient, model: LoggedModel, spec: ModelSpec, example: 
         answer = mlflow.pyfunc.load_model(str(folder)).predict(rows)
         digest = sha256(folder / "artifacts" / ARTIFACTS["about"])
     difference = float(np.abs(answer[columns].to_numpy() - example.probabilities).max())
-    rounding = len(spec.classes) / PARTS  # each class may give one part to the label's
+    rounding = len(spec.classes) / PARTS  # every class may give one part to the label's
     if not difference <= TOLERANCE + rounding:  # NaN too
         raise ModelDiffersError(f"the registered model differs from the trained one: probabilities by {difference:.2g}")
     return digest

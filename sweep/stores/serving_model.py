@@ -223,18 +223,13 @@ def rounded(likely: np.ndarray, decided: np.ndarray, threshold: float | None) ->
     it, and with more than two classes the label's stays the largest. Only where a threshold is within a millionth of 0
     or 1 may clipping put what is shown on its other side.
     """
-    whole = np.rint(likely * PARTS)
     if threshold is not None:
-        positive, yes = whole[:, 1], decided == 1
+        positive, yes = np.rint(likely[:, 1] * PARTS), decided == 1
         positive += np.where((positive / PARTS >= threshold) == yes, 0, np.where(yes, 1, -1))
         positive = positive.clip(1, PARTS - 1)
         return np.stack([PARTS - positive, positive], axis=1) / PARTS
-    rows, whole = np.arange(len(whole)), whole.clip(1)
-    whole[rows, decided] += PARTS - whole.sum(axis=1)
-    largest = whole.argmax(axis=1)
-    moved = ((whole[rows, largest] - whole[rows, decided]) // 2 + 1) * (largest != decided)
-    whole[rows, largest] -= moved
-    whole[rows, decided] += moved
+    whole = np.floor(likely * (PARTS - likely.shape[1]) + 1)  # each class has its millionth, and none loses its rank
+    whole[np.arange(len(whole)), decided] += PARTS - whole.sum(axis=1)
     return whole / PARTS
 
 

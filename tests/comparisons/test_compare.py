@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from sweep.comparisons.architectures.analysis import SHOWN
 from sweep.metrics.predictions import read_predictions
+from sweep.stores.packaging import sha256
+from sweep.stores.tags import MODEL_SHA256
 from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
 
 TINY = ("--image-size", 24, "--epochs", 2)
@@ -140,6 +143,47 @@ def test_again_it_trains_nothing_and_finds_the_seeds(compared, typed):
     assert [paired_test["arch"] for paired_test in answer["paired_tests"]] == ["cnn3"]
 
 
+def test_what_is_shown_is_what_evaluate_says_of_the_served_model(compared, tmp_path, typed):
+    """To the last bit, at a threshold and a temperature of its own."""
+    folder, _, _ = compared
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    own = serve_otherwise(tmp_path, "cnn1", threshold=0.731, temperature=1.7)
+
+    code, out, err = typed(tmp_path, "compare", "--json")
+    assert code == 0, err
+    compared_answer = json.loads(out)
+
+    assert compared_answer["served"]["cnn1"] == {"version": own, "threshold": 0.731, "temperature": 1.7}
+    for arch in ("cnn1", "cnn3"):
+        code, out, err = typed(tmp_path, "evaluate", f"blob-pictures@{arch}", "--json")
+        assert code == 0, err
+        evaluated = {row["score"]: row for row in json.loads(out)["scores"]}
+        shown = {row["score"]: row for row in compared_answer["scores"] if row["arch"] == arch}
+        for name, label in SHOWN.items():
+            for end in ("served", "served_low", "served_high", "value", "low", "high"):
+                assert shown[label][end] == evaluated[name][end], (arch, name, end)
+        assert evaluated["accuracy"]["served"] == evaluated["accuracy"].get(
+            "at_threshold", evaluated["accuracy"]["value"]
+        )
+    logged = client_of(tmp_path).get_run(compared_answer["run_id"]).data.metrics
+    shown = {row["score"]: row for row in compared_answer["scores"] if row["arch"] == "cnn1"}
+    assert logged["cnn1_at_threshold/accuracy"] == shown["accuracy"]["served"]
+    assert logged["cnn1/accuracy"] == shown["accuracy"]["value"]
+    written = Path(compared_answer["report"]).read_text()
+    assert f"<td>{shown['accuracy']['served']:.3f}<small>" in written
+    assert "cnn1 at 0.5" in written
+
+
+def serve_otherwise(folder, arch, **changes):
+    """Gives the version that holds an alias another threshold and temperature, as if they had been registered."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("blob-pictures", arch)
+    (path,) = (path for path in folder.rglob("model.json") if json.loads(path.read_text())["architecture"] == arch)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    client.set_model_version_tag("blob-pictures", version.version, MODEL_SHA256, sha256(path))
+    return str(version.version)
+
+
 def test_images_are_shown_on_this_disk_alone(compared, tmp_path, typed):
     folder, _, _ = compared
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
@@ -150,7 +194,9 @@ def test_images_are_shown_on_this_disk_alone(compared, tmp_path, typed):
     logged = Path(client.download_artifacts(answer["run_id"], "report.html", str(tmp_path))).read_text()
     assert "data:image/jpeg" not in logged
     wrong = sum(
-        row["value"] < 1 for row in answer["scores"] if row["score"] == "accuracy" and row["arch"] == answer["champion"]
+        row["served"] < 1
+        for row in answer["scores"]
+        if row["score"] == "accuracy" and row["arch"] == answer["champion"]
     )
     assert ("data:image/jpeg" in Path(answer["report"]).read_text()) == bool(wrong)
 
@@ -160,7 +206,9 @@ def test_without_the_images_it_says_so_and_compares(compared, tmp_path, typed):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     code, out, _ = typed(tmp_path, "compare", "--no-audit", "--json")
     assert code == 0
-    assert json.loads(out)["scores"] == before["scores"]
+    # From what was stored at the end of each study: by the network itself, and not by its exported program.
+    for now, then in zip(json.loads(out)["scores"], before["scores"], strict=True):
+        assert now == {name: pytest.approx(value, abs=1e-5) for name, value in then.items()}
     code, _, err = typed(tmp_path, "compare", "--data", tmp_path)
     assert code == 2
     assert "train/" in err

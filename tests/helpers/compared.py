@@ -53,7 +53,7 @@ def trials(arch: str, found: Predictions) -> tuple[ScoredTrial, ...]:
 
 @cache
 def compared_model(
-    arch: str, seed: int, *, classes=CLASSES, search=True, seeds=True, patients: int = 120
+    arch: str, seed: int, *, classes=CLASSES, search=True, seeds=True, patients: int = 120, threshold: float = 0.5
 ) -> ComparedModel:
     found = predictions(seed, classes, patients)
     epochs = [
@@ -77,7 +77,7 @@ def compared_model(
         history=epochs,
         epoch=3,
         validation={"accuracy": 0.94, "auroc": 0.98},
-        assessment=assess(found, 1.2, 0.5 if len(classes) == 2 else None),
+        assessment=assess(found, 1.2, threshold if len(classes) == 2 else None),
         predictions=found,
         cost=Cost(73_694 * (seed + 1), 30_500_000 * (seed + 1), 315_000, 74.0, 790.0 if search else None, 450.0),
         search=Search(f"x/{arch}", "val/auroc", True, tried, {"learning_rate": 0.7, "optimizer": 0.3})
@@ -90,15 +90,22 @@ def compared_model(
 @cache
 def comparison(count: int = 3, **options) -> Comparison:
     models = tuple(compared_model(arch, seed, **options) for seed, arch in enumerate(ARCHS[:count]))
+    return comparison_of(models)
+
+
+def comparison_of(models: tuple[ComparedModel, ...], champion: str = "") -> Comparison:
+    """Of models that are the first of ARCHS; the last of them is the champion, unless another is named."""
+    count = len(models)
+    champion = champion or ARCHS[count - 1]
     classes = models[0].predictions.classes
     images = {name: 10 * place + 30 for place, name in enumerate(classes)}
     return Comparison(
         name="chest-xray",
         models=models,
-        champion=ARCHS[count - 1],
+        champion=champion,
         chosen=CHOSEN["gate"],
         reference=ARCHS[0],
-        paired_tests=paired_tests(models, ARCHS[0], ARCHS[count - 1]),
+        paired_tests=paired_tests(models, ARCHS[0], champion),
         missing=ARCHS[count:],
         notes=("one seed is one draw (`sweep compare --seeds 5`)", "cnn1 began with random weights"),
         counts={"train": images, "validation": images, "test": images},

@@ -8,6 +8,8 @@ import pytest
 from sweep.metrics.calibration import (
     COLDEST,
     HOTTEST,
+    Temperature,
+    choose_temperature,
     expected_calibration_error,
     fit_temperature,
     reliability,
@@ -53,6 +55,52 @@ def test_a_validation_without_an_error_does_not_make_it_certain():
     assert temperature > COLDEST * 2
     assert softmax(logits / temperature).max() < 0.99  # of 30 right in 30: (30 + 1) / (30 + 2)
     assert fit_temperature(labels, -logits) == pytest.approx(HOTTEST, rel=0.01)  # always wrong: knows nothing
+
+
+def test_a_temperature_that_pays_is_used():
+    labels, logits = honest(4000, 2)
+
+    chosen = choose_temperature(labels, logits * 3)
+
+    assert chosen.value == chosen.fitted == fit_temperature(labels, logits * 3)
+    assert chosen.fitted_loss < chosen.untouched_loss
+    assert chosen.untouched_loss == pytest.approx(log_loss(labels, softmax(logits * 3)))
+    assert chosen.reason == (
+        f"Logits are divided by {chosen.value:.3f}, which was fitted on validation: log loss there falls from "
+        f"{chosen.untouched_loss:.4f} to {chosen.fitted_loss:.4f}."
+    )
+
+
+def test_a_temperature_that_raises_the_plain_loss_is_not_used():
+    """Smoothed targets ask a network without an error for more doubt, which plain log loss punishes."""
+    labels = np.arange(60) % 2
+    logits = np.where(labels[:, None] == [0, 1], 4.0, -4.0)
+
+    chosen = choose_temperature(labels, logits)
+
+    assert (chosen.value, chosen.fitted) == (1.0, fit_temperature(labels, logits))
+    assert chosen.fitted > 2
+    assert chosen.fitted_loss == pytest.approx(log_loss(labels, softmax(logits / chosen.fitted)))
+    assert chosen.reason == (
+        f"The temperature is 1. One of {chosen.fitted:.3f} was fitted on validation and is not used: log loss there "
+        f"would rise from 0.0003 to {chosen.fitted_loss:.4f}."
+    )
+
+
+def test_a_gain_that_four_digits_do_not_show_is_none():
+    labels, logits = honest(20_000, 2)
+    logits = logits / fit_temperature(labels, logits) * 1.001
+
+    chosen = choose_temperature(labels, logits)
+
+    assert chosen.value == 1
+    assert "would stay at" in chosen.reason
+    kept = Temperature(chosen.fitted, chosen.fitted, chosen.untouched_loss, chosen.fitted_loss)  # an earlier release
+    assert "log loss there stays at" in kept.reason
+
+
+def log_loss(labels: np.ndarray, likely: np.ndarray) -> float:
+    return float(-np.log(likely[np.arange(len(labels)), labels]).mean())
 
 
 def test_what_is_not_finite_is_said():
