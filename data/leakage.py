@@ -1,4 +1,4 @@
-"""What the parts of a study share: images and patients that are in two of them, so that scores flatter."""
+"""What the parts of a study share: images and patients that are in two of them, so that scores are optimistic."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Overlap:
 
     @property
     def serious(self) -> bool:
-        """Whether scores flatter for all that is known; shared names alone may be explained."""
+        """Whether scores are optimistic for all that is known; shared names alone may be explained."""
         return self.images > 0 or (self.patients > 0 and not self.harmless)
 
     def sentences(self) -> tuple[str, ...]:
@@ -55,12 +55,12 @@ class Overlap:
         if self.images:
             found.append(
                 f"{self.images:,} of {self.of:,} {_called(self.second)} images are identical to images of "
-                f"{self.first}: {_called(self.second)} scores flatter"
+                f"{self.first}: {_called(self.second)} scores are optimistic"
             )
         if self.patients:
             found.append(
                 f"{self.patients:,} of {self.of_patients:,} patient names of {self.second} are in {self.first}, too: "
-                f"{self.harmless or f'if they are the same people, {_called(self.second)} scores flatter'}"
+                f"{self.harmless or f'if they are the same people, {_called(self.second)} scores are optimistic'}"
             )
         return tuple(found)
 
@@ -120,7 +120,7 @@ def refuse(overlaps: Iterable[Overlap], location: str, *, allowed: bool) -> None
             more = f"; and {overlap.images - NAMED_PAIRS:,} more" if overlap.images > NAMED_PAIRS else ""
             faults.append(
                 f"{location}: {overlap.images:,} of {overlap.of:,} test images are identical to images of "
-                f"{overlap.first}, so test scores would flatter ({named}{more}); remove them from one of the two "
+                f"{overlap.first}, so test scores would be optimistic ({named}{more}); remove them from one of the two "
                 f"(`sweep data verify` names all), or say {OPTION}, which is then written on everything made from it"
             )
     if faults:
@@ -173,7 +173,7 @@ def _harmless(source: Source, first: str, second: str, shared: set[str]) -> str:
     if not kermany or both:
         return ""
     return (
-        "none of them with the same kind of pneumonia, so the numbers may be counted anew and be other children; "
+        "none of them with the same kind of pneumonia, so the numbers may have been reused for other children; "
         "file names cannot say"
     )
 

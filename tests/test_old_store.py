@@ -144,7 +144,7 @@ def test_the_other_commands_take_an_old_stores_name(store, typed):
     code, out, err = typed(store, "evaluate", f"{MODEL}@cnn1", "--json")
 
     assert code == 0, err
-    assert "the test set is opened once more" in " ".join(err.split())
+    assert "the test set is used once more" in " ".join(err.split())
     evaluation = json.loads(out)
     found = {row["score"]: row["value"] for row in evaluation["scores"]}
     assert found["auroc"] == pytest.approx(scores["test/auroc"], abs=1e-3)

@@ -155,9 +155,9 @@ def _why(seeded: Sequence[SearchResult]) -> str:
         before, after = np.mean(specific, axis=0)
         at = f"{search.arch} at {search.study.params['image_size']}"
         sentences.append(
-            f"{at}: AUROC {validation:.3f} on validation and {np.mean(search.test('auroc')):.3f} on test; of healthy "
-            f"lungs {before:.2f} are called so on validation and {after:.2f} on test, of pneumonias {recall:.2f} of "
-            f"test are found. With a threshold that test itself had chosen accuracy would be {ceiling:.3f}."
+            f"{at}: AUROC {validation:.3f} on validation and {np.mean(search.test('auroc')):.3f} on test; "
+            f"specificity {before:.2f} on validation and {after:.2f} on test, sensitivity {recall:.2f} on test. With "
+            f"the threshold that is best on test itself, accuracy would be {ceiling:.3f}."
         )
     return "Where points are lost:\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
 

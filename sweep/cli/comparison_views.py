@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sweep.cli.clinical_views import clinical_rows
 from sweep.comparisons.ablation.analysis import VERDICTS, cells
 from sweep.comparisons.architectures.analysis import Comparison
 from sweep.comparisons.crossvalidation import analysis as crossvalidation
@@ -47,7 +48,7 @@ def replication_view(replicas: Sequence[Replica]) -> Group:
     biases = [
         Text(
             f"{bias.arch}: choosing by test accuracy gives {bias.by_test:.4f}, by validation "
-            f"{bias.by_validation:.4f}; test flatters its own choice by at most {100 * bias.halves:.1f} points"
+            f"{bias.by_validation:.4f}; selection by test is optimistic by at most {100 * bias.halves:.1f} points"
         )
         for arch in dict.fromkeys(replica.row.arch for replica in replicas)
         if (bias := selection_bias(arch, replicas))
@@ -98,12 +99,16 @@ def comparison_view(comparison: Comparison) -> Group:
             format_seconds(cost.train_seconds).replace(SPACE, " "),
             f"{cost.images_per_second:,.0f}",
         )
-    title = f"{comparison.name}: {comparison.images:,} test images, each model as it is served, * chosen by validation"
-    lines = [Text(title, style="bold"), table]
+    title = (
+        f"{comparison.name}: {comparison.images:,} test images, each model as it is served, * selected on validation"
+    )
+    lines: list[Text | Table] = [Text(title, style="bold"), table]
     if own := [f"{model.arch} {model.threshold:.3g}" for model in comparison.models if model.own_threshold]:
         lines.append(
             Text(f"thresholds: {', '.join(own)}{', the others 0.5' if len(own) < len(comparison.models) else ''}")
         )
+    clinical = {model.arch: model.assessment.clinical for model in comparison.models if model.assessment.clinical}
+    lines += [clinical_rows(clinical)] if clinical else []
     for model in comparison.models:
         if len(accuracies := model.seeds.get("accuracy", ())) > 1:
             spreads = f"accuracy {format_spread(accuracies)}, AUROC {format_spread(model.seeds['auroc'])}"

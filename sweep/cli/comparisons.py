@@ -149,7 +149,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     with stoppable() as stopping:
         check(settings)
         least = 2 if change else 1
-        too_few = [] if seeds >= least else [f"--seeds {seeds}: give {least} or more; one seed is one draw"]
+        too_few = [] if seeds >= least else [f"--seeds {seeds}: give {least} or more; a single seed shows no variation"]
         _refuse(*too_few, *_faults_of_name(study))
         from sweep.comparisons.ablation.run import changes_of, log, plan_of_changes, variants_of
         from sweep.comparisons.enqueued import conclude_enqueued
@@ -240,6 +240,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     allow_leakage: option.AllowLeakage = False,
     audit: option.Audit = True,
     with_images: option.WithImages = False,
+    prevalence: option.Prevalence = None,
     workers: option.Workers = None,
     device: option.Device = Settings.device,
     tracking_uri: option.TrackingUri = None,
@@ -257,6 +258,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
         raise InputError(f"--against {against}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")
     if seeds < 0:
         raise InputError(f"--seeds {seeds}: give 0 (none) or more")
+    option.check_prevalence(prevalence)
     from sweep.cli.terminal import Terminal
     from sweep.orchestrator.workdir import mlflow_in, stoppable
 
@@ -268,7 +270,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
         from sweep.stores.mlflow_stores import open_client
 
         client = open_client(tracking_uri or mlflow_in(folder))
-        request = Request(model, against, seeds, data, machine, folder, audit)
+        request = Request(model, against, seeds, data, machine, folder, audit, prevalence)
         gathered = gather(client, request, terminal, stopping, _shows(terminal))
         comparison = gathered.comparison
         pictures = pictures_of(gathered) if with_images else []

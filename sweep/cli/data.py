@@ -59,7 +59,7 @@ def verify(
         for sentence in _some(sentences):
             terminal.say(f"wrong: {sentence}")
     for pair, count in ((pair, count) for pair, count in result.shared_images.items() if count):
-        terminal.say(f"wrong: {count:,} pictures are in both {pair}: scores on the second flatter")
+        terminal.say(f"wrong: {count:,} pictures are in both {pair}: scores on the second are optimistic")
     found = [f"{count:,} patient names are in both {pair}" for pair, count in result.shared_patients.items() if count]
     groups = f"{result.identical_groups:,} groups of identical files"
     found.append(f"{groups}; each stays on one side of the validation split")

@@ -90,10 +90,12 @@ def evaluate(
     data: option.TestData = None,
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     depth: option.ModelDepth = None,
+    prevalence: option.Prevalence = None,
     tracking_uri: option.TrackingUri = None,
     json: option.Json = False,
 ) -> None:
-    """Score a registered model on test images, with error bars, and log it to MLflow."""
+    """Score a registered model on test images, with 95 % intervals, and log it to MLflow."""
+    option.check_prevalence(prevalence)
     from sweep.cli.terminal import Terminal
     from sweep.cli.views import evaluation_view
     from sweep.lifecycle.evaluate import evaluate as score
@@ -107,6 +109,8 @@ def evaluate(
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
     classifier, tracking = load(client, version), tracking_of(client, version.run_id)
+    if prevalence is not None and classifier.about["positive"] is None:
+        raise InputError(f"--prevalence: {model} has more than two classes, and predictive values are of two")
     past = read_run(tracking.uri, version.run_id)
     scored = data_for(version, classifier.about, past, data, patient_pattern, depth)
     source = scored.source
@@ -116,7 +120,7 @@ def evaluate(
         terminal.say(f"warning: {warning}")
     counting = terminal.counting("scoring", len(source.splits["test"]))
     with stoppable("stopped; nothing was logged") as stopping, counting as progress:
-        evaluation = score(version, classifier, scored, tracking, unless(stopping, progress))
+        evaluation = score(version, classifier, scored, tracking, unless(stopping, progress), prevalence)
     for note in evaluation.notes:
         terminal.say(f"note: {note}")
     terminal.show(evaluation_view(evaluation, scored))
@@ -134,6 +138,7 @@ def evaluate(
         run_id=evaluation.run_id,
         threshold=assessment.threshold,
         scores=rows_of(assessment),
+        clinical=None if assessment.clinical is None else assessment.clinical.to_dict(),
     )
 
 

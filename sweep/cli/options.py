@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.settings import ENGINES, FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings
 
@@ -32,6 +33,18 @@ def settings_from(options: Mapping[str, Any], **others: Any) -> Settings:
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
     return Settings(**frozen)
+
+
+def check_prevalence(prevalence: float | None) -> None:
+    """Checks the value of --prevalence.
+
+    Raises:
+        InputError: It is not between 0 and 1.
+    """
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise InputError(
+            f"--prevalence {prevalence:g}: give a share of positives above 0 and below 1, such as 0.05 for 5 %"
+        )
 
 
 def machine_from(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,6 +250,13 @@ Heatmap = Annotated[
 Alias = Annotated[str, Option("--as", metavar="ALIAS", help="champion, an architecture, or any other.")]
 Force = Annotated[bool, Option("--force", help="A person decides, whatever validation says.")]
 Reason = Annotated[str, Option(help="Why, for those who read the log.")]
+Prevalence = Annotated[
+    float | None,
+    Option(
+        metavar="SHARE",
+        help="Prevalence in a population of yours, such as 0.05: predictive values (PPV, NPV) for it too.",
+    ),
+]
 Against = Annotated[str, Option(metavar="NAME", help="The architecture that all others are compared with.")]
 Audit = Annotated[bool, Option(help="Score all complete trials on test too, after the choice, to see what it gained.")]
 FoldAudit = Annotated[bool, Option("--audit", help="Score them on test too, to see what choosing this way gains.")]

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from data.leakage import lines_of
 from sweep.metrics.formatting import format_duration, format_probability
-from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE
+from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE, label_of
 from sweep.plan import data_line, overlaps
 from sweep.stores.databases import file_of
 from sweep.stores.tags import DATA_DIGEST
@@ -83,7 +83,8 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     for name, interval in outcome.test.served.items():
         base = outcome.test.baseline.get(name)
         validation = outcome.validation.served[name].value
-        table.add_row(name, f"{validation:.3f}", str(interval), "" if base is None else f"{base:.3f}")
+        label = label_of(name, two=outcome.threshold is not None)
+        table.add_row(label, f"{validation:.3f}", str(interval), "" if base is None else f"{base:.3f}")
     lines: list[Any] = [
         Text(f"\nbest of study {outcome.study}: trial {outcome.best.number}", style="bold"),
         best,
@@ -132,6 +133,8 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
 
 def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
     """The scores of a registered version on the test images of a data set."""
+    from sweep.cli.clinical_views import clinical_view  # it loads scikit-learn, which the other tables need not
+
     assessment, version = evaluation.assessment, evaluation.version
     own = assessment.at_threshold is not None
     heads = ["score", "(95 % interval)" if assessment.threshold is None else f"at {assessment.threshold:.3g} (95 %)"]
@@ -141,15 +144,18 @@ def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
     for name, interval in assessment.scores.items():
         base = assessment.baseline.get(name)
         half = ["" if name in THRESHOLD_FREE else str(interval)] if own else []
-        table.add_row(name, str(assessment.served[name]), *half, "" if base is None else f"{base:.3f}")
+        label = label_of(name, two=assessment.threshold is not None)
+        table.add_row(label, str(assessment.served[name]), *half, "" if base is None else f"{base:.3f}")
+    clinical = [] if assessment.clinical is None else [clinical_view(assessment.clinical)]
     title = f"{version.name} version {version.version} on {assessment.images:,} images of {scored.source.location}"
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation.counts.items())
     kept = "" if assessment.threshold is None else f", threshold {assessment.threshold:g}"
-    intervals = f"intervals from drawing {assessment.patients:,} patients anew"
+    intervals = f"intervals from a bootstrap of {assessment.patients:,} patients"
     return Group(
         Text(title, style="bold"),
         Text(f"test images: {counts}; digest {scored.digest}"),
         table,
+        *clinical,
         Text(f"temperature {assessment.temperature:.3f}{kept}; {intervals}"),
         Text(f"logged as run {evaluation.run_id}"),
     )
@@ -159,7 +165,7 @@ def replay_view(name: str, replay: Replay) -> Group:
     """Whether a replay gave the same numbers, and if not, what differs in its environment."""
     if replay.equal:
         return Group(Text(f"{name}: {replay.epochs} epochs, {replay.metrics} metrics, every one equal", style="bold"))
-    lines: list[Any] = [Text(f"{name} came out otherwise", style="bold")]
+    lines: list[Any] = [Text(f"{name}: the numbers differ", style="bold")]
     if replay.differences:
         lines.append(Text(f"{len(replay.differences)} of {replay.metrics} metrics differ"))
     if replay.ending:

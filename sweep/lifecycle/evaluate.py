@@ -16,8 +16,9 @@ from data.resolution import depth_note, unused_depth
 from sweep.lifecycle.scored_data import ScoredData
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess
+from sweep.metrics.clinical import clinical_table
 from sweep.metrics.markdown import table
-from sweep.metrics.names import THRESHOLD_FREE
+from sweep.metrics.names import THRESHOLD_FREE, label_of
 from sweep.metrics.predictions import Predictions
 from sweep.stores import tags as tag
 from sweep.stores.registry import Version
@@ -50,7 +51,12 @@ class Evaluation:
 
 
 def evaluate(
-    version: Version, classifier: Any, scored: ScoredData, tracking: Tracking, progress: Callable[[int], None]
+    version: Version,
+    classifier: Any,
+    scored: ScoredData,
+    tracking: Tracking,
+    progress: Callable[[int], None],
+    prevalence: float | None = None,
 ) -> Evaluation:
     """Scores a registered model.
 
@@ -60,6 +66,7 @@ def evaluate(
         scored: The images, of the model's classes.
         tracking: Where the evaluation is logged: the experiment that the version's run is in.
         progress: Called with the number of images done; may raise to stop.
+        prevalence: Of another population, for predictive values there; None without.
 
     Raises:
         InputError: An image cannot be read.
@@ -85,7 +92,7 @@ def evaluate(
         raise InputError(*unreadable[:NAMED_FAULTS], *([f"and {more:,} more unreadable images"] if more > 0 else []))
     classes = tuple(about["classes"])
     predictions = Predictions(listing.names, listing.patients, listing.labels, np.concatenate(logits), classes)
-    assessment = assess(predictions, about["temperature"], about["threshold"])
+    assessment = assess(predictions, about["temperature"], about["threshold"], prevalence=prevalence)
     run_id = _log(version, about, scored, predictions, assessment, tracking)
     notes = depth_note(*unused_depth(largest), "images")
     return Evaluation(version, assessment, predictions, run_id, source.counts()["test"], notes)
@@ -111,7 +118,9 @@ def rows_of(assessment: Assessment) -> list[dict[str, Any]]:
 def _note(version: Version, assessment: Assessment, scored: ScoredData) -> str:
     """The description of the run."""
     heads = ["score", "value" if assessment.threshold is None else f"at {assessment.threshold:.3g}"]
-    columns: list[list[Any]] = [list(assessment.scores), list(assessment.served.values())]
+    two = assessment.threshold is not None
+    names = [label_of(name, two=two) for name in assessment.scores]
+    columns: list[list[Any]] = [names, list(assessment.served.values())]
     if assessment.at_threshold is not None:
         heads.append("at 0.5")
         columns.append(["" if name in THRESHOLD_FREE else value for name, value in assessment.scores.items()])
@@ -120,10 +129,11 @@ def _note(version: Version, assessment: Assessment, scored: ScoredData) -> str:
         [f"{assessment.baseline[name]:.3f}" if name in assessment.baseline else "" for name in assessment.scores]
     )
     warnings = "".join(f"**Warning:** {sentence}.\n\n" for sentence in scored.warnings)
+    clinical = "" if assessment.clinical is None else f"\n\n{clinical_table(assessment.clinical)}"
     return (
         f"**{version.name} version {version.version}** on {assessment.images:,} images of {scored.source.location} "
-        f"(test images, digest {scored.digest}), with 95 % intervals from drawing {assessment.patients:,} patients "
-        f"anew.\n\n{warnings}{table(heads, zip(*columns, strict=True))}"
+        f"(test images, digest {scored.digest}), with 95 % intervals from a bootstrap of "
+        f"{assessment.patients:,} patients.\n\n{warnings}{table(heads, zip(*columns, strict=True))}{clinical}"
     )
 
 
@@ -174,7 +184,11 @@ def _log(
     }
     base = {f"baseline/{name}": value for name, value in assessment.baseline.items()}
     data = (source.name, source.digest)
-    tracking.log(run.run_id, {**scores, **ends, **base}, model_id=version.model_id, dataset=data)
+    clinical = {}
+    if assessment.clinical is not None:
+        clinical = assessment.clinical.values()
+        files["clinical.json"] = pd.DataFrame(assessment.clinical.to_dict()["scores"]).to_json(orient="records") or ""
+    tracking.log(run.run_id, {**scores, **ends, **base, **clinical}, model_id=version.model_id, dataset=data)
     tracking.log_files(run.run_id, files)
     tracking.log_table(run.run_id, pd.DataFrame(rows_of(assessment)), "scores.json")
     tracking.log(run.run_id, {}, tags={tag.STATE: "COMPLETE"})

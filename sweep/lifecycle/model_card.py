@@ -8,8 +8,9 @@ from typing import Any
 
 from sweep.metrics.assessment import Assessment
 from sweep.metrics.bootstrap import CONFIDENCE
+from sweep.metrics.clinical import clinical_table
 from sweep.metrics.markdown import table
-from sweep.metrics.names import CALIBRATED, NOT_A_DEVICE, THRESHOLD_FREE
+from sweep.metrics.names import CALIBRATED, NOT_A_DEVICE, THRESHOLD_FREE, label_of
 
 DESCRIPTION_LENGTH = 5000  # what MLflow's registry takes
 MOST_EPOCHS = 24
@@ -90,6 +91,7 @@ def card_markdown(facts: CardData, figures: Sequence[str] = ()) -> str:
         ("Configuration", _configuration(facts)),
         ("Training", _training(facts)),
         ("Scores", _scores(facts, facts.test.scores)),
+        ("Clinical use", _clinical(facts)),
         ("Calibration", _calibration(facts)),
         ("Limits", _limits(facts)),
         ("Provenance", table(("what", "value"), facts.provenance.items())),
@@ -107,6 +109,7 @@ def card_summary(facts: CardData) -> str:
     parts = (
         _what(facts),
         ("Scores", _scores(facts, FIRST)),
+        ("Clinical use", _clinical(facts)),
         ("Calibration", _calibration(facts)),
         ("Limits", _limits(facts)),
     )
@@ -119,8 +122,8 @@ def _what(facts: CardData) -> str:
     warnings = "".join(f"**Warning:** {sentence}.\n\n" for sentence in facts.warnings)
     return (
         f"# {facts.name}: {facts.arch}\n\n{NOT_A_DEVICE}\n\n{warnings}"
-        f"A network of {facts.parameters:,} parameters that looks at one image, {facts.image_size} x "
-        f"{facts.image_size} gray pixels, and says how likely each of {', '.join(facts.classes)} is: {named}. "
+        f"A network of {facts.parameters:,} parameters that takes one image of {facts.image_size} x "
+        f"{facts.image_size} gray pixels and gives a probability for each of {', '.join(facts.classes)}: {named}. "
         f"Trial {facts.trial} of study {facts.study}, chosen by {facts.metric} on validation images alone. The test "
         f"set was opened for {facts.opened} of the study's trials so far, each when it was chosen."
     )
@@ -165,12 +168,19 @@ def _scores(facts: CardData, names: Iterable[str]) -> str:
         if name in test.scores:
             half = ["" if name in THRESHOLD_FREE else str(test.scores[name])] if own else []
             base = f"{test.baseline[name]:.3f}" if name in test.baseline else ""
-            rows.append([name, str(facts.validation.served[name]), str(test.served[name]), *half, base])
+            label = label_of(name, two=len(facts.classes) == 2)
+            rows.append([label, str(facts.validation.served[name]), str(test.served[name]), *half, base])
     return (
-        f"{table(heads, rows)}\n\nIn brackets {100 * CONFIDENCE:g} % intervals, from drawing patients anew: "
-        f"{facts.validation.patients:,} of validation, {test.patients:,} of test. They tell nothing of another seed, "
-        f"and a validation that chose flatters. The threshold is {_threshold(facts)}."
+        f"{table(heads, rows)}\n\nIn brackets {100 * CONFIDENCE:g} % intervals, from a bootstrap of patients: "
+        f"{facts.validation.patients:,} of validation, {test.patients:,} of test. They do not include the variation "
+        f"between training seeds. Validation scores are optimistic, since the trial was chosen by them. "
+        f"The threshold is {_threshold(facts)}."
     )
+
+
+def _clinical(facts: CardData) -> str:
+    clinical = facts.test.clinical
+    return "" if clinical is None else f"On the test images:\n\n{clinical_table(clinical)}"
 
 
 def _threshold(facts: CardData) -> str:
@@ -200,8 +210,8 @@ def _calibration(facts: CardData) -> str:
         else f"On test the calibration error is {test:.3f}, on validation {validation:.3f}."
     )
     weighted = (
-        "The training loss gives each class the same weight, so probabilities are those of a world in which all "
-        "classes are as frequent; a temperature does not change that."
+        "The training loss gives each class the same weight, so probabilities are those of a population in "
+        "which all classes are equally frequent; a temperature does not change that."
     )
     scores = table(("images", "score", *(["as trained"] if divided else []), "as served"), rows)
     after = " ".join(text for text in (changes, gap, weighted) if text)

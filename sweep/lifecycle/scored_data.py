@@ -94,7 +94,7 @@ def data_for(
     seen = 0 if own is None else _seen(own, source, past)
     if seen:
         images = f"{seen:,} of these {len(source.splits['test']):,} images"
-        warnings += (f"{images} are identical to images of its training data: scores on them flatter",)
+        warnings += (f"{images} are identical to images of its training data: scores on them are optimistic",)
     return ScoredData(source, digest, (*notes, *of_study), warnings)
 
 
@@ -128,7 +128,7 @@ def _compared(about: Mapping[str, Any], past: PastRun, own: Source | None, diges
     if then is None:
         return "whether these are the images that it was tested on is not known: an earlier release registered it"
     if then == digest:
-        return "the test set is opened once more: choosing by what it says is choosing by test"
+        return "the test set is used once more: selecting a model by these scores is selecting on test data"
     changed = f"{own.location} has changed" if own is not None and is_own else "they are others"
     return f"these are not the images that it was tested on: {changed} (digest {digest}, then {then})"
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sweep.metrics.bootstrap import Interval, intervals
+from sweep.metrics.clinical import ClinicalScores, clinical_scores, clinical_scores_of
 from sweep.metrics.names import CALIBRATED
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import all_scores
@@ -28,6 +29,8 @@ class Assessment:
         baseline: Scores of answering `always` for every image, without those of probabilities.
         always: The positive class, or with more than two the most frequent.
         uncalibrated: CALIBRATED scores before the temperature.
+        clinical: Diagnostic accuracy as the model is served; None for more than two classes, and where an earlier
+            release stored the assessment.
     """
 
     images: int
@@ -39,6 +42,7 @@ class Assessment:
     baseline: Mapping[str, float]
     always: str
     uncalibrated: Mapping[str, float]
+    clinical: ClinicalScores | None = None
 
     @property
     def served(self) -> Mapping[str, Interval]:
@@ -57,10 +61,22 @@ class Assessment:
         def ends(scores: Mapping[str, Interval] | None) -> dict[str, list[float]] | None:
             return None if scores is None else {name: [i.value, i.low, i.high] for name, i in scores.items()}
 
-        return {**vars(self), "scores": ends(self.scores), "at_threshold": ends(self.at_threshold)}
+        clinical = None if self.clinical is None else self.clinical.to_dict()
+        return {
+            **vars(self),
+            "scores": ends(self.scores),
+            "at_threshold": ends(self.at_threshold),
+            "clinical": clinical,
+        }
 
 
-def assess(predictions: Predictions, temperature: float, threshold: float | None, seed: int = 0) -> Assessment:
+def assess(
+    predictions: Predictions,
+    temperature: float,
+    threshold: float | None,
+    seed: int = 0,
+    prevalence: float | None = None,
+) -> Assessment:
     """Assesses predictions.
 
     Args:
@@ -68,6 +84,7 @@ def assess(predictions: Predictions, temperature: float, threshold: float | None
         temperature: Logits are divided by it.
         threshold: The model's own; None for more than two classes.
         seed: Decides the bootstrap's draws.
+        prevalence: Of another population, for predictive values there; None without, and for more than two classes.
     """
     labels, likely, patients = predictions.labels, predictions.probabilities(temperature), predictions.patients
     classes = len(predictions.classes)
@@ -87,6 +104,7 @@ def assess(predictions: Predictions, temperature: float, threshold: float | None
         {name: value for name, value in all_scores(labels, constant).items() if name not in CALIBRATED},
         predictions.classes[always],
         {name: value for name, value in all_scores(labels, predictions.probabilities()).items() if name in CALIBRATED},
+        None if threshold is None else clinical_scores(predictions, temperature, threshold, prevalence, seed),
     )
 
 
@@ -96,6 +114,12 @@ def assessment_of(data: Mapping[str, Any]) -> Assessment:
     def intervals_of(ends: Mapping[str, Any] | None) -> dict[str, Interval] | None:
         return None if ends is None else {name: Interval(*three) for name, three in ends.items()}
 
+    clinical = data.get("clinical")  # an earlier release stored none
     return Assessment(
-        **{**data, "scores": intervals_of(data["scores"]), "at_threshold": intervals_of(data["at_threshold"])}
+        **{
+            **data,
+            "scores": intervals_of(data["scores"]),
+            "at_threshold": intervals_of(data["at_threshold"]),
+            "clinical": None if clinical is None else clinical_scores_of(clinical),
+        }
     )

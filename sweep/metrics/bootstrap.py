@@ -65,7 +65,7 @@ def intervals(
         scores = weighted_scores(labels, likely, weights, threshold)
         for name, chunks in drawn.items():
             chunks.append(scores[name])
-    return {name: _interval(values[name], np.concatenate(chunks), patients) for name, chunks in drawn.items()}
+    return {name: interval_of(values[name], np.concatenate(chunks), patients) for name, chunks in drawn.items()}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def difference(
         return first - second
 
     drawn = np.concatenate([gap(weights) for weights in draws(patients, seed)])
-    interval = _interval(float(gap(np.ones((1, len(labels))))[0]), drawn, patients)
+    interval = interval_of(float(gap(np.ones((1, len(labels))))[0]), drawn, patients)
     if np.isnan(interval.low):
         return Difference(interval, float("nan"))
     defined = drawn[~np.isnan(drawn)]
@@ -235,8 +235,17 @@ def _calibration_error(labels: np.ndarray, likely: np.ndarray, weights: np.ndarr
     return gaps / weights.sum(axis=1)
 
 
-def _interval(value: float, drawn: np.ndarray, patients: Sequence[str]) -> Interval:
-    """The interval of a score from its draws."""
+def interval_of(value: float, drawn: np.ndarray, patients: Sequence[str]) -> Interval:
+    """The interval of a score from its draws.
+
+    Args:
+        value: The score of the images themselves.
+        drawn: Of each draw, float [RESAMPLES]; NaN where it is not defined.
+        patients: Of each image.
+
+    Returns:
+        Its ends are NaN with fewer than FEWEST_PATIENTS patients, or where more than 5 % of the draws are not defined.
+    """
     # Where a class is hardly ever drawn, what is left says nothing.
     if len(set(patients)) < FEWEST_PATIENTS or np.isnan(drawn).mean() > 0.05:
         return Interval(value, float("nan"), float("nan"))

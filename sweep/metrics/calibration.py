@@ -1,4 +1,4 @@
-"""Calibration: how often probabilities come true, and the temperature that improves it."""
+"""Calibration: predicted probabilities against observed frequencies, and the temperature that improves them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOSS_DIGITS = 4  # of a log loss, as the model card shows it
 
 @dataclass(frozen=True)
 class Reliability:
-    """How probabilities came true, in bins of equal width; empty bins are left out.
+    """Predicted probabilities against observed frequencies, in bins of equal width; empty bins are left out.
 
     Attributes:
         predicted: Mean probability of each bin.
-        observed: Share of its images for which it came true.
+        observed: Share of its images that are of that class.
         images: Number of its images.
     """
 
@@ -29,7 +29,7 @@ class Reliability:
 
 
 def claims(labels: np.ndarray, likely: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The probability that each prediction states, and whether it came true.
+    """The probability that each prediction states, and whether the image is of that class.
 
     Args:
         labels: int [N].
@@ -50,7 +50,7 @@ def bins_of(probability: np.ndarray) -> np.ndarray:
 
 
 def reliability(labels: np.ndarray, likely: np.ndarray) -> Reliability:
-    """Compares the stated probabilities with how often they came true.
+    """Compares predicted probabilities with observed frequencies.
 
     Args:
         labels: int [N].
@@ -136,7 +136,7 @@ def plain_log_loss(labels: np.ndarray, logits: np.ndarray, temperature: float) -
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Fits the temperature that logits are divided by, so that probabilities come true (Guo et al. 2017).
+    """Fits the temperature that logits are divided by, so that probabilities match frequencies (Guo et al. 2017).
 
     The targets are Platt's (1999): not 1 but (n + 1) / (n + 2) for a class with n images. A validation set without a
     single error would otherwise ask for a temperature of zero, which is certainty about everything.

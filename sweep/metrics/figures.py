@@ -141,8 +141,8 @@ def roc_curve(
             axes.plot(*point, marker, color=color, markersize=6, label=f"threshold {cut:.3g}")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
     axes.set(
-        xlabel="false positive rate",
-        ylabel="true positive rate",
+        xlabel="1 \u2212 specificity" if len(classes) == 2 else "false positive rate",
+        ylabel="sensitivity" if len(classes) == 2 else "true positive rate",
         xlim=(-0.02, 1.02),
         ylim=(-0.02, 1.02),
         aspect="equal",
@@ -152,7 +152,7 @@ def roc_curve(
 
 
 def calibration(predictions: Predictions, temperature: float, title: str) -> Figure:
-    """Draws how often probabilities came true, before and after the temperature; once where that is 1.
+    """Draws observed frequency against predicted probability, before and after the temperature; once where that is 1.
 
     Args:
         predictions: Of images whose classes are known.
@@ -165,13 +165,15 @@ def calibration(predictions: Predictions, temperature: float, title: str) -> Fig
     for name, value, color, marker in curves if temperature != 1 else curves[1:]:
         bins = reliability(predictions.labels, predictions.probabilities(value))
         error = expected_calibration_error(predictions.labels, predictions.probabilities(value))
-        axes.plot(bins.predicted, bins.observed, color=color, linewidth=1.4, label=f"{name}: error {error:.3f}")
+        axes.plot(bins.predicted, bins.observed, color=color, linewidth=1.4, label=f"{name}: ECE {error:.3f}")
         size = 12 + 120 * np.sqrt(bins.images / bins.images.sum())
         axes.scatter(bins.predicted, bins.observed, size, color=color, marker=marker, alpha=0.75, linewidths=0)
     positive = (
-        f"probability of {drawable(predictions.classes[1])}" if len(predictions.classes) == 2 else "largest probability"
+        f"predicted probability of {drawable(predictions.classes[1])}"
+        if len(predictions.classes) == 2
+        else "largest predicted probability"
     )
-    axes.set(xlabel=positive, ylabel="came true", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(xlabel=positive, ylabel="observed frequency", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
 
@@ -194,7 +196,11 @@ def score_histogram(predictions: Predictions, temperature: float, threshold: flo
         axes.hist(probability[chosen], bins=np.linspace(0, 1, 31).tolist(), color=color, alpha=0.65, label=name)
     if two and threshold is not None:
         axes.axvline(threshold, color=RED, linewidth=1.2, linestyle="--", label=f"threshold {threshold:.3g}")
-    axes.set(xlabel=f"probability of {names[1]}" if two else "largest probability", ylabel="images", xlim=(0, 1))
+    axes.set(
+        xlabel=f"predicted probability of {names[1]}" if two else "largest predicted probability",
+        ylabel="images",
+        xlim=(0, 1),
+    )
     axes.legend(frameon=False, fontsize=8, loc="upper center")
     return figure
 

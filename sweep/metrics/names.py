@@ -21,9 +21,34 @@ STRESSED = frozenset({"val/stressed_auroc", "val/stressed_loss"})
 THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})
 # Scores that a temperature changes. With two classes it moves no image across 0.5 and none before another.
 CALIBRATED = ("ece", "brier", "log_loss")
+SCORES = {
+    "recall": "sensitivity",
+    "precision": "precision (PPV)",
+    "auroc": "AUROC",
+    "f1": "F1",
+    "brier": "Brier score",
+    "ece": "calibration error",
+    "precision_macro": "macro precision",
+    "precision_weighted": "weighted precision",
+    "f1_macro": "macro F1",
+    "f1_weighted": "weighted F1",
+}  # for people, where that is more than the name without underscores
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss", "stressed_auroc": "stressed AUROC"}  # for people
 
 NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"
+
+
+def label_of(score: str, *, two: bool) -> str:
+    """What people call a score.
+
+    Args:
+        score: Its name in MLflow, without what stands before the slash.
+        two: Whether there are two classes; with more of them recall and precision are averages.
+
+    >>> label_of("recall", two=True), label_of("recall", two=False), label_of("balanced_accuracy", two=True)
+    ('sensitivity', 'recall', 'balanced accuracy')
+    """
+    return score if score in ("recall", "precision") and not two else SCORES.get(score, score.replace("_", " "))
 
 
 def sign_of(metric: str) -> int:

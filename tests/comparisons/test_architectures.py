@@ -34,7 +34,9 @@ def test_equal_ones_cannot_be_told_apart():
     one = compared_model("resnet50", 0)
     (paired_test,) = paired_tests([replace(one, arch="cnn1"), one], "resnet50")
     assert paired_test.corrected == {"accuracy": 1.0, "auroc": 1.0}
-    assert paired_test.sentence.startswith("cnn1 and resnet50 cannot be told apart on 200 images (accuracy +0.0 points")
+    assert paired_test.sentence.startswith(
+        "cnn1 and resnet50 do not differ significantly on 200 images (accuracy +0.0 points"
+    )
 
 
 def test_a_far_worse_one_is_called_worse_and_a_far_better_one_better():
@@ -54,7 +56,9 @@ def test_what_differs_in_one_score_alone_is_said_so():
         one, arch="cnn1", predictions=replace(one.predictions, logits=one.predictions.logits + np.array([[0.0, 2.0]]))
     )
     (paired_test,) = paired_tests([shifted, one], "resnet50")
-    assert paired_test.sentence.startswith("cnn1 is worse in accuracy than resnet50, and cannot be told apart in AUROC")
+    assert paired_test.sentence.startswith(
+        "cnn1 is worse in accuracy than resnet50, with no significant difference in AUROC"
+    )
 
 
 def test_more_tests_are_corrected_more():
@@ -68,9 +72,9 @@ def test_more_tests_are_corrected_more():
 
 def test_the_headline_names_the_champion_and_every_paired_test():
     found = comparison(3)
-    assert "Of 3 architectures validation chooses cnn3: accuracy " in found.headline
+    assert "Of 3 architectures, cnn3 was selected on validation: accuracy " in found.headline
     assert all(paired_test.sentence in found.headline for paired_test in found.paired_tests)
-    assert "a person chose cnn3" in replace(found, chosen=CHOSEN["person"]).headline
+    assert "cnn3 was selected by a person" in replace(found, chosen=CHOSEN["person"]).headline
     assert "There is cnn1 alone" in comparison(1).headline
 
 

@@ -102,7 +102,7 @@ def test_three_classes_have_a_macro_roc_without_an_operating_point():
     curve = roc.data[1]
     assert np.trapezoid(curve.y, curve.x) == pytest.approx(auroc_of_three(found), abs=0.01)
     assert charts.confusion(found.models[0]).data[0].z[0][0] > 0.4
-    assert charts.calibration(found.models).layout.xaxis.title.text == "largest probability"
+    assert charts.calibration(found.models).layout.xaxis.title.text == "largest predicted probability"
 
 
 def auroc_of_three(found):

@@ -127,11 +127,19 @@ def test_the_comparison_is_a_run_with_its_report(compared):
 
 def test_again_it_trains_nothing_and_finds_the_seeds(compared, typed):
     folder, before, _ = compared
-    code, out, err = typed(folder, "compare", "blob-pictures", "--against", "cnn1", "--json")
+    code, out, err = typed(folder, "compare", "blob-pictures", "--against", "cnn1", "--prevalence", 0.05, "--json")
     assert code == 0, err
     answer = json.loads(out)
     assert answer["scores"] == before["scores"]
     assert answer["reference"] == "cnn1"
+    assert [row["arch"] for row in answer["clinical"]] == ["cnn1", "cnn3"]
+    for row in answer["clinical"]:
+        scores = {score["score"]: score["value"] for score in row["scores"]}
+        true, false = 0.05 * scores["sensitivity"], 0.95 * (1 - scores["specificity"])
+        assert row["stated_prevalence"] == 0.05
+        assert scores["ppv_at_prevalence"] == (pytest.approx(true / (true + false)) if true + false else None)
+    assert all("ppv_at_prevalence" not in str(row) for row in before["clinical"])
+    assert "Predictive values at a prevalence of 5 %" in Path(answer["report"]).read_text()
     assert [paired_test["arch"] for paired_test in answer["paired_tests"]] == ["cnn3"]
 
 
@@ -211,6 +219,7 @@ def test_without_the_images_it_says_so_and_compares(compared, tmp_path, typed):
     [
         (("compare", "--against", "vgg"), "there is no such architecture"),
         (("compare", "--seeds", -1), "--seeds -1"),
+        (("compare", "--prevalence", 1), "--prevalence 1: give a share of positives above 0 and below 1"),
         (("compare", "other"), "there is no such registered model"),
         (("replicate", "--arch", "resnet50"), "the report has no table of it"),
         (("replicate", "--protocol", "none"), "there are ours, report"),

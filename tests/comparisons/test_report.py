@@ -18,7 +18,7 @@ NASTY = ("</script><b>", "PNEUMONIA `&amp;` <img src=http://x>")
 SVG = '<svg viewBox="0 0 9 9" xmlns:xlink="http://www.w3.org/1999/xlink"><defs><style type="text/css">*{stroke-linejoin: round}</style></defs><path id="p"/><use xlink:href="#p" clip-path="url(#p)"/></svg>'
 PLOTLY = re.compile(r'(?<=<script type="application/gzip" id="plotly">)[^<]+')
 PICTURE = Picture("IM-0001.jpeg", "NORMAL", "PNEUMONIA", 0.987, b"\xff\xd8jpeg")
-SECTIONS = ["known", "tests", "curves", "confusion", "errors", "costs", "seeds", "search", "learning", "configurations", "diagrams", "data", "report", "provenance"]  # fmt: skip
+SECTIONS = ["known", "tests", "clinical", "curves", "confusion", "errors", "costs", "seeds", "search", "learning", "configurations", "diagrams", "data", "report", "provenance"]  # fmt: skip
 
 
 @cache
@@ -91,7 +91,7 @@ def test_every_chart_has_its_data_and_every_figure_a_caption():
     data = re.search(r'<script type="application/json" id="charts">(.*?)</script>', own(4), re.S)
     named = re.findall(r'^"([^"]+)": ', data[1], re.M)
     assert sorted(attrs["data-chart"] for attrs in found.all("div") if "data-chart" in attrs) == sorted(named)
-    assert len(named) == 14 + 5 * 4
+    assert len(named) == 15 + 6 * 4
     assert all(attrs["aria-label"] for attrs in found.all("div") if "data-chart" in attrs)
     assert len(found.all("figure")) == len(found.all("figcaption"))
 
@@ -109,9 +109,9 @@ def test_headings_are_in_order_and_tables_say_what_heads_them():
 
 def test_the_headline_and_its_table_stand_first():
     text = Elements(own()).text
-    lead = "Of 3 architectures validation chooses cnn3: accuracy "
-    assert text.index(lead) < text.index("precision (macro)") < text.index("always PNEUMONIA")
-    assert text.index("always PNEUMONIA") < text.index("What is to be known")
+    lead = "Of 3 architectures, cnn3 was selected on validation: accuracy "
+    assert text.index(lead) < text.index("macro precision") < text.index("always PNEUMONIA")
+    assert text.index("always PNEUMONIA") < text.index("Notes and limitations")
     assert "missing: resnet50 \u2013 run python -m sweep --arch resnet50" in text
     scores = comparison().of("cnn3").assessment.scores["accuracy"]
     assert f"{scores.value:.3f}{scores.low:.3f}\u2013{scores.high:.3f}" in text
@@ -136,7 +136,7 @@ def test_patients_are_shown_where_they_were_asked_for_alone():
     written = report.to_html(comparison(1), {}, [PICTURE])
     assert f"data:image/jpeg;base64,{base64.b64encode(PICTURE.jpeg).decode()}" in written
     assert "must not be published" in written
-    assert "NORMAL, called PNEUMONIA with probability 0.987" in written
+    assert "NORMAL, predicted PNEUMONIA with probability 0.987" in written
 
 
 def test_the_same_comparison_gives_the_same_bytes():
@@ -190,7 +190,7 @@ def test_the_twin_tells_the_same(count):
         assert f"- {paired_test.sentence}." in written
     for arch in found.missing:
         assert f"missing: {arch} - run `python -m sweep --arch {arch}`" in written
-    for heading in ("Scores on test", "What is to be known", "Costs", "Other seeds", "Provenance"):
+    for heading in ("Scores on test", "Notes and limitations", "Costs", "Other seeds", "Provenance"):
         assert f"## {heading}" in written
     assert NOT_A_DEVICE in written
     assert "0.8542" in written  # cnn1's accuracy in the student report
@@ -199,5 +199,5 @@ def test_the_twin_tells_the_same(count):
 
 
 def test_the_twin_says_that_one_seed_is_one_draw():
-    assert "one draw" in report.to_markdown(comparison(2, search=False, seeds=False))
+    assert "single training seed" in report.to_markdown(comparison(2, search=False, seeds=False))
     assert "| cnn1\u00a0\u00a0 | accuracy\u00a0\u00a0 |" in report.to_markdown(comparison(2))

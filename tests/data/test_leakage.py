@@ -59,7 +59,7 @@ def test_a_copy_under_another_name_is_found_and_refused(tmp_path: Path):
 
     assert (both.images, both.of) == (6, 12)
     assert both.pairs[0] == ("train/PNEUMONIA/other-0.png", "test/NORMAL/test-0.png")
-    assert both.sentences() == ("6 of 12 test images are identical to images of train: test scores flatter",)
+    assert both.sentences() == ("6 of 12 test images are identical to images of train: test scores are optimistic",)
     with pytest.raises(
         InputError, match=r"6 of 12 test .*other-0.png = test/NORMAL/test-0.png; .*; and 1 more\)"
     ) as no:
@@ -106,7 +106,7 @@ def test_a_patient_on_both_sides_is_counted_and_not_refused(tmp_path: Path):
     assert (both.patients, both.of_patients) == (6, 6)
     assert both.serious
     refuse([both], "data", allowed=False)
-    said = "6 of 6 patient names of test are in train, too: if they are the same people, test scores flatter"
+    said = "6 of 6 patient names of test are in train, too: if they are the same people, test scores are optimistic"
     assert lines_of([both]) == [f"warning: {said}"]
     plan = make_plan(Settings(("cnn1",), data=root, fix=("batch_size=8",)), fetch=False)
     assert leakage_of(plan) == said
@@ -139,7 +139,7 @@ def test_a_val_folder_is_compared_where_it_is_used(tmp_path: Path):
 
     assert sentences_of(unused) == ()
     assert sentences_of(used) == (
-        "4 of 8 validation images are identical to images of train: validation scores flatter",
+        "4 of 8 validation images are identical to images of train: validation scores are optimistic",
     )
     refuse(used, "data", allowed=False)  # the test images are new
     shutil.copy(root / "test" / "NORMAL" / "test-0.png", root / "val" / "NORMAL" / "val-0.png")

@@ -66,13 +66,13 @@ def test_a_dry_run_says_it(films: Path, typed, tmp_path: Path):
     code, out, err = typed(tmp_path, *ARGUMENTS, "--data", films, "--allow-leakage", "--dry-run", "--json")
 
     assert code == 0, err
-    assert json.loads(out)["leakage"] == [f"{SHARED}: test scores flatter"]
+    assert json.loads(out)["leakage"] == [f"{SHARED}: test scores are optimistic"]
     assert f"warning: {SHARED}" in err
 
 
 def test_what_was_allowed_is_written_on_everything(store, client: MlflowClient):
     _, answer, err = store
-    sentence = f"{SHARED}: test scores flatter"
+    sentence = f"{SHARED}: test scores are optimistic"
     assert f"warning: {sentence}" in err
     assert answer["studies"][0]["warnings"][0] == sentence
     version = client.get_model_version(MODEL, "1")
@@ -119,7 +119,9 @@ def test_its_own_test_images_are_scored_and_named(run, films: Path, client: Mlfl
     answer = json.loads(out)
     assert (answer["data"], answer["split"], answer["images"]) == (str(films), "test", 32)
     assert answer["counts"] == {"NORMAL": 16, "PNEUMONIA": 16}
-    assert "the test set is opened once more: choosing by what it says is choosing by test" in answer["notes"]
+    assert (
+        "the test set is used once more: selecting a model by these scores is selecting on test data" in answer["notes"]
+    )
     assert any(SHARED in warning for warning in answer["warnings"])
     assert "10 of these 32 images are identical to images of its training data" in " ".join(answer["warnings"])
     scores = {row["score"]: row["value"] for row in answer["scores"]}
@@ -146,7 +148,7 @@ def test_data_that_are_gone_or_changed_are_said(run, films: Path):
         assert f"the model's images were at {films}, which is not here; say where with --data" in err
         code, out, err = run("evaluate", f"{MODEL}@cnn3", "--data", moved, "--json")
         assert code == 0, err
-        assert "the test set is opened once more" in " ".join(json.loads(out)["notes"])
+        assert "the test set is used once more" in " ".join(json.loads(out)["notes"])
         assert "whether it learned from any of them is not known" in " ".join(json.loads(out)["notes"])
     finally:
         moved.rename(films)

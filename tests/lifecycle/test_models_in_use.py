@@ -162,6 +162,8 @@ def test_heatmaps_are_pictures_of_their_files(run, pictures: Path, tmp_path: Pat
         (["predict", MODEL, "{picture}", "--tracking-uri", "sqlite:///none.db"], ["none.db: there is no such file"]),
         (["evaluate", MODEL, "--data", "{tmp}"], ["its class folders are none; the model knows NORMAL, PNEUMONIA"]),
         (["evaluate", MODEL, "--data", "nowhere"], ["--data nowhere: no such file or folder"]),
+        (["evaluate", MODEL, "--prevalence", "5"], ["--prevalence 5: give a share", "such as 0.05 for 5 %"]),
+        (["evaluate", MODEL, "--prevalence", "nan"], ["--prevalence nan: give a share"]),
         (["promote", MODEL, "--as", "v3"], ["--as v3: "]),
         (["promote", MODEL, "--as", "Best One"], ["--as Best One: "]),
         (["promote", f"{MODEL}/7", "--as", "champion"], ["has no version 7"]),
@@ -195,10 +197,13 @@ def test_bad_input_is_named_and_changes_nothing(run, client, store, pictures, tm
 
 
 def test_an_evaluation_says_what_the_study_had_said(run, client: MlflowClient, pictures: Path):
-    code, out, err = run("evaluate", f"{MODEL}@cnn3", "--data", pictures, "--json")
+    code, out, err = run("evaluate", f"{MODEL}@cnn3", "--data", pictures, "--prevalence", "0.05", "--json")
 
     assert code == 0, err
     answer = json.loads(out)
+    assert "PPV at 5 % prevalence" in err
+    clinical = {row["score"]: row for row in answer["clinical"]["scores"]}
+    assert answer["clinical"]["prevalence"] == pytest.approx(28 / 60)
     version = client.get_model_version(MODEL, "1")
     scores = {row["score"]: row for row in answer["scores"]}
     assert {"f1", "f1_macro", "f1_weighted", "specificity", "ece", "average_precision", "brier"} <= scores.keys()
@@ -207,7 +212,13 @@ def test_an_evaluation_says_what_the_study_had_said(run, client: MlflowClient, p
         assert row["low"] - 1e-9 <= row["value"] <= row["high"] + 1e-9
     assert scores["accuracy"]["always_PNEUMONIA"] == pytest.approx(28 / 60)
 
+    recall = next(row for row in answer["scores"] if row["score"] == "recall")
+    for end, published in (("value", "served"), ("low", "served_low"), ("high", "served_high")):
+        assert clinical["sensitivity"][end] == pytest.approx(recall[published])
+
     run_ = client.get_run(answer["run_id"])
+    assert run_.data.metrics["test_clinical/sensitivity"] == clinical["sensitivity"]["value"]
+    assert "PPV at 5 % prevalence" in run_.data.tags["mlflow.note.content"]
     model_id = version.source.removeprefix("models:/")
     assert run_.data.tags["sweep.model_version"] == "1"
     assert run_.data.params["model"] == f"models:/{MODEL}/1"
@@ -285,11 +296,11 @@ def test_a_folder_of_classes_is_enough(run, client: MlflowClient, pictures: Path
     code, out, err = run("evaluate", MODEL, "--data", tmp_path / "Elsewhere")
 
     assert code == 0, err
-    assert "the test set is opened once more" in out  # the same images, whatever their folder is called
+    assert "the test set is used once more" in out  # the same images, whatever their folder is called
     assert "note: passed over 1 .dcm file in NORMAL" in out
     assert "blob-pictures version 1 on 60 images" in out
     assert "test images: 32 NORMAL, 28 PNEUMONIA; digest " in out
-    assert re.search(r"auroc +\d\.\d{3} \(\d\.\d{3}-\d\.\d{3}\)", out)
+    assert re.search(r"AUROC +\d\.\d{3} \(\d\.\d{3}-\d\.\d{3}\)", out)
     assert "all PNEUMONIA" in out
 
 

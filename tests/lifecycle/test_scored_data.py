@@ -16,7 +16,7 @@ from sweep.stores.mlflow_stores import PastRun
 from sweep.stores.registry import Version
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
-AGAIN = "the test set is opened once more: choosing by what it says is choosing by test"
+AGAIN = "the test set is used once more: selecting a model by these scores is selecting on test data"
 
 
 def scored(
@@ -99,7 +99,7 @@ def test_a_model_of_an_earlier_release_is_compared_by_the_digest_of_its_data(pic
 def test_training_images_are_counted_wherever_they_come_from(pictures: Path):
     found = scored(pictures, pictures / "train")
     assert found.warnings == (
-        "160 of these 160 images are identical to images of its training data: scores on them flatter",
+        "160 of these 160 images are identical to images of its training data: scores on them are optimistic",
     )
 
 

@@ -117,7 +117,7 @@ def test_calibration_is_drawn_before_and_after(classes):
         text: expected_calibration_error(found.labels, found.probabilities(t))
         for text, t in (("as trained", 1), ("as served", RIGHT))
     }
-    assert {f"{name}: error {error:.3f}" for name, error in said.items()} <= set(texts(figure))
+    assert {f"{name}: ECE {error:.3f}" for name, error in said.items()} <= set(texts(figure))
     assert said["as served"] < 0.8 * said["as trained"]
     *_, after = axes.lines
     known = reliability(found.labels, found.probabilities(RIGHT))
@@ -128,11 +128,11 @@ def test_calibration_is_drawn_before_and_after(classes):
 def test_a_histogram_holds_every_image_in_its_class():
     found = some_predictions(CLASSES)
     figure = figures.score_histogram(found, 4.0, 0.3, "x")
-    assert {"NORMAL", "PNEUMONIA", "threshold 0.3", "probability of PNEUMONIA"} <= set(texts(figure))
+    assert {"NORMAL", "PNEUMONIA", "threshold 0.3", "predicted probability of PNEUMONIA"} <= set(texts(figure))
     heights = [sum(bar.get_height() for bar in container) for container in figure.axes[0].containers]
     assert heights == [150, 150]
     three = figures.score_histogram(some_predictions(("a", "b", "c")), 4.0, None, "x")
-    assert {"right", "wrong", "largest probability"} <= set(texts(three))
+    assert {"right", "wrong", "largest predicted probability"} <= set(texts(three))
 
 
 def test_test_images_have_more_to_show_than_validation():

@@ -20,7 +20,11 @@ from sweep.metrics.threshold import decide
 
 SIGNIFICANT = 0.05
 # What chose the champion: the gate, a person with --force, or, where no version holds the alias, the usual order.
-CHOSEN = {"gate": "validation chooses", "person": "a person chose", "nobody": "none is champion, and first stands"}
+CHOSEN = {
+    "gate": "{arch} was selected on validation",
+    "person": "{arch} was selected by a person",
+    "nobody": "none is champion, and {arch} is listed first",
+}
 # The report's three, which it averages over the classes, and then ours.
 SHOWN = {
     "accuracy": "accuracy",
@@ -200,7 +204,7 @@ class Comparison:
         name: The data set.
         models: The best of each architecture.
         champion: The architecture that stands first.
-        chosen: Who or what chose it, as `validation chooses`; see CHOSEN.
+        chosen: Who or what chose it; one of CHOSEN.
         reference: The one that all others are compared with.
         paired_tests: The champion against each of its rivals, and each of the others against the reference.
         missing: Architectures that have none.
@@ -236,7 +240,11 @@ class Comparison:
         best = self.of(self.champion)
         scores, at_half = best.assessment.served, best.assessment.scores
         count = len(self.models)
-        who = f"Of {count} architectures {self.chosen} {best.arch}" if count > 1 else f"There is {best.arch} alone"
+        who = (
+            f"Of {count} architectures, {self.chosen.format(arch=best.arch)}"
+            if count > 1
+            else f"There is {best.arch} alone"
+        )
         cut = f" at its threshold of {best.threshold:.3g}" if best.own_threshold else ""
         half = f" At 0.5 its accuracy is {at_half['accuracy']}." if best.own_threshold else ""
         on = f"on {self.images:,} test images"
@@ -383,10 +391,10 @@ def _sentence(
         f"{LABELS[name]} {format_interval(tested.interval, POINTS_IN_SENTENCE)}" for name, tested in differences.items()
     )
     if not apart:
-        return f"{arch} and {reference} cannot be told apart on {images:,} images ({gaps})"
+        return f"{arch} and {reference} do not differ significantly on {images:,} images ({gaps})"
     parts = [f"{'better' if value > 0 else 'worse'} in {LABELS[name]}" for name, value in apart.items()]
     if len(parts) == 2 and len({value > 0 for value in apart.values()}) == 1:
         parts = [f"{'better' if apart['auroc'] > 0 else 'worse'} in accuracy and AUROC"]
     rest = [LABELS[name] for name in differences if name not in apart]
-    not_so = f", and cannot be told apart in {rest[0]}" if rest else ""
+    not_so = f", with no significant difference in {rest[0]}" if rest else ""
     return f"{arch} is {' and '.join(parts)} than {reference}{not_so} ({gaps})"

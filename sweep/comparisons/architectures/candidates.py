@@ -130,6 +130,7 @@ def measure(
     source: Source | None,
     studies: Sequence[Study],
     progress: Callable[[int], None],
+    prevalence: float | None = None,
 ) -> ComparedModel:
     """Reads and measures everything that a comparison shows of a best version.
 
@@ -139,6 +140,7 @@ def measure(
         source: Its data set, for test scores of the trials that were not chosen; None to leave them out.
         studies: Those of Optuna's store; one of them may have trained it with other seeds.
         progress: Called with the number of trials done; may raise to stop.
+        prevalence: Of another population than the test images', for predictive values there; None without.
 
     Raises:
         InputError: Neither its test images nor its predictions of them are here.
@@ -161,7 +163,9 @@ def measure(
         history=past.epochs,
         epoch=epoch,
         validation={key.removeprefix("val/"): value for key, value in kept.items() if key.startswith("val/")},
-        assessment=assess(predictions, classifier.about["temperature"], classifier.about["threshold"]),
+        assessment=assess(
+            predictions, classifier.about["temperature"], classifier.about["threshold"], prevalence=prevalence
+        ),
         predictions=predictions,
         cost=Cost(
             outlined.parameters,

@@ -54,13 +54,13 @@ def roc(models: Sequence[ComparedModel]) -> go.Figure:
     two = len(classes) == 2
     figure = new_figure(
         height=440,
-        xaxis=share_axis("false positive rate"),
-        yaxis=share_axis("true positive rate"),
+        xaxis=share_axis("1 \u2212 specificity" if two else "false positive rate"),
+        yaxis=share_axis("sensitivity" if two else "true positive rate"),
     )
     make_square(figure)
     figure.add_trace(diagonal_line(0, 1))
     hover = (
-        f"finds %{{y:.1%}} of {classes[1]}<br>and calls %{{x:.1%}} of {classes[0]} so too"
+        "sensitivity %{y:.1%}<br>1 \u2212 specificity %{x:.1%}"
         if two
         else "true positive rate %{y:.1%}<br>false positive rate %{x:.1%}"
     )
@@ -96,18 +96,20 @@ def _operating_point(model: ComparedModel, threshold: float, hover: str, marker:
         marker=marker,
         legendgroup=model.arch,
         showlegend=False,
-        hovertemplate=f"at a threshold of {threshold:.3g} {hover}<extra>{model.arch}</extra>",
+        hovertemplate=f"at a threshold of {threshold:.3g}<br>{hover}<extra>{model.arch}</extra>",
     )
 
 
 def calibration(models: Sequence[ComparedModel]) -> go.Figure:
-    """Draws how often probabilities came true, as each model is served; larger markers stand for more images."""
+    """Draws observed frequency against predicted probability, as served; larger markers stand for more images."""
     predictions = models[0].predictions
     two = len(predictions.classes) == 2
     figure = new_figure(
         height=440,
-        xaxis=share_axis(f"probability of {escape(predictions.classes[1])}" if two else "largest probability"),
-        yaxis=share_axis("came true"),
+        xaxis=share_axis(
+            f"predicted probability of {escape(predictions.classes[1])}" if two else "largest predicted probability"
+        ),
+        yaxis=share_axis("observed frequency"),
     )
     make_square(figure)
     figure.add_trace(diagonal_line(0, 1))
@@ -126,9 +128,9 @@ def calibration(models: Sequence[ComparedModel]) -> go.Figure:
                 },
                 cliponaxis=False,
                 customdata=bins.images.tolist(),
-                name=f"{model.arch}, error {model.assessment.scores['ece'].value:.3f}",
-                hovertemplate="%{customdata:,} images: said %{x:.1%}, came true %{y:.1%}"
-                f"<extra>{model.arch}</extra>",
+                name=f"{model.arch}, ECE {model.assessment.scores['ece'].value:.3f}",
+                hovertemplate="%{customdata:,} images<br>mean predicted probability %{x:.1%}"
+                f"<br>observed frequency %{{y:.1%}}<extra>{model.arch}</extra>",
             )
         )
     return figure
@@ -144,9 +146,9 @@ def confusion(model: ComparedModel, threshold: float | None = None) -> go.Figure
     figure = new_figure(
         height=max(280, 56 * len(classes) + 100),
         margin={"l": 12, "r": 8, "t": 8, "b": 12},
-        xaxis={"title": {"text": "called"}, "showgrid": False, "ticks": "", "automargin": True},
+        xaxis={"title": {"text": "predicted class"}, "showgrid": False, "ticks": "", "automargin": True},
         yaxis={
-            "title": {"text": "is"},
+            "title": {"text": "true class"},
             **NAMED_AXIS,
             "ticks": "",
             "autorange": "reversed",
@@ -167,7 +169,7 @@ def confusion(model: ComparedModel, threshold: float | None = None) -> go.Figure
             xgap=3,
             ygap=3,
             customdata=counts.tolist(),
-            hovertemplate="%{customdata:,} images that are %{y} were called %{x}"
+            hovertemplate="%{customdata:,} images of %{y} predicted %{x}"
             f"<br>%{{z:.1%}} of %{{y}}<extra>{model.arch}</extra>",
         )
     )
@@ -241,7 +243,7 @@ def errors(models: Sequence[ComparedModel]) -> go.Figure:
         barmode="group",
         bargap=0.25,
         xaxis={
-            "title": {"text": "share that is called wrong"},
+            "title": {"text": "share misclassified"},
             "tickformat": ".0%",
             # Room for the counts behind the longest bar.
             "range": [0, 1.5 * max(map(max, rates.values())) or 1],

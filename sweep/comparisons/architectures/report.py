@@ -18,13 +18,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweep.comparisons.architectures import charts, paired_charts, search_charts
+from sweep.comparisons.architectures import charts, clinical_charts, paired_charts, search_charts
 from sweep.comparisons.architectures import report_sections as sections
-from sweep.comparisons.architectures.analysis import SHOWN, Comparison, PairedTest
+from sweep.comparisons.architectures.analysis import Comparison, PairedTest
 from sweep.comparisons.architectures.chart_style import color
+from sweep.comparisons.architectures.clinical import clinical, clinical_markdown
 from sweep.comparisons.replication.published import TEST_IMAGES
 from sweep.metrics import markdown
 from sweep.metrics.bootstrap import CONFIDENCE
+from sweep.metrics.calibration import BINS
 from sweep.metrics.formatting import SPACE, format_probability
 from sweep.metrics.names import NOT_A_DEVICE
 
@@ -80,8 +82,9 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
         lead=sections.lead(comparison),
         not_a_device=NOT_A_DEVICE,
         notes=sections.notes(comparison),
+        bins=BINS,
         confidence=f"{100 * CONFIDENCE:g}{SPACE}%",
-        columns=[SHOWN[name] for name in sections.columns(comparison)],
+        columns=sections.heads(comparison),
         scores=sections.scores(comparison),
         decision=sections.decision(comparison),
         own_thresholds=[model.arch for model in comparison.models if model.own_threshold],
@@ -89,6 +92,7 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
         paired_tests=comparison.paired_tests,
         champion_tests=sections.paired_tests(comparison.champion_tests),
         reference_tests=sections.paired_tests(comparison.reference_tests),
+        clinical=clinical(comparison),
         costs=sections.costs(comparison),
         selection_bias=sections.selection_sentences(comparison),
         configurations=sections.configurations(comparison),
@@ -117,7 +121,6 @@ def _packed_plotly() -> str:
 
 def to_markdown(comparison: Comparison) -> str:
     """Writes the sentences and tables of the page in Markdown, for a pull request."""
-    names = sections.columns(comparison)
     parts = [
         f"# {sections.title(comparison)}",
         f"**{sections.lead(comparison)}**",
@@ -128,17 +131,17 @@ def to_markdown(comparison: Comparison) -> str:
         ),
         "## Scores on test",
         markdown.table(
-            ("architecture", *(SHOWN[name] for name in names)),
+            ("architecture", *sections.heads(comparison)),
             [
                 *_score_rows(comparison),
                 (f"always {comparison.models[0].assessment.always}", *sections.baseline(comparison)),
             ],
         ),
         f"{sections.decision(comparison)}, on {comparison.images:,} images of {comparison.patients:,} patients. "
-        f"In brackets {100 * CONFIDENCE:g} % intervals, from drawing whole patients anew; they tell nothing of another "
-        "seed.",
+        f"In brackets {100 * CONFIDENCE:g} % intervals, from a bootstrap of whole patients; they do not include the "
+        "variation between training seeds.",
         *(["\n".join(f"- {sections.missing(arch)}" for arch in comparison.missing)] if comparison.missing else []),
-        "## What is to be known",
+        "## Notes and limitations",
         "\n".join(f"- {note}" for note in (NOT_A_DEVICE, *sections.notes(comparison))),
     ]
     if comparison.champion_tests:
@@ -154,6 +157,7 @@ def to_markdown(comparison: Comparison) -> str:
             f"The corrected p accounts for all {2 * len(comparison.paired_tests)} tests (Holm).",
         ]
     costs = sections.costs(comparison)
+    parts += clinical_markdown(comparison)
     parts += [
         "## Costs",
         markdown.table(("architecture", *costs[0]["cells"]), [(row["arch"], *row["cells"].values()) for row in costs]),
@@ -167,7 +171,7 @@ def to_markdown(comparison: Comparison) -> str:
                 for row in sections.published(comparison)
             ],
         ),
-        "Theirs is one run each, chosen by test accuracy; ours was chosen by validation.",
+        "Theirs is one run each, selected by test accuracy; ours was selected on validation.",
         "## Provenance",
         markdown.table(("what", "value"), sections.provenance(comparison).items()),
     ]
@@ -213,6 +217,7 @@ def _charts(comparison: Comparison) -> dict[str, go.Figure]:
         "seeds-accuracy": charts.seeds(models, "accuracy"),
         "seeds-auroc": charts.seeds(models, "auroc"),
         "classes": charts.class_distribution(comparison.counts),
+        **clinical_charts.decision_charts(models),
     }
     for model in models:
         figures[f"confusion-{model.arch}"] = charts.confusion(model)

@@ -21,7 +21,7 @@ from sweep.metrics.formatting import (
     format_p_value,
     format_seconds,
 )
-from sweep.metrics.names import THRESHOLD_FREE
+from sweep.metrics.names import THRESHOLD_FREE, label_of
 
 COLUMNS = ("accuracy", "precision_macro", "f1_macro", "auroc", "balanced_accuracy", "recall", "specificity")
 NONE = "\u2013"
@@ -66,6 +66,12 @@ def missing(arch: str) -> str:
 def columns(comparison: Comparison) -> list[str]:
     """Scores of the headline table; there is no specificity with more than two classes."""
     return [name for name in COLUMNS if name in comparison.models[0].assessment.scores]
+
+
+def heads(comparison: Comparison) -> list[str]:
+    """What people call the scores of the headline table."""
+    two = len(comparison.models[0].predictions.classes) == 2
+    return [label_of(name, two=two) for name in columns(comparison)]
 
 
 def scores(comparison: Comparison) -> list[dict[str, Any]]:
@@ -132,7 +138,7 @@ def costs(comparison: Comparison) -> list[dict[str, Any]]:
                 "training": format_seconds(model.cost.train_seconds),
                 "search": _time(model.cost.search_seconds),
                 "images/s here": f"{model.cost.images_per_second:,.0f}",
-                "search for a point": _time(model.seconds_per_point),
+                "search time per point": _time(model.seconds_per_point),
             },
         }
         for model in comparison.models
@@ -267,7 +273,7 @@ def other_seeds(comparison: Comparison) -> str:
     """A table of the other seeds in Markdown, or a sentence where there are none."""
     rows = seeds(comparison)
     if not rows:
-        return "None was trained with another seed: each of these figures is one draw."
+        return "None was trained with another seed: each of these figures is of a single training seed."
     heads = ("architecture", "score", registered(comparison), "mean of other seeds", "lowest to highest", "seeds")
     return markdown.table(heads, [tuple(row.values()) for row in rows])
 

@@ -63,6 +63,7 @@ class Request:
         machine: Settings of the machine and its stores: workers, device, tracking_uri, storage.
         folder: The working directory.
         audit: Whether trials that were not chosen are scored on test, too.
+        prevalence: Of another population than the test images', for predictive values there; None without.
     """
 
     model: str | None
@@ -72,6 +73,7 @@ class Request:
     machine: Mapping[str, Any]
     folder: Path
     audit: bool
+    prevalence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def gather(
     studies = _studies(storage)
     versions = best_versions(client, name, studies)
     champion, chosen = _champion(client, name, versions)
+    if request.prevalence is not None and registry.load(client, versions[champion].version).about["positive"] is None:
+        raise InputError(f"--prevalence: {name} has more than two classes, and predictive values are of two")
     versions, notes = _same_data(versions, champion)
     if request.seeds:
         for best in versions.values():
@@ -136,7 +140,7 @@ def gather(
     for best in versions.values():
         count = len(best.study.trials()) if best.study else 0
         with view.counting(f"reading {best.arch}", count) as progress:
-            models.append(measure(client, best, source, studies, unless(stopping, progress)))
+            models.append(measure(client, best, source, studies, unless(stopping, progress), request.prevalence))
     models, left_out = _same_images(models, champion)
     reference = request.against if any(model.arch == request.against for model in models) else champion
     comparison = Comparison(
@@ -271,6 +275,11 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
             for model in comparison.models
         },
         "scores": score_rows(comparison),
+        "clinical": [
+            {"arch": model.arch, **model.assessment.clinical.to_dict()}
+            for model in comparison.models
+            if model.assessment.clinical is not None
+        ],
         "costs": cost_rows(comparison),
         "paired_tests": [
             {
@@ -348,7 +357,8 @@ def _notes(
     single = [model.arch for model in models if len(model.seeds.get("accuracy", ())) < 2]
     if single:
         notes.append(
-            f"one seed is one draw: {', '.join(single)} may come out otherwise with another (`sweep compare --seeds 5`)"
+            f"a single training seed: the scores of {', '.join(single)} may differ with another one "
+            "(`sweep compare --seeds 5`)"
         )
     if len({best.past.tags[tag.SPLIT_DIGEST] for best in versions.values()}) > 1:
         notes.append("not all learned from the same split; their test images are the same")
