@@ -52,7 +52,7 @@ class Terminal:
     def update(self, progress: Progress) -> None:
         """Shows the study as it is now in the table."""
         if self._live is not None:
-            self._live.update(_live_view(progress, self.console.width))
+            self._live.update(live_view(progress, self.console.width))
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -65,9 +65,9 @@ class Terminal:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
 
-    def show(self, renderable: Any) -> None:
-        """Prints a table or another object of rich."""
-        self.console.print(renderable)
+    def show(self, renderable: Any, *, whole_lines: bool = False) -> None:
+        """Prints a table or another object of rich; with `whole_lines` no line is broken, so that it can be copied."""
+        self.console.print(renderable, soft_wrap=whole_lines or None)
 
     def end(self, code: int = 0, **answer: Any) -> None:
         """Prints the answer as one JSON object where that was asked for; exits where the code is not 0."""
@@ -90,8 +90,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _live_view(progress: Progress, width: int) -> Group:
-    """The state of a study: a headline, bars, one row per running trial, the best one so far, and what all share."""
+def live_view(progress: Progress, width: int) -> Group:
+    """The state of a study: a headline, bars, one row per running trial, the best one so far, and what all share.
+
+    Args:
+        progress: The study at the moment.
+        width: Characters of a line of the terminal.
+    """
     counts, table = progress.counts, progress.table
     failed = f", {counts.failed} failed" if counts.failed else ""
     done = f"study {progress.study}: {progress.done}/{progress.wanted} trials ({counts.pruned} pruned{failed})"
