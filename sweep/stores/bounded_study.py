@@ -135,7 +135,7 @@ def write_note(study: optuna.Study, trial: optuna.Trial | int, text: str) -> Non
     identifier = _identifier(study, trial)
     version, body = f"dashboard:{identifier}:note_ver", f"dashboard:{identifier}:note_str:0"
     # Nobody can have written about a trial that was drawn a moment ago; reading all notes would take ever longer.
-    drawn = isinstance(trial, optuna.Trial) and not enqueued_params(trial._cached_frozen_trial)
+    drawn = isinstance(trial, optuna.Trial) and "fixed_params" not in trial._cached_frozen_trial.system_attrs
     stored = {} if drawn else study._storage.get_study_system_attrs(study._study_id)
     note, words = stored.get(body, ""), text.partition("(")[0]
     if not note or note.startswith(words):
