@@ -75,6 +75,7 @@ def _run(settings: Settings, terminal: Terminal) -> None:
     Raises:
         StudyInterruptedError: Somebody stopped it.
     """
+    from sweep.cli.sweep_view import sweep_view
     from sweep.cli.views import next_commands, outcome_view
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
@@ -85,12 +86,18 @@ def _run(settings: Settings, terminal: Terminal) -> None:
         prepare(plan, Path.cwd(), terminal, stopping)
         from sweep.orchestrator.conclude import conclude  # seconds of imports, which wrong input need not wait for
         from sweep.orchestrator.runner import run_plan
+        from sweep.stores.registry import CHAMPION, alias_holder
 
         def ended(outcome: Outcome) -> None:
             terminal.show(outcome_view(outcome, plan))
 
         outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, ended)
-    terminal.show(next_commands(outcomes, plan, tracking.experiment_id))
+    champion = None
+    if len(outcomes) > 1:
+        with tracking.reaching():
+            champion = alias_holder(tracking.client, outcomes[0].model, CHAMPION)
+        terminal.show(sweep_view(outcomes, settings.metric, champion))
+    terminal.show(next_commands(outcomes, plan, tracking.experiment_id, champion), whole_lines=True)
     terminal.end(studies=[outcome_to_dict(outcome) for outcome in outcomes])
 
 

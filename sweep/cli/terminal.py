@@ -13,11 +13,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from sweep.metrics.formatting import format_duration
-from sweep.space import FIVE
 
 if TYPE_CHECKING:
     from sweep.orchestrator.progress import Progress
@@ -52,7 +52,7 @@ class Terminal:
     def update(self, progress: Progress) -> None:
         """Shows the study as it is now in the table."""
         if self._live is not None:
-            self._live.update(_live_table(progress))
+            self._live.update(live_view(progress, self.console.width))
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -65,9 +65,9 @@ class Terminal:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
 
-    def show(self, renderable: Any) -> None:
-        """Prints a table or another object of rich."""
-        self.console.print(renderable)
+    def show(self, renderable: Any, *, whole_lines: bool = False) -> None:
+        """Prints a table or another object of rich; with `whole_lines` no line is broken, so that it can be copied."""
+        self.console.print(renderable, soft_wrap=whole_lines or None)
 
     def end(self, code: int = 0, **answer: Any) -> None:
         """Prints the answer as one JSON object where that was asked for; exits where the code is not 0."""
@@ -90,43 +90,54 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _live_table(progress: Progress) -> Group:
-    """The state of a study: a headline, one row per running trial, and the best one so far."""
-    left = "" if progress.seconds_left is None else f", about {format_duration(progress.seconds_left)} left"
-    if progress.budget_left is not None and not (progress.seconds_left or math.inf) < progress.budget_left:
-        left = f", {format_duration(progress.budget_left)} of the budget left"
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    head = Text(
-        f"study {progress.study}: {progress.done}/{progress.wanted} trials ({progress.pruned} pruned{failed}){left}",
-        style="bold",
-    )
-    name = progress.metric.removeprefix("val/")
-    table = Table(
-        "trial", "epoch", name, "img/s", "activation", "optimizer", "rate", "batch", "dropout", box=None, pad_edge=False
-    )
+def live_view(progress: Progress, width: int) -> Group:
+    """The state of a study: a headline, bars, one row per running trial, the best one so far, and what all share.
+
+    Args:
+        progress: The study at the moment.
+        width: Characters of a line of the terminal.
+    """
+    counts, table = progress.counts, progress.table
+    failed = f", {counts.failed} failed" if counts.failed else ""
+    done = f"study {progress.study}: {progress.done}/{progress.wanted} trials ({counts.pruned} pruned{failed})"
+    head = Text(f"{done}{_time_left(progress)}", style="bold")
+    heads = ("trial", "epoch", table.metric, "img/s", *table.headings())
+    rows = Table(*heads, box=None, pad_edge=False, collapse_padding=True)
+    for column in rows.columns:
+        column.no_wrap = True
     for running in progress.running:
         last = running.history[-1] if running.history else None
-        table.add_row(
+        rows.add_row(
             str(running.asked.number),
             f"{int(last['epoch']) if last else 0}/{progress.epochs}",
             f"{last[progress.metric]:.4f}" if last else "",
             f"{last['images_per_second']:,.0f}" if last else "",
-            *_hyperparameters(running.asked.params),
+            *table.cells(running.asked.params),
         )
-    if progress.best is not None:
-        best = progress.best
-        table.add_row(
-            f"best {best.number}",
-            str(best.best_epoch),
-            f"{best.value:.4f}",
-            "",
-            *_hyperparameters(best.params),
-            style="green",
-        )
-    return Group(head, table)
+    if (best := counts.best) is not None:
+        cells = (f"best {best.number}", str(best.best_epoch), f"{best.value:.4f}", "", *table.cells(best.params))
+        rows.add_row(*cells, style="green")
+    return Group(head, _bars(progress, width), rows, Text(table.footer(), style="dim"))
 
 
-def _hyperparameters(params: dict[str, Any]) -> list[str]:
-    """The hyperparameters that fit into a table of 80 columns."""
-    values = (params[name] for name in FIVE)
-    return [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
+def _time_left(progress: Progress) -> str:
+    """When the study ends, as the end of its headline; empty before there is anything to go by."""
+    left, budget = progress.seconds_left, progress.budget_left
+    if progress.done >= progress.wanted:
+        return "; finishing"
+    if budget is not None and (left is None or left >= budget):
+        return f", {format_duration(budget)} of the budget left" if budget >= 1 else ", the budget is used up"
+    return "" if left is None else f", about {format_duration(left)} left"
+
+
+def _bars(progress: Progress, width: int) -> Table:
+    """A bar for the study's trials; a second one where the command runs several studies."""
+    wanted, done = (sum(column) for column in zip(*progress.studies, strict=True))
+    lines = [("this study", progress.done, progress.wanted)]
+    lines += [(f"all {len(progress.studies)} studies", done, wanted)] if len(progress.studies) > 1 else []
+    grid = Table.grid(padding=(0, 1))
+    for name, ended, total in lines:
+        completed = min(total, ended + progress.begun)
+        bar = ProgressBar(total, completed, width=max(10, min(width, 80) - 34))
+        grid.add_row(name, bar, f"{completed / total:4.0%}", f"{ended}/{total}")
+    return grid

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from data.leakage import lines_of
+from sweep.cli.sweep_view import best_alias
 from sweep.metrics.formatting import format_duration, format_probability
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE, label_of
+from sweep.orchestrator.trial_table import WIDTH
 from sweep.plan import data_line, overlaps
 from sweep.stores.databases import file_of
 from sweep.stores.tags import DATA_DIGEST
@@ -75,9 +79,8 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
 
 def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     """The end of a study: the best configuration, its scores, the registered version and its aliases."""
-    best = Table.grid(padding=(0, 2))
-    for name, value in outcome.best.params.items():
-        best.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    params = outcome.best.params.items()
+    best = ", ".join(f"{name} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in params)
     heads = ("score", "validation", "test (95 % interval)", escape(f"all {outcome.test.always}"))
     table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, interval in outcome.test.served.items():
@@ -87,7 +90,7 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         table.add_row(label, f"{validation:.3f}", str(interval), "" if base is None else f"{base:.3f}")
     lines: list[Any] = [
         Text(f"\nbest of study {outcome.study}: trial {outcome.best.number}", style="bold"),
-        best,
+        Text(textwrap.fill(best, WIDTH)),
         Text(),
         table,
     ]
@@ -180,19 +183,28 @@ def replay_view(name: str, replay: Replay) -> Group:
     return Group(*lines)
 
 
-def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -> Group:
-    """The three commands to type next: MLflow's pages, a server for the model, the dashboard of the search."""
+def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str, champion: Version | None) -> Group:
+    """The commands to type next: MLflow's pages, a server for the best model, the comparison, Optuna's dashboard.
+
+    Args:
+        outcomes: Of the studies.
+        plan: What ran.
+        experiment_id: MLflow's number of the experiment.
+        champion: The version that holds `champion`; None where nobody does.
+    """
     uri = plan.settings.tracking_uri or ""
     # Without the password: a browser asks for it, and MLflow's own commands read it from the environment.
     uri = shown(address(uri) if uri.startswith("http") else uri)
     remote = _before_mlflow(uri)
     last = outcomes[-1]
     page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    several, alias = len(outcomes) > 1, best_alias(outcomes, plan.settings.metric, champion)
     commands = (
         (f"{uri}{page}", "look at it")
         if uri.startswith("http")
         else (f"{remote}mlflow ui", f"look at it: http://127.0.0.1:5000{page}"),
-        (f"{remote}mlflow models serve -m models:/{last.model}@{last.arch} --env-manager local -p 5001", "serve it"),
+        (f"{remote}mlflow models serve -m models:/{last.model}@{alias} --env-manager local -p 5001", "serve it"),
+        *([(f"sweep compare {last.model}{_stores(plan)}", "compare them on the same test images")] if several else ()),
         ("optuna-dashboard sqlite:///optuna.db", "look at the search (pip install optuna-dashboard)")
         if plan.settings.storage is None
         else (f"optuna-dashboard {shown(plan.settings.storage)}", "look at the search (pip install optuna-dashboard)"),
@@ -201,6 +213,16 @@ def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str) -
     for command, why in commands:
         lines += [Text(f"  {command}"), Text(f"      {why}", style="dim")]
     return Group(*lines)
+
+
+def _stores(plan: Plan) -> str:
+    """The options that name the stores of a sweep, where neither the defaults nor the environment do."""
+    named = {
+        "--tracking-uri": (plan.settings.tracking_uri, "MLFLOW_TRACKING_URI"),
+        "--storage": (plan.settings.storage, "OPTUNA_STORAGE"),
+    }
+    given = {option: uri for option, (uri, variable) in named.items() if uri and os.environ.get(variable) != uri}
+    return "".join(f" {option} {shlex.quote(shown(uri))}" for option, uri in given.items())
 
 
 def _before_mlflow(uri: str) -> str:

@@ -26,8 +26,8 @@ from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.progress import Progress, RunningTrial, seconds_left
 from sweep.orchestrator.retries import LEFT_RUNNING, failures_alike, next_attempt, requeue, too_many_failures
 from sweep.orchestrator.run_params import config_of, fixed_params
-from sweep.orchestrator.study_run import StudyRun, SweepRun, can_ask, missing_trials
-from sweep.orchestrator.trial_table import TrialTable, shown_hyperparameters
+from sweep.orchestrator.study_run import StudyRun, SweepRun, can_ask, ended_trials, missing_trials
+from sweep.orchestrator.trial_table import trial_table
 from sweep.plan import PlannedStudy, seed_of
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION
@@ -57,11 +57,10 @@ class Loop:
             deadline: When its time is over, on the monotonic clock in seconds.
         """
         self.planned, self.study, self.mirror, self.deadline = planned, study, mirror, deadline
-        self.plan, self.settings = sweep.plan, sweep.plan.settings
+        self.plan, self.settings, self.studies = sweep.plan, sweep.plan.settings, sweep.studies or ((planned, study),)
         self.engine, self.view, self.stopping = sweep.engine, sweep.view, sweep.stopping
         self.images = images_of(self.plan.source, self.plan.split, planned.image_size)
-        columns = shown_hyperparameters(planned.space)
-        self.table = TrialTable(self.settings.metric, columns, name_width=len(mirror.run_name(0)))
+        self.table = trial_table(self.settings.metric, planned.space, mirror.run_name(0))
         self.running: dict[int, RunningTrial] = {}
         self.busy = False  # something had happened when the engine was last asked
         self.failures: list[Cause] = []  # causes since the last trial that ended well
@@ -88,11 +87,9 @@ class Loop:
         Raises:
             KeyboardInterrupt: Somebody wants it to end.
         """
-        wanted, missing = self.planned.trials, self.missing()
+        name, wanted, missing = self.study.name, self.planned.trials, self.missing()
         if missing <= 0:
-            self.view.say(
-                f"study {self.study.name} has {wanted - missing} of {wanted} trials; nothing is left to train"
-            )
+            self.view.say(f"study {name} has {wanted - missing} of {wanted} trials; nothing is left to train")
             return
         self.study.note(CONCLUSION, None)
         self.view.say(self.table.header())
@@ -109,6 +106,8 @@ class Loop:
             if time.monotonic() > self.deadline:
                 self._stop_all("its budget ended")
             self._tick(0.5)
+        if footer := self.table.footer():
+            self.view.say(footer)
         if self.missing() > 0 and not math.isinf(self.deadline):
             done = wanted - self.missing()
             self.view.say(f"the budget is used up after {done} of {wanted} trials; the same command goes on with them")
@@ -142,19 +141,19 @@ class Loop:
 
     def progress(self) -> Progress:
         """The study at the moment."""
-        counts = self.study.counts()
+        counts, training, epochs = self.study.counts(), self._training(), self.settings.epochs
         return Progress(
             self.planned.name,
             self.planned.trials,
-            counts.done,
-            counts.pruned,
-            counts.failed,
-            self._training(),
-            counts.best,
+            ended_trials(self.planned, self.study),
+            counts,
+            training,
             self.settings.metric,
-            self.settings.epochs,
-            seconds_left(counts, self._training(), self.missing(), self.plan.workers),
+            epochs,
+            seconds_left(counts, training, self.missing(), self.plan.workers, epochs),
             None if math.isinf(self.deadline) else max(0.0, self.deadline - time.monotonic()),
+            self.table,
+            [(planned.trials, ended_trials(planned, study)) for planned, study in self.studies],
         )
 
     def _tick(self, timeout: float) -> None:
@@ -162,11 +161,11 @@ class Loop:
         self.mirror.end_runs(leave=self.plan.workers if self.busy else max(0, self.mirror.ending - 1))
         self.study.renew()
         self.mirror.catch_up()
-        self.view.update(self.progress())
         events = self.engine.events(0.0 if self.mirror.ending else timeout)
         self.busy = bool(events)
         for event in events:
             self._handle(event)
+        self.view.update(self.progress())
 
     def _submit(self, asked: AskedTrial) -> None:
         if asked.fault:
@@ -207,7 +206,7 @@ class Loop:
             self.study.note_trial(asked.number, failure={"cause": "not in the space", "reason": reason})
             self.study.fail(asked.number)
         self.mirror.trial_ended(asked.number)
-        self.view.say(f"{self.table.line(self.mirror.run_name(asked.number), 'failed')} {reason}; not queued again")
+        self._say(asked.number, "failed", f"{reason}; not queued again")
 
     def _send(self, number: int, config: TrainingConfig, folder: Path) -> None:
         # Names are for tables; thousands of them would travel with every job.
@@ -229,7 +228,7 @@ class Loop:
         if number in self.running:
             self.engine.stop(number)
             self.running[number].pruned, self.running[number].stopped = True, str(error)
-        self.view.say(f"{self.table.line(self.mirror.run_name(number), 'stopped')} {error}")
+        self._say(number, "stopped", str(error))
 
     def _take(self, running: RunningTrial, event: Event) -> None:
         if isinstance(event, EpochFinished):
@@ -309,8 +308,7 @@ class Loop:
         again, remark = next_attempt(event.cause, asked.failures, self.settings.retries, at_once)
         failure = f"{event.cause}: {event.message}"
         self._give_up(running, event.cause, event.message, again, event.details)
-        line = self.table.line(self.mirror.run_name(asked.number), "failed")
-        self.view.say(f"{line} {failure}{f'; {remark}' if remark else ''}")
+        self._say(asked.number, "failed", f"{failure}{f'; {remark}' if remark else ''}")
         for sentence in failures_alike(self.study.trials()):
             self.view.say(sentence)
         if event.cause in ("disk full", "bad configuration"):  # the next trial would end the same way
@@ -326,8 +324,10 @@ class Loop:
         self.running.pop(running.asked.number, None)
         self._give_up(running, "interrupted", reason, again={})
         epochs = f" after epoch {len(running.history)}" if running.history else ""
-        line = self.table.line(self.mirror.run_name(running.asked.number), "stopped")
-        self.view.say(f"{line} {reason}{epochs}; queued again")
+        self._say(running.asked.number, "stopped", f"{reason}{epochs}; queued again")
+
+    def _say(self, number: int, state: str, sentence: str) -> None:
+        self.view.say(f"{self.table.beginning(self.mirror.run_name(number), state)} {sentence}")
 
     def _give_up(
         self, running: RunningTrial, cause: str, reason: str, again: Mapping[str, Any] | None, details: str = ""

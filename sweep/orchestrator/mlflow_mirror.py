@@ -19,6 +19,7 @@ from sweep.orchestrator.leaderboard import leaderboard
 from sweep.orchestrator.run_params import description_of
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
+from sweep.stores.links import run_link
 from sweep.stores.study import Study
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking
 from sweep.stores.trials import AskedTrial, TrialRecord
@@ -328,6 +329,8 @@ class Mirror:
             started=started,
         )
         self.runs[number] = run.run_id
+        link = run_link(run.name, self.tracking.uri, self.tracking.experiment_id, run.run_id)
+        self.study.show_note(number, link)
         self._describe(run.run_id, params)
         return run
 

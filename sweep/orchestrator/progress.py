@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:  # a command makes its view before it knows whether it will need any of them
     import numpy as np
 
-from sweep.stores.trials import AskedTrial, TrialCounts, TrialRecord
+from sweep.orchestrator.trial_table import TrialTable
+from sweep.stores.trials import AskedTrial, TrialCounts
 from sweep.training.config import TrainingConfig
 
 
@@ -63,45 +64,78 @@ class Progress:
     Attributes:
         study: The study's short name.
         wanted: Trials that it is to have.
-        done: Trials that are complete or pruned.
-        pruned: Pruned ones among them.
-        failed: Trials that failed.
+        done: Those of them that need no more training: complete and pruned ones, and failed ones that are not replaced.
+        counts: Its trials by state, and the best complete one so far.
         running: Those in training.
-        best: The best complete trial so far.
         metric: What the study chooses by.
         epochs: Epochs of a trial at most.
         seconds_left: Estimated time to the end; None before there is anything to go by.
         budget_left: Seconds of the budget that are left; None without one.
+        table: The table of its finished trials.
+        studies: `wanted` and `done` of every study that the command runs, one after the other.
     """
 
     study: str
     wanted: int
     done: int
-    pruned: int
-    failed: int
+    counts: TrialCounts
     running: tuple[RunningTrial, ...]
-    best: TrialRecord | None
     metric: str
     epochs: int
     seconds_left: float | None
     budget_left: float | None
+    table: TrialTable
+    studies: Sequence[tuple[int, int]]
+
+    @property
+    def begun(self) -> float:
+        """What the trials in training have done already, in trials."""
+        return min(self.wanted - self.done, sum(len(running.history) / self.epochs for running in self.running))
 
 
-def seconds_left(counts: TrialCounts, training: Sequence[RunningTrial], missing: int, workers: int) -> float | None:
-    """Estimates how long a study still takes; None before a trial has ended.
+def seconds_left(
+    counts: TrialCounts, training: Sequence[RunningTrial], missing: int, workers: int, epochs: int
+) -> float | None:
+    """Estimates how long a study still takes.
+
+    Trials that ended took the mean time, whether they were pruned, stopped early or trained to the end; a trial in
+    training is expected to take as long, but at least one more epoch unless it has all, and at most those it lacks.
 
     Args:
         counts: Its trials.
         training: Those in training.
         missing: Trials that it lacks, those in training among them.
         workers: Trials at once.
+        epochs: Epochs of a trial at most.
+
+    Returns:
+        Seconds, at least 1 while a trial is missing; None before any trial has ended or finished an epoch.
     """
-    if not counts.done:
+    if missing <= 0:
+        return 0.0
+    known = [running for running in training if running.history]
+    if counts.done:
+        mean = counts.seconds / counts.done
+    elif known:
+        mean = epochs * sum(map(_epoch_seconds, known)) / len(known)
+    else:
         return None
-    mean, now = counts.seconds / counts.done, time.monotonic()
+    begun = [_trial_seconds_left(running, mean, epochs) for running in training]
     waiting = max(0, missing - len(training)) * mean
-    begun = sum(max(0.0, mean - (now - running.started)) for running in training)
-    return (waiting + begun) / workers
+    return max(1.0, (waiting + sum(begun)) / workers, *begun)
+
+
+def _trial_seconds_left(running: RunningTrial, mean: float, epochs: int) -> float:
+    """How long a trial in training still takes, if trials take `mean` seconds."""
+    rest = max(0.0, mean - (time.monotonic() - running.started))
+    if not running.history:
+        return rest
+    each = _epoch_seconds(running)
+    return min((epochs - len(running.history)) * each, max(rest, each))
+
+
+def _epoch_seconds(running: RunningTrial) -> float:
+    return sum(row["epoch_seconds"] for row in running.history) / len(running.history)
 
 
 class View(Protocol):

@@ -75,14 +75,16 @@ def run_plan(
         if file_of(uri) is None:  # a server that does not answer is to be known before a study is begun
             open_tracking(uri, plan.experiment)
         studies = open_studies(plan, settings.storage or optuna_in(folder))
+        both = tuple(zip(plan.studies, studies, strict=True))
         for study in studies:
             at_end.callback(study.release)
         engine = engine_of(plan)
         at_end.callback(engine.close)
-        if any(missing_trials(planned, study) > 0 for planned, study in zip(plan.studies, studies, strict=True)):
+        if any(missing_trials(planned, study) > 0 for planned, study in both):
             engine.start()  # its workers import torch while MLflow opens
         end = math.inf if settings.budget is None else time.monotonic() + settings.budget
-        sweep = SweepRun(plan, engine, open_tracking(uri, plan.experiment, view.say), folder, view, stopping)
+        tracking = open_tracking(uri, plan.experiment, view.say)
+        sweep = SweepRun(plan, engine, tracking, folder, view, stopping, both)
         outcomes = []
         for left, planned, study in zip(range(len(studies), 0, -1), plan.studies, studies, strict=True):
             if stopping():

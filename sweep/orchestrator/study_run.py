@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +30,7 @@ class SweepRun:
         folder: The working directory; checkpoints of running trials go to `checkpoints/` in it, or in `--work-dir`.
         view: Shows what happens.
         stopping: Says whether somebody wants it to end.
+        studies: All studies of the plan, each with Optuna's.
     """
 
     plan: Plan
@@ -38,6 +39,7 @@ class SweepRun:
     folder: Path
     view: View
     stopping: Callable[[], bool]
+    studies: Sequence[tuple[PlannedStudy, Study]] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ def missing_trials(planned: PlannedStudy, study: Study) -> int:
     if planned.enqueued:  # one that failed is not replaced by another configuration
         return counts.waiting + counts.running
     return planned.trials - counts.done
+
+
+def ended_trials(planned: PlannedStudy, study: Study) -> int:
+    """How many of the trials that a study is to have need no more training."""
+    return max(0, planned.trials - max(0, missing_trials(planned, study)))
 
 
 def can_ask(planned: PlannedStudy, study: Study, training: int) -> bool:

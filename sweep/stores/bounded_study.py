@@ -16,6 +16,8 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sweep.stores.trial_attributes import PREFIX, split_attribute
+
 COMPLETE = (TrialState.COMPLETE,)
 # Sampler and pruner see the latest `LATEST` trials and the `BEST_EARLIER` best of those before, which are chosen again
 # after every `REFRESH_EVERY` trials.
@@ -115,7 +117,30 @@ def set_trial_attributes(study: optuna.Study, trial: optuna.Trial | int, attribu
     """
     identifier = _identifier(study, trial)
     for name, value in attributes.items():
-        study._storage.set_trial_user_attr(identifier, name, value)
+        shown, hidden = split_attribute(name, value)
+        if hidden is not None:
+            study._storage.set_trial_system_attr(identifier, f"{PREFIX}{name}", hidden)
+        if shown is not None:
+            study._storage.set_trial_user_attr(identifier, name, shown)
+
+
+def write_note(study: optuna.Study, trial: optuna.Trial | int, text: str) -> None:
+    """Writes the note on a trial's page in Optuna's dashboard, where it stores that itself (its `save_note`).
+
+    Args:
+        study: The study.
+        trial: The trial; one that has ended, too.
+        text: A link in Markdown. A note that is there stays; one that begins with a link of the same words gets this.
+    """
+    identifier = _identifier(study, trial)
+    version, body = f"dashboard:{identifier}:note_ver", f"dashboard:{identifier}:note_str:0"
+    # Nobody can have written about a trial that was drawn a moment ago; reading all notes would take ever longer.
+    drawn = isinstance(trial, optuna.Trial) and "fixed_params" not in trial._cached_frozen_trial.system_attrs
+    stored = {} if drawn else study._storage.get_study_system_attrs(study._study_id)
+    note, words = stored.get(body, ""), text.partition("(")[0]
+    if not note or note.startswith(words):
+        study._storage.set_study_system_attr(study._study_id, body, text + note.partition(")")[2])
+        study._storage.set_study_system_attr(study._study_id, version, stored.get(version, 0) + 1)
 
 
 def ended_elsewhere(trial: FrozenTrial) -> bool:

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from sweep.space import Choice, Range
 from sweep.stores.bounded_study import ended_elsewhere
+from sweep.stores.trial_attributes import joined_attributes
 from sweep.stores.trials import TrialRecord
 
 KINDS = {
@@ -41,7 +42,7 @@ def to_domain(distribution: Any) -> Choice | Range:
 
 def to_record(trial: FrozenTrial) -> TrialRecord:
     """What is recorded of a trial; one that another program ended counts as failed."""
-    state, attributes = trial.state.name, own_attributes(trial.user_attrs)
+    state, attributes = trial.state.name, attributes_of(trial)
     if ended_elsewhere(trial):
         reason = f"another program ended or added it as {state}; it was not trained here and does not count"
         state, attributes["failure"] = "FAIL", {"cause": "not trained here", "reason": reason}
@@ -57,6 +58,11 @@ def to_record(trial: FrozenTrial) -> TrialRecord:
         ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         attributes=attributes,
     )
+
+
+def attributes_of(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's attributes, however they are stored, without those of another program."""
+    return own_attributes(joined_attributes(trial.user_attrs, trial.system_attrs))
 
 
 def own_attributes(stored: Mapping[str, Any]) -> dict[str, Any]:

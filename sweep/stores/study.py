@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import optuna
 from matplotlib.figure import Figure
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -26,10 +27,12 @@ from sweep.stores.bounded_study import (
     read_trial,
     set_trial_attributes,
     suggest,
+    write_note,
 )
-from sweep.stores.conversion import own_attributes, to_distribution, to_domain, to_record
+from sweep.stores.conversion import attributes_of, own_attributes, to_distribution, to_domain, to_record
 from sweep.stores.databases import check_database, file_of, is_database, open_whole
 from sweep.stores.fingerprint import check_fingerprint
+from sweep.stores.pruning import Pruning
 from sweep.stores.trials import AskedTrial, EnqueuedTrial, TrialCounts, TrialRecord
 from sweep.system.errors import StudyFailedError, TrialEndedElsewhereError
 from sweep.system.processes import alive, describe_owner, myself
@@ -41,31 +44,6 @@ INHERITED = ("seed", "patience", "label", "failures", "micro_batch", "origin")  
 RENEW_SECONDS, CONFIRM_SECONDS = 15.0, 0.5
 # Seconds, and milliseconds of the last: a machine of PostgreSQL that is gone is noticed within a minute or so.
 POSTGRES_LIMITS = {"connect_timeout": 15, "keepalives_idle": 30, "tcp_user_timeout": 60_000}
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """When trials are ended early.
-
-    Attributes:
-        rule: `median`, `hyperband` or `none`.
-        warmup: Epochs before a trial can be pruned.
-        epochs: Epochs of a trial at most.
-    """
-
-    rule: str
-    warmup: int
-    epochs: int
-
-    def pruner(self) -> optuna.pruners.BasePruner:
-        """Makes Optuna's pruner."""
-        first = self.warmup + 1  # epochs count from 1, and a pruner may act at its warm-up step itself
-        pruners: dict[str, optuna.pruners.BasePruner] = {
-            "median": optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first),
-            "hyperband": optuna.pruners.HyperbandPruner(min_resource=first, max_resource=max(self.epochs, first)),
-            "none": optuna.pruners.NopPruner(),
-        }
-        return pruners[self.rule]
 
 
 class Study:
@@ -208,6 +186,10 @@ class Study:
         with self._changing(number):
             set_trial_attributes(self._study, self._asked.get(number, number), attributes)
 
+    def show_note(self, number: int, text: str) -> None:
+        """Writes a note on a trial's page in Optuna's dashboard, as Markdown, unless a person has written one."""
+        write_note(self._study, self._asked.get(number, number), text)
+
     def report(self, number: int, epoch: int, value: float) -> None:
         """Reports the metric after an epoch."""
         with self._changing(number):
@@ -250,7 +232,7 @@ class Study:
         if not params or (self._space and faults_of(params, self._space)):
             return False
         if all(other.user_attrs.get("retry_of") != number for other in trials):
-            own = trial.user_attrs
+            own = attributes_of(trial)
             seed = {"seed": own["run"]["params"]["seed"]} if "run" in own else {}
             inherited = {key: own[key] for key in INHERITED if key in own}
             self._enqueue(params, {"origin": number, **seed, **inherited, **attributes, "retry_of": number})
@@ -260,7 +242,7 @@ class Study:
         """What its latest trial was drawn from; empty before the first one."""
         trials = self._study.get_trials(deepcopy=False)
         # Others may have added trials with distributions of their own; those that were trained have a run.
-        drawn = [trial.distributions for trial in trials if trial.distributions and "run" in trial.user_attrs]
+        drawn = [trial.distributions for trial in trials if trial.distributions and "run" in attributes_of(trial)]
         drawn = drawn or [trial.distributions for trial in trials if trial.distributions]
         return {name: to_domain(distribution) for name, distribution in drawn[-1].items()} if drawn else {}
 
@@ -367,6 +349,9 @@ def open_study(
     except Exception as error:  # SQLAlchemy's and each driver's own
         raise InputError(f"--storage {shown(storage)}: cannot be opened ({first_line(error, storage)})") from error
     check_fingerprint(study, {**fingerprint, "space": {key: str(domain) for key, domain in space.items()}})
+    if (metric := fingerprint.get("metric")) and study.metric_names != [metric]:
+        with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+            study.set_metric_names([metric])  # Optuna's dashboard calls it `Objective 0` otherwise
     return Study(study, space, search)
 
 

@@ -19,6 +19,7 @@ from sweep.metrics.significance import paired_gap
 from sweep.orchestrator.run_params import DataDescription, StudyDescription
 from sweep.space import Choice
 from sweep.stores.attributes import ABOUT
+from sweep.stores.conversion import attributes_of
 from sweep.stores.study import Pruning, open_study, stored_studies
 from sweep.stores.trials import EnqueuedTrial
 from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
@@ -146,7 +147,7 @@ def test_from_a_search_to_a_choice_and_back(searched):
         (seed,) = {trial.user_attrs["seed"] for trial in trials}
         params = {trial.user_attrs["label"]: trial.params for trial in trials}
         assert params == {name: trial.params for name, trial in zip(names[:2], search, strict=False)}
-        assert {trial.user_attrs["run"]["params"]["validation"] for trial in trials} == {f"{fold}/2"}
+        assert {attributes_of(trial)["run"]["params"]["validation"] for trial in trials} == {f"{fold}/2"}
         kept[fold] = (seed, {trial.user_attrs["label"]: trial.value for trial in trials})
     assert len({seed for seed, _ in kept.values()}) == 2
     runs = runs_of(searched, "synthetic")[1]
@@ -208,11 +209,14 @@ def test_the_command_that_it_names_trains_what_it_chose_as_the_search_did(tmp_pa
     assert done.returncode == 0, done.stderr
     (trial,) = trials_of(tmp_path, "blob-pictures/cnn3-chosen")
     assert trial.params == last.params
-    ours, theirs = (one["run"]["params"] for one in (trial.user_attrs, last.attributes))
+    ours, theirs = (one["run"]["params"] for one in (attributes_of(trial), last.attributes))
     assert {key: value for key, value in ours.items() if key != "seed"} == {
         key: value for key, value in theirs.items() if key != "seed"
     }
-    assert trial.user_attrs["run"]["tags"]["sweep.split_digest"] == last.attributes["run"]["tags"]["sweep.split_digest"]
+    assert (
+        attributes_of(trial)["run"]["tags"]["sweep.split_digest"]
+        == last.attributes["run"]["tags"]["sweep.split_digest"]
+    )
     # It was trained once and is no search; the one that is need not be named.
     assert searched_in(tmp_path, None).study.name == "blob-pictures/cnn3"
 

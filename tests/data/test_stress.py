@@ -19,6 +19,7 @@ from data.splits import split_source
 from sweep.metrics.names import METRICS, STRESSED
 from sweep.metrics.predictions import read_predictions
 from sweep.metrics.scores import scores
+from sweep.stores.conversion import attributes_of
 from sweep.training.config import BEST, LAST
 from sweep.training.inference import compute_logits, restore
 from tests.helpers.consistent import consistent
@@ -82,7 +83,7 @@ def test_a_study_chooses_by_it_says_so_and_can_be_replayed(pictures, tmp_path):
     assert done.returncode == 0, done.stderr
     trials = consistent(tmp_path, "blob-pictures/cnn3", 2)
     for trial in trials:
-        history, best = trial.user_attrs["result"]["history"], trial.user_attrs["result"]["best_epoch"]
+        history, best = attributes_of(trial)["result"]["history"], trial.user_attrs["result"]["best_epoch"]
         assert best == 1 + int(np.argmin([row["val/stressed_loss"] for row in history]))
         assert trial.value == history[best - 1]["val/stressed_auroc"]
     _, children = runs_of(tmp_path)
@@ -92,7 +93,7 @@ def test_a_study_chooses_by_it_says_so_and_can_be_replayed(pictures, tmp_path):
     assert "validation under stress" in run.data.tags["sweep.threshold_reason"]
     path = client_of(tmp_path).download_artifacts(run.info.run_id, "predictions/validation-stressed.csv", str(tmp_path))
     logged = read_predictions(Path(path))
-    kept = trials[chosen].user_attrs["result"]["history"][trials[chosen].user_attrs["result"]["best_epoch"] - 1]
+    kept = attributes_of(trials[chosen])["result"]["history"][trials[chosen].user_attrs["result"]["best_epoch"] - 1]
     assert scores(logged.labels, logged.probabilities())["auroc"] == pytest.approx(kept["val/stressed_auroc"], abs=1e-6)
     replayed = sweep(tmp_path, "replay", run.info.run_id, "--json")
     assert replayed.returncode == 0, replayed.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.stores.conversion import attributes_of
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import ADMIN, PASSWORD, wait_for
 from tests.helpers.studies import LONG, STUDY, TIMEOUT, running, trials_of
@@ -56,7 +57,7 @@ def test_a_node_lost_in_the_middle_costs_an_epoch_at_most(pictures, tmp_path, cl
     for trial in lost:
         assert trial.user_attrs["failure"]["cause"] == "worker lost"
         (retry,) = [other for other in trials if other.user_attrs.get("retry_of") == trial.number]
-        seen = len(trial.user_attrs["result"]["history"])
+        seen = len(attributes_of(trial)["result"]["history"])
         assert retry.user_attrs["result"]["resumed_after"] >= seen  # the epoch in training was lost, and no other
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import optuna
 from mlflow import MlflowClient
 
+from sweep.stores.conversion import attributes_of
+
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
@@ -32,7 +34,7 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
         if trial.state.name == "FAIL" and trial.user_attrs["failure"]["cause"] == "interrupted" and trial.params:
             retries = [other for other in trials if other.user_attrs.get("retry_of") == trial.number]
             assert len(retries) == 1, f"trial {trial.number} has {len(retries)} retries"
-            if "run" in trial.user_attrs:
+            if "run" in attributes_of(trial):
                 assert retries[0].params == trial.params
             else:  # cut short while Optuna wrote them down one by one: the rest was drawn anew
                 assert trial.params.items() <= retries[0].params.items()
@@ -55,7 +57,7 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
         if state == "FAIL":
             assert run.data.tags["sweep.reason"]
             continue
-        history = trial.user_attrs["result"]["history"]
+        history = attributes_of(trial)["result"]["history"]
         assert [row["epoch"] for row in history] == list(range(1, len(history) + 1))
         for metric in ("val/auroc", "val/loss", "train/loss", "images_per_second"):
             logged = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric)]

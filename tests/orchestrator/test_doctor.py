@@ -9,6 +9,7 @@ import signal
 import pytest
 from mlflow import MlflowClient
 
+from sweep.stores.conversion import attributes_of
 from tests.helpers.consistent import consistent
 from tests.helpers.studies import STUDY, children_of, sweep, tiny, trials_of
 
@@ -63,7 +64,7 @@ def test_the_runs_can_be_written_again_into_an_empty_store(pictures, finished, t
             assert [(p.step, p.value, p.timestamp) for p in client.get_metric_history(other.info.run_id, metric)
                     if metric.startswith(("val/", "train/"))] == [
                 (point["epoch"], point[metric], int(point["time"] * 1000))
-                for point in trials_of(work, STUDY)[int(number)].user_attrs["result"]["history"]
+                for point in attributes_of(trials_of(work, STUDY)[int(number)])["result"]["history"]
                 if metric.startswith(("val/", "train/"))
             ]  # fmt: skip
         found = {entry.path for entry in client.list_artifacts(other.info.run_id)}

@@ -8,6 +8,7 @@ import signal
 import optuna
 import pytest
 
+from sweep.stores.conversion import attributes_of
 from tests.helpers.consistent import consistent
 from tests.helpers.faulty import CONCLUDING, RECOVERY, TRAINING, WORKER
 from tests.helpers.studies import STUDY, client_of, sweep, tiny
@@ -117,7 +118,7 @@ def test_killed_between_equal_trials_the_first_stays_the_best_and_nothing_is_reg
     study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
     (first,) = study.trials
     for _ in range(2):
-        study.enqueue_trial(first.params, user_attrs={"seed": first.user_attrs["run"]["params"]["seed"]})
+        study.enqueue_trial(first.params, user_attrs={"seed": attributes_of(first)["run"]["params"]["seed"]})
 
     done = sweep(tmp_path, *tiny(pictures, 3), fault="after telling:1:SIGKILL", blank_figures=True)
     killed(done, tmp_path, "after telling", "SIGKILL")

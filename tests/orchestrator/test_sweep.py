@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sweep.stores.conversion import attributes_of
 from tests.data.test_sources import medmnist
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import wait_for
@@ -49,7 +50,7 @@ def test_the_study_has_as_many_trials_as_asked(study):
     assert states(trials)["PRUNED"] >= 1
     best = max((trial for trial in trials if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)
     assert answer["studies"][0]["best"]["trial"] == best.number
-    assert len({trial.user_attrs["run"]["params"]["seed"] for trial in trials}) == 12
+    assert len({attributes_of(trial)["run"]["params"]["seed"] for trial in trials}) == 12
 
 
 def test_mlflow_shows_what_optuna_knows(study):
@@ -70,7 +71,7 @@ def test_mlflow_shows_what_optuna_knows(study):
         logged = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "val/auroc")}
         assert logged == pytest.approx(trial.intermediate_values)
         if trial.state.name == "COMPLETE":
-            result = trial.user_attrs["result"]
+            result = attributes_of(trial)["result"]
             assert run.data.metrics["objective"] == trial.value == logged[result["best_epoch"]]
             losses = [row["val/loss"] for row in result["history"]]
             assert result["best_epoch"] == 1 + int(np.argmin(losses))
@@ -233,7 +234,7 @@ def test_ended_in_the_middle_the_same_command_goes_on(pictures, tmp_path, how):
         if "retry_of" in trial.user_attrs:
             run, first = children[f"cnn1-{trial.number:03d}"], children[f"cnn1-{trial.user_attrs['retry_of']:03d}"]
             assert run.data.tags["sweep.retry_of"] == first.info.run_name
-            if "run" in trials[trial.user_attrs["retry_of"]].user_attrs:
+            if "run" in attributes_of(trials[trial.user_attrs["retry_of"]]):
                 assert first.data.params == run.data.params  # the seed too
             else:  # cut short before its first note: it had hyperparameters, maybe not all of them, and nothing else
                 assert first.data.params.items() <= {key: str(value) for key, value in trial.params.items()}.items()
