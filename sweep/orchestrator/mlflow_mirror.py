@@ -283,7 +283,10 @@ class Mirror:
         if tested and not tested["scores"].keys() <= run.metrics.keys():
             self._log_test(trial.number, run.run_id)
             repaired.append(f"{name}: test scores were missing; logged")
-        if trial.state in STATUS and (run.status, run.tags.get(tag.STATE)) != (STATUS[trial.state], trial.state):
+        if (trial.state, run.status, run.tags.get(tag.STATE)) == ("PRUNED", KILLED, "PRUNED"):
+            # As earlier releases ended it: nothing is missing, so nothing is said of it.
+            self.tracking.change_status(run.run_id, STATUS["PRUNED"])
+        elif trial.state in STATUS and (run.status, run.tags.get(tag.STATE)) != (STATUS[trial.state], trial.state):
             self.artifacts.copy_files(trial, run)
             self._end_trial(trial)
             repaired.append(f"{name}: its run was {run.status}; ended as {trial.state}")

@@ -32,7 +32,8 @@ for _name in ("alembic", "mlflow"):  # which set their own levels while they are
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback of whatever it raises
 
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
-STATUS = {"COMPLETE": FINISHED, "PRUNED": KILLED, "FAIL": FAILED}
+# A pruned trial is no failure, so it has no red cross either: its tag `sweep.state` says PRUNED.
+STATUS = {"COMPLETE": FINISHED, "PRUNED": FINISHED, "FAIL": FAILED}
 METRICS_PER_REQUEST = 1000  # MLflow's limit
 # What MLflow makes of a refused connection, a proxy's 502 and the like. A server that answers has other codes.
 _UNREACHABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
@@ -253,6 +254,11 @@ class Tracking:
     def finish(self, run_id: str, status: str, ended: float | None = None) -> None:
         """Ends a run as FINISHED, KILLED or FAILED, `ended` seconds after 1970."""
         self.client.set_terminated(run_id, status, end_time=_milliseconds(ended))
+
+    @_reaching
+    def change_status(self, run_id: str, status: str) -> None:
+        """Gives an ended run another status; its end stays when it was."""
+        self.client.update_run(run_id, status=status)
 
     @_reaching
     def reopen(self, run_id: str) -> None:

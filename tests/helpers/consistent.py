@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 from mlflow import MlflowClient
 
-STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
 
 
 def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None, storage: str | None = None) -> list:

@@ -59,7 +59,7 @@ def test_mlflow_shows_what_optuna_knows(study):
     parents, children = runs_of(folder)
     assert list(parents) == ["cnn1"]
     assert sorted(children) == [f"cnn1-{number:03d}" for number in range(12)]
-    status = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}
+    status = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED"}
     client = client_of(folder)
     for trial in trials_of(folder):
         run = children[f"cnn1-{trial.number:03d}"]
