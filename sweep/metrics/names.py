@@ -21,6 +21,8 @@ STRESSED = frozenset({"val/stressed_auroc", "val/stressed_loss"})
 THRESHOLD_FREE = frozenset({"auroc", "average_precision", "brier", "log_loss", "ece"})
 # Scores that a temperature changes. With two classes it moves no image across 0.5 and none before another.
 CALIBRATED = ("ece", "brier", "log_loss")
+# Of all test scores those that the chosen trial's run shows: MLflow draws each as a chart, above the learning curves.
+MAIN_TEST_SCORES = ("test/accuracy", "test/auroc", "test/balanced_accuracy")
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss", "stressed_auroc": "stressed AUROC"}  # for people
 
 NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"

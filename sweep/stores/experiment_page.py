@@ -1,0 +1,75 @@
+"""What MLflow's page of an experiment opens with: a description, and a view of its runs that the links here name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sweep.metrics.names import MAIN_TEST_SCORES, sign_of
+from sweep.stores import tags as tag
+
+OBJECTIVE = "objective"  # what a study chooses by, of a trial's best epoch
+
+
+def runs_page(experiment_id: str) -> str:
+    """The path of an experiment's runs in `mlflow ui`, in the view that `shared_view` describes."""
+    return f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={tag.SHARED_VIEW}"
+
+
+def shared_view(metric: str, hyperparameters: Sequence[str]) -> str:
+    """The state of MLflow's table of runs, as its page reads it from a tag of the experiment.
+
+    The order is that of a leaderboard: complete trials, the best first; then the others, which have no objective.
+
+    Args:
+        metric: What the study chooses by.
+        hyperparameters: The columns after the scores.
+
+    Returns:
+        JSON, with the fields of MLflow 3.17 that its own "share view" writes.
+    """
+    scores, params = (OBJECTIVE, *MAIN_TEST_SCORES), hyperparameters
+    columns = [
+        "attributes.`Created`",  # with the sign of its status
+        *(f"metrics.`{name}`" for name in scores),
+        *(f"params.`{name}`" for name in params),
+        f"tags.`{tag.STATE}`",
+    ]
+    return json.dumps(
+        {
+            "orderByKey": f"metrics.`{OBJECTIVE}`",
+            "orderByAsc": sign_of(metric) < 0,
+            "selectedColumns": columns,
+            "searchFilter": "",
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "datasetsFilter": [],
+            "modelVersionFilter": "All Runs",
+            "runsExpanded": {},
+            "runsPinned": [],
+            "runsHidden": [],
+            "runListHidden": False,
+            "viewMaximized": False,
+            "groupBy": None,
+        }
+    )
+
+
+def experiment_note(experiment_id: str, data: str, classes: Sequence[str]) -> str:
+    """Describes an experiment for people, as Markdown; its first line is all that the page shows at first.
+
+    Args:
+        experiment_id: MLflow's number.
+        data: The name of the data set.
+        classes: Its classes.
+    """
+    named = f"{', '.join(classes[:-1])} and {classes[-1]}"
+    return (
+        f"Hyperparameter searches for networks that tell {named} apart in the images of {data}.\n\n"
+        f"[All trials, the best first](.{runs_page(experiment_id)})\n\n"
+        f"- `{OBJECTIVE}` is the metric that a study chooses by, on validation images, at the best epoch of a trial.\n"
+        f"- `{tag.STATE}` says how a trial ended. PRUNED: it was stopped early, because others were better.\n"
+        "- `test/...` is there for the chosen trial of each study alone. All of its scores are in the run of the study "
+        "and on the page of its model.\n"
+        "- Not a medical device: for research alone."
+    )
