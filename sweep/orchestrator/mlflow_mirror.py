@@ -20,8 +20,9 @@ from sweep.orchestrator.leaderboard import leaderboard
 from sweep.orchestrator.run_params import description_of
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
-from sweep.stores.experiment_page import OBJECTIVE, experiment_note, shared_view
+from sweep.stores.experiment_page import OBJECTIVE, describe_experiment
 from sweep.stores.study import Study
+from sweep.stores.system_metrics import MachineLoad
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking
 from sweep.stores.trials import AskedTrial, TrialRecord
 from sweep.system.errors import TrackingAwayError
@@ -63,6 +64,7 @@ class Mirror:
         self._tested: dict[str, Any] = {}  # test scores that the study stores, by trial
         self._away_since: float | None = None
         self._looked = 0.0
+        self._machine, self._began = MachineLoad(), time.time()
 
     def find(self) -> Run | None:
         """Finds the study's run in MLflow, by the study's own id; None where there is none."""
@@ -80,7 +82,8 @@ class Mirror:
             TrackingAwayError: The server does not answer.
         """
         run, repaired = self.find(), []
-        self._describe_experiment()
+        about = self.description
+        describe_experiment(self.tracking, about.data.name, about.classes, about.metric, about.hyperparameters)
         if run is None:
             if any(trial.state != "WAITING" for trial in self.study.trials()):
                 repaired.append(f"study {self.study.name}: its run was missing; started again")
@@ -89,6 +92,7 @@ class Mirror:
             self.parent = run.run_id
         elif reopen:
             self.tracking.reopen(self.parent)
+        self._began = run.started
         if not self.description.params.keys() <= run.params.keys():  # it is new, or a process died as it began it
             self.tracking.log_files(self.parent, study_pictures(self.description))
             self._describe(self.parent, self.description.params, run)
@@ -175,6 +179,13 @@ class Mirror:
             except KeyboardInterrupt:  # the study is being stopped, which ends the runs that are left
                 self._ended.insert(0, trial)
                 raise
+
+    def tick(self) -> None:
+        """What is done every now and then while the study runs: catches up, and logs how busy this machine is."""
+        self.catch_up()
+        if load := self._machine.sample():
+            seconds = int(time.time() - self._began)
+            self.follow(lambda: self.tracking.log(self.parent, load, step=seconds))
 
     def catch_up(self, *, now: bool = False) -> None:
         """Writes what could not be written while the server was away, if it is back; called often.
@@ -345,14 +356,6 @@ class Mirror:
         """Logs data and params; params last, since where they are missing both are logged again."""
         self.tracking.log_data(run_id, **vars(self.description.data))
         self.tracking.log_params(run_id, params, run.params)
-
-    def _describe_experiment(self) -> None:
-        """Has MLflow's page of the experiment open with what this study is about."""
-        about, prefix = self.description, "space/"
-        classes = list(next(iter(about.counts.values())))
-        searched = [key.removeprefix(prefix) for key in about.params if key.startswith(prefix)]
-        note = experiment_note(self.tracking.experiment_id, about.data.name, classes)
-        self.tracking.describe_experiment(note, shared_view(about.metric, searched))
 
     def _end_trial(self, trial: TrialRecord) -> None:
         run_id = self.runs[trial.number]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sweep.metrics.names import MAIN_TEST_SCORES, sign_of
+from sweep.metrics.names import MAIN_TEST_SCORES, NOT_A_DEVICE, sign_of
 from sweep.stores import tags as tag
+from sweep.stores.tracking import Tracking
 
 OBJECTIVE = "objective"  # what a study chooses by, of a trial's best epoch
 
@@ -55,21 +56,38 @@ def shared_view(metric: str, hyperparameters: Sequence[str]) -> str:
     )
 
 
-def experiment_note(experiment_id: str, data: str, classes: Sequence[str]) -> str:
-    """Describes an experiment for people, as Markdown; its first line is all that the page shows at first.
+def describe_experiment(
+    tracking: Tracking, data: str, classes: Sequence[str], metric: str, hyperparameters: Sequence[str]
+) -> None:
+    """Gives an experiment its description, unless it has one, and its view of the runs.
 
     Args:
-        experiment_id: MLflow's number.
+        tracking: The experiment.
         data: The name of the data set.
         classes: Its classes.
+        metric: What the study that runs now chooses by.
+        hyperparameters: What it searches.
     """
-    named = f"{', '.join(classes[:-1])} and {classes[-1]}"
+    tracking.describe_experiment(_note(tracking.experiment_id, data, classes), shared_view(metric, hyperparameters))
+
+
+def _note(experiment_id: str, data: str, classes: Sequence[str]) -> str:
+    """Markdown; its first line is all that the page shows at first."""
     return (
-        f"Hyperparameter searches for networks that tell {named} apart in the images of {data}.\n\n"
+        f"Hyperparameter searches for networks that tell {joined(classes)} apart in the images of {data}.\n\n"
         f"[All trials, the best first](.{runs_page(experiment_id)})\n\n"
         f"- `{OBJECTIVE}` is the metric that a study chooses by, on validation images, at the best epoch of a trial.\n"
         f"- `{tag.STATE}` says how a trial ended. PRUNED: it was stopped early, because others were better.\n"
         "- `test/...` is there for the chosen trial of each study alone. All of its scores are in the run of the study "
         "and on the page of its model.\n"
-        "- Not a medical device: for research alone."
+        f"- {NOT_A_DEVICE}"
     )
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names as a sentence has them.
+
+    >>> joined(["NORMAL", "PNEUMONIA"]), joined(["a", "b", "c"])
+    ('NORMAL and PNEUMONIA', 'a, b and c')
+    """
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])

@@ -22,7 +22,8 @@ from data.faults import InputError
 from sweep.stores import tags as tag
 from sweep.stores.databases import check_database, file_of, open_whole
 from sweep.stores.locations import make_relative, place_experiment
-from sweep.stores.tracking import Tracking, exact_params, refusal
+from sweep.stores.shown_params import exact_params
+from sweep.stores.tracking import Tracking, refusal
 from sweep.system.environment import check_environment
 from sweep.system.redaction import address, first_line, shown
 

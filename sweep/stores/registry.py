@@ -30,9 +30,11 @@ from data.faults import InputError
 from sweep.metrics.names import NOT_A_DEVICE
 from sweep.stores import packaging
 from sweep.stores import tags as tag
+from sweep.stores.experiment_page import joined
 from sweep.stores.locations import local_folder
 from sweep.stores.packaging import ARTIFACTS, SERVING, Example, ModelDiffersError, ModelSpec, sha256
-from sweep.stores.tracking import logged_model, rounded
+from sweep.stores.shown_params import rounded
+from sweep.stores.tracking import logged_model
 from sweep.system.errors import disk_full
 from sweep.system.redaction import first_line
 
@@ -277,10 +279,9 @@ def _describe_model(client: MlflowClient, spec: ModelSpec) -> None:
         model = client.get_registered_model(spec.name)
     if model.description:
         return
-    classes = f"{', '.join(spec.classes[:-1])} and {spec.classes[-1]}"
     client.update_registered_model(
         spec.name,
-        f"Networks that tell {classes} apart in the images of {spec.name}.\n\n"
+        f"Networks that tell {joined(spec.classes)} apart in the images of {spec.name}.\n\n"
         "Each version is the trial that a study chose on validation images; its description is its model card. An "
         "alias with the name of an architecture is held by the best version of it, `champion` by the best of all.\n\n"
         f"{NOT_A_DEVICE}",

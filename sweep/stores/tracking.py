@@ -34,6 +34,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from data.faults import InputError
 from sweep.stores import tags as tag
 from sweep.stores.databases import is_database
+from sweep.stores.shown_params import rounded
 from sweep.system.errors import TrackingAwayError
 from sweep.system.redaction import first_line, shown
 
@@ -67,6 +68,7 @@ class Run:
         params: Its params, as text.
         metrics: The latest value of each metric.
         artifacts: Where its files are.
+        started: When, in seconds since 1970.
     """
 
     run_id: str
@@ -76,6 +78,7 @@ class Run:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     artifacts: str
+    started: float
 
 
 def _reaching(
@@ -151,7 +154,7 @@ class Tracking:
 
         Args:
             run_id: The run.
-            params: By name. The exact values of those that are rounded go into a tag: see `exact_params`.
+            params: By name. The exact values of those that are rounded go into a tag, for `exact_params`.
             present: What the run has already, which MLflow lets nobody change: earlier releases logged all digits.
         """
         present = present or {}
@@ -365,18 +368,15 @@ def write_files(folder: Path, files: Mapping[str, bytes | str]) -> None:
 def _run(entity: mlflow.entities.Run) -> Run:
     info, data = entity.info, entity.data
     return Run(
-        info.run_id, str(info.run_name), info.status, data.tags, data.params, data.metrics, str(info.artifact_uri)
+        info.run_id,
+        str(info.run_name),
+        info.status,
+        data.tags,
+        data.params,
+        data.metrics,
+        str(info.artifact_uri),
+        info.start_time / 1000,
     )
-
-
-def exact_params(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
-    """The params of a run as they were given to `Tracking.log_params`; those of earlier releases are exact anyway."""
-    return {**params, **json.loads(tags.get(tag.EXACT, "{}"))}
-
-
-def rounded(value: Any) -> Any:
-    """A param as people read it: a float of 4 significant digits; anything else as it is."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _milliseconds(seconds: float | None) -> int:

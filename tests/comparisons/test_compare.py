@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from sweep.metrics.predictions import read_predictions
-from sweep.stores.tracking import exact_params
+from sweep.stores.shown_params import exact_params
 from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
 
 TINY = ("--image-size", 24, "--epochs", 2)

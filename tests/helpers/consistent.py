@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 from mlflow import MlflowClient
 
-from sweep.stores.tracking import exact_params
+from sweep.stores.shown_params import exact_params
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from sweep.stores.registry import ON_VERSION
-from sweep.stores.tracking import exact_params, logged_model
+from sweep.stores.shown_params import exact_params
+from sweep.stores.tracking import logged_model
 from tests.data.test_sources import medmnist
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import wait_for
