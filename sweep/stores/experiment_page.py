@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sweep.metrics.names import MAIN_TEST_SCORES, NOT_A_DEVICE, sign_of
+from sweep.metrics.names import NOT_A_DEVICE, sign_of
 from sweep.stores import tags as tag
 from sweep.stores.tracking import Tracking
 
+COLUMN_WIDTH = 95  # in pixels: the hyperparameters are to be seen without scrolling
 OBJECTIVE = "objective"  # what a study chooses by, of a trial's best epoch
 
 
@@ -29,18 +30,18 @@ def shared_view(metric: str, hyperparameters: Sequence[str]) -> str:
     Returns:
         JSON, with the fields of MLflow 3.17 that its own "share view" writes.
     """
-    scores, params = (OBJECTIVE, *MAIN_TEST_SCORES), hyperparameters
-    columns = [
-        "attributes.`Created`",  # with the sign of its status
-        *(f"metrics.`{name}`" for name in scores),
-        *(f"params.`{name}`" for name in params),
-        f"tags.`{tag.STATE}`",
-    ]
+    state, objective = f"tags.`{tag.STATE}`", f"metrics.`{OBJECTIVE}`"
+    scores = [f"metrics.`{name}`" for name in ("test/accuracy", "test/auroc")]
+    params = [f"params.`{name}`" for name in hyperparameters]
+    # The first two are as the table calls them, which has them anyway; `Created` also has the sign of the status.
+    order = ["attributes.`Run Name`", "runDateAndNestInfo", state, objective, *scores, *params, "duration"]
     return json.dumps(
         {
-            "orderByKey": f"metrics.`{OBJECTIVE}`",
+            "orderByKey": objective,
             "orderByAsc": sign_of(metric) < 0,
-            "selectedColumns": columns,
+            "selectedColumns": ["attributes.`Created`", state, objective, *scores, *params],
+            "columnOrder": order,
+            "columnWidths": dict.fromkeys((state, objective, *scores, *params), COLUMN_WIDTH),
             "searchFilter": "",
             "startTime": "ALL",
             "lifecycleFilter": "Active",

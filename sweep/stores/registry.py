@@ -104,6 +104,9 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module, ex
             description=spec.description,
             model_id=model.model_id,
         )
+    # As MLflow's own `register_model` does: the page of the logged model finds its version by this tag.
+    named = json.dumps([{"name": spec.name, "version": str(created.version)}])
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": named})
     return _version(client, created)
 
 

@@ -26,9 +26,10 @@ def test_the_view_has_the_best_first_whichever_way_the_metric_goes(metric: str, 
 
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`objective`", ascending)
     assert view["selectedColumns"] == [
-        "attributes.`Created`", "metrics.`objective`", "metrics.`test/accuracy`", "metrics.`test/auroc`",
-        "metrics.`test/balanced_accuracy`", "params.`optimizer`", "params.`dropout`", "tags.`sweep.state`",
+        "attributes.`Created`", "tags.`sweep.state`", "metrics.`objective`", "metrics.`test/accuracy`",
+        "metrics.`test/auroc`", "params.`optimizer`", "params.`dropout`",
     ]  # fmt: skip
+    assert set(view["selectedColumns"][1:]) < set(view["columnOrder"])
 
 
 def test_the_link_names_the_view_that_the_experiment_has(tracking: Tracking):

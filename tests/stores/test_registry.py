@@ -62,7 +62,8 @@ def test_a_run_becomes_one_version(tracking: Tracking, client: MlflowClient, net
     (model_id,) = models_of(client, spec.run_id)
     assert held.source == f"models:/{model_id}"
     model = client.get_logged_model(model_id)
-    assert (model.tags, first.tags) == ({**spec.tags, **own}, {**spec.tags, **own})
+    page = {"mlflow.modelVersions": f'[{{"name": "{NAME}", "version": "{first.version}"}}]'}
+    assert model.tags == first.tags == {**spec.tags, **own, **page}
     assert model.params == {"learning_rate": "0.0003647", "batch_size": "32"}
     described = client.get_registered_model(NAME).description
     assert described.startswith("Networks that tell NORMAL and PNEUMONIA apart in the images of synthetic.\n\n")
