@@ -10,6 +10,8 @@ from sweep.stores import tags as tag
 from sweep.stores.tracking import Tracking
 
 COLUMN_WIDTH = 95  # in pixels: the hyperparameters are to be seen without scrolling
+# Columns that the table always has, by its own names: the second says when, and has the sign of the status.
+NAME_WIDTHS = {"attributes.`Run Name`": 145, "runDateAndNestInfo": 135}
 OBJECTIVE = "objective"  # what a study chooses by, of a trial's best epoch
 
 
@@ -33,15 +35,14 @@ def shared_view(metric: str, hyperparameters: Sequence[str]) -> str:
     state, objective = f"tags.`{tag.STATE}`", f"metrics.`{OBJECTIVE}`"
     scores = [f"metrics.`{name}`" for name in ("test/accuracy", "test/auroc")]
     params = [f"params.`{name}`" for name in hyperparameters]
-    # The first two are as the table calls them, which has them anyway; `Created` also has the sign of the status.
-    order = ["attributes.`Run Name`", "runDateAndNestInfo", state, objective, *scores, *params, "duration"]
+    order = [*NAME_WIDTHS, state, objective, *scores, *params, "duration"]
     return json.dumps(
         {
             "orderByKey": objective,
             "orderByAsc": sign_of(metric) < 0,
             "selectedColumns": ["attributes.`Created`", state, objective, *scores, *params],
             "columnOrder": order,
-            "columnWidths": dict.fromkeys((state, objective, *scores, *params), COLUMN_WIDTH),
+            "columnWidths": {**dict.fromkeys((state, objective, *scores, *params), COLUMN_WIDTH), **NAME_WIDTHS},
             "searchFilter": "",
             "startTime": "ALL",
             "lifecycleFilter": "Active",
@@ -75,7 +76,7 @@ def describe_experiment(
 def _note(experiment_id: str, data: str, classes: Sequence[str]) -> str:
     """Markdown; its first line is all that the page shows at first."""
     return (
-        f"Hyperparameter searches for networks that tell {joined(classes)} apart in the images of {data}.\n\n"
+        f"Searches for networks that tell {joined(classes)} apart in the images of {data}.\n\n"
         f"[All trials, the best first](.{runs_page(experiment_id)})\n\n"
         f"- `{OBJECTIVE}` is the metric that a study chooses by, on validation images, at the best epoch of a trial.\n"
         f"- `{tag.STATE}` says how a trial ended. PRUNED: it was stopped early, because others were better.\n"

@@ -17,7 +17,6 @@ import pytest
 
 from sweep.stores.registry import ON_VERSION
 from sweep.stores.shown_params import exact_params
-from sweep.stores.tracking import logged_model
 from tests.data.test_sources import medmnist
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import wait_for
@@ -149,7 +148,7 @@ def test_the_best_is_registered_with_its_scores(study):
     for alias in ("cnn1", "champion"):
         version = client.get_model_version_by_alias("blob-pictures", alias)
         assert version.run_id == answer["studies"][0]["run_id"]
-        model = logged_model(client, version.source.removeprefix("models:/"))
+        model = client.get_logged_model(version.source.removeprefix("models:/"))
         scores = {metric.key: metric.value for metric in model.metrics}
         assert scores["test/auroc"] == answer["studies"][0]["test"]["test/auroc"]
         assert len(scores) >= 20

@@ -39,7 +39,7 @@ def test_the_link_names_the_view_that_the_experiment_has(tracking: Tracking):
     name = runs_page(tracking.experiment_id).rpartition("viewStateShareKey=")[2]
     assert json.loads(tags[f"mlflow.sharedViewState.{name}"])["selectedColumns"]
     first = tags["mlflow.note.content"].splitlines()[0]
-    assert first == "Hyperparameter searches for networks that tell NORMAL and PNEUMONIA apart in the images of x-rays."
+    assert first == "Searches for networks that tell NORMAL and PNEUMONIA apart in the images of x-rays."
 
 
 def test_params_are_shown_with_four_digits_and_the_exact_ones_stay(tracking, run_id):
