@@ -22,6 +22,7 @@ from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE, label_of
 from sweep.orchestrator.trial_table import WIDTH
 from sweep.plan import data_line, overlaps
 from sweep.stores.databases import file_of
+from sweep.stores.experiment_page import runs_page
 from sweep.stores.tags import DATA_DIGEST
 from sweep.system.redaction import address, shown
 
@@ -197,7 +198,7 @@ def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str, c
     uri = shown(address(uri) if uri.startswith("http") else uri)
     remote = _before_mlflow(uri)
     last = outcomes[-1]
-    page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    page = runs_page(experiment_id)
     several, alias = len(outcomes) > 1, best_alias(outcomes, plan.settings.metric, champion)
     commands = (
         (f"{uri}{page}", "look at it")

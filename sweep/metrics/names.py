@@ -33,6 +33,8 @@ SCORES = {
     "f1_macro": "macro F1",
     "f1_weighted": "weighted F1",
 }  # for people, where that is more than the name without underscores
+# Of all test scores those that the chosen trial's run shows: MLflow draws each as a chart, above the learning curves.
+MAIN_TEST_SCORES = ("test/accuracy", "test/auroc", "test/balanced_accuracy")
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss", "stressed_auroc": "stressed AUROC"}  # for people
 
 NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"

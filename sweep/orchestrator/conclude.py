@@ -17,7 +17,7 @@ from data.recorded import digest_of_images
 from data.resolution import native_size
 from data.sources import known_limits
 from models import ARCHITECTURES
-from sweep.lifecycle.model_card import CardData, card_markdown, card_summary
+from sweep.lifecycle.model_card import DESCRIPTION_LENGTH, CardData, card_markdown, card_summary
 from sweep.lifecycle.promotion import settle
 from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
@@ -106,7 +106,7 @@ def conclude(run: StudyRun) -> Outcome:
     facts = _facts(run, best, trained, validation, test, threshold)
     facts = replace(facts, warnings=(*facts.warnings, *missed), temperature=chosen.reason)
     client, run_id = mirror.tracking.client, mirror.runs[best.number]
-    tags = _version_tags(run, best, temperature, missed)
+    tags = _version_tags(run, best, temperature, threshold, missed)
     version = registry.registered(client, plan.source.name, run_id, tags)
     if version is None:
         spec = _model_spec(run, facts, scores, tags, predictions)
@@ -116,7 +116,8 @@ def conclude(run: StudyRun) -> Outcome:
         except packaging.ModelDiffersError as error:
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
     aliases = {alias: settle(mirror.tracking, version, alias) for alias in (planned.arch, registry.CHAMPION)}
-    study.note(CONCLUSION, {"best": best.number, "scores": scores, "description": card_summary(facts)})
+    conclusion = {"best": best.number, "scores": scores, "description": card_summary(facts), "model": version.model_id}
+    study.note(CONCLUSION, conclusion)
     mirror.show_conclusion()
     return Outcome(
         planned.arch,
@@ -309,16 +310,33 @@ def _provenance(run: StudyRun, best: TrialRecord, trained: Trained) -> dict[str,
     }
 
 
-def _version_tags(run: StudyRun, best: TrialRecord, temperature: float, missed: Sequence[str]) -> dict[str, str]:
+def _version_tags(
+    run: StudyRun, best: TrialRecord, temperature: float, threshold: Threshold | None, missed: Sequence[str]
+) -> dict[str, str]:
+    kept = (tag.STUDY, tag.STUDY_ID, tag.ARCH, tag.DATA, tag.DATA_DIGEST, tag.SPLIT_DIGEST)
+    described, metric, commit = run.mirror.description.tags, run.plan.settings.metric, provenance.tags().get(tag.COMMIT)
     return {
-        **run.mirror.description.tags,
+        **{key: described[key] for key in kept if key in described},
         **leakage_tags(run.plan),  # again: a study of an earlier release has no such tag
         **({tag.MISSED_CLASSES: "; ".join(missed)} if missed else {}),
+        **({tag.THRESHOLD: f"{threshold.value:.4g}"} if threshold else {}),
+        **({tag.COMMIT: commit} if commit else {}),
         tag.TRIAL: str(best.number),
-        tag.METRIC: run.plan.settings.metric,
+        tag.METRIC: metric,
+        metric: f"{best.value:.4f}",
         tag.TRAIN_IMAGES: str(len(run.plan.split.train)),
         tag.TEMPERATURE: f"{temperature:.4f}",
     }
+
+
+def _description(facts: CardData) -> str:
+    """The description of a version: a sentence, which lists show, and the main parts of the card."""
+    score = facts.validation.scores.get(facts.metric.removeprefix("val/"))
+    value = "" if score is None else f" ({score.value:.4f})"
+    sentence = (
+        f"{facts.arch}, trial {facts.trial} of study {facts.study}, chosen by {facts.metric}{value} on validation."
+    )
+    return f"{sentence}\n\n{card_summary(facts)}"[:DESCRIPTION_LENGTH]
 
 
 def _model_spec(
@@ -344,7 +362,8 @@ def _model_spec(
         metrics=scores,
         tags=tags,
         provenance={**facts.provenance, "params": dict(facts.searched)},
-        description=card_summary(facts),
+        description=_description(facts),
+        params=facts.fixed,
         depth=run.plan.source.depth,
         native=native_size(run.plan.source.largest, planned.image_size),
         files={**pictures, "model_card.md": card_markdown(facts, list(pictures))},

@@ -160,7 +160,7 @@ class Loop:
         # Figures and files can wait until no worker waits for an answer, but must not pile up on disk.
         self.mirror.end_runs(leave=self.plan.workers if self.busy else max(0, self.mirror.ending - 1))
         self.study.renew()
-        self.mirror.catch_up()
+        self.mirror.tick()
         events = self.engine.events(0.0 if self.mirror.ending else timeout)
         self.busy = bool(events)
         for event in events:

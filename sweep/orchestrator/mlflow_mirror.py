@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from sweep.metrics import figures, markdown
+from sweep.metrics.names import MAIN_TEST_SCORES
 from sweep.orchestrator.artifacts import CHECKPOINT, Artifacts, study_pictures
 from sweep.orchestrator.figure_pool import FigurePool
 from sweep.orchestrator.leaderboard import leaderboard
 from sweep.orchestrator.run_params import description_of
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
+from sweep.stores.experiment_page import OBJECTIVE, describe_experiment
 from sweep.stores.links import run_link
 from sweep.stores.study import Study
+from sweep.stores.system_metrics import MachineLoad
 from sweep.stores.tracking import FAILED, FINISHED, KILLED, STATUS, Run, Tracking
 from sweep.stores.trials import AskedTrial, TrialRecord
 from sweep.system.errors import TrackingAwayError
@@ -62,6 +65,7 @@ class Mirror:
         self._tested: dict[str, Any] = {}  # test scores that the study stores, by trial
         self._away_since: float | None = None
         self._looked = 0.0
+        self._machine, self._began = MachineLoad(), time.time()
 
     def find(self) -> Run | None:
         """Finds the study's run in MLflow, by the study's own id; None where there is none."""
@@ -79,6 +83,8 @@ class Mirror:
             TrackingAwayError: The server does not answer.
         """
         run, repaired = self.find(), []
+        about = self.description
+        describe_experiment(self.tracking, about.data.name, about.classes, about.metric, about.hyperparameters)
         if run is None:
             if any(trial.state != "WAITING" for trial in self.study.trials()):
                 repaired.append(f"study {self.study.name}: its run was missing; started again")
@@ -87,9 +93,10 @@ class Mirror:
             self.parent = run.run_id
         elif reopen:
             self.tracking.reopen(self.parent)
+        self._began = run.started
         if not self.description.params.keys() <= run.params.keys():  # it is new, or a process died as it began it
             self.tracking.log_files(self.parent, study_pictures(self.description))
-            self._describe(self.parent, self.description.params)
+            self._describe(self.parent, self.description.params, run)
         return repaired + self.reconcile()
 
     def reconcile(self) -> list[str]:
@@ -174,6 +181,13 @@ class Mirror:
                 self._ended.insert(0, trial)
                 raise
 
+    def tick(self) -> None:
+        """What is done every now and then while the study runs: catches up, and logs how busy this machine is."""
+        self.catch_up()
+        if load := self._machine.sample():
+            seconds = int(time.time() - self._began)
+            self.follow(lambda: self.tracking.log(self.parent, load, step=seconds))
+
     def catch_up(self, *, now: bool = False) -> None:
         """Writes what could not be written while the server was away, if it is back; called often.
 
@@ -230,7 +244,9 @@ class Mirror:
     def show_test(self, number: int) -> None:
         """Logs the test scores that the study stores for a trial."""
         self._tested = self.study.noted(TEST)
-        self._log_test(number, self.runs[number])
+        run = self.tracking.get(self.runs[number])
+        if run is None or not self._has_test(number, run):
+            self._log_test(number, self.runs[number])
 
     def show_conclusion(self) -> None:
         """Completes the study's run: the search's plots, the leaderboard, the chosen trial's scores."""
@@ -244,8 +260,11 @@ class Mirror:
         plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}
         self.tracking.log_files(self.parent, plots)
         self.tracking.log_table(self.parent, table, "leaderboard.json")
+        data = self.description.data
+        parts = {"val": (data.name, data.digests["validation"]), "test": (data.name, data.digests["train"])}
+        self.tracking.log_scores(self.parent, conclusion["scores"], conclusion.get("model"), parts)
         tags = {"mlflow.note.content": note, tag.BEST: best, tag.STATE: "COMPLETE"}
-        self.tracking.log(self.parent, conclusion["scores"], tags=tags)
+        self.tracking.log(self.parent, {}, tags=tags)
         self.tracking.finish(self.parent, FINISHED)
 
     def close(self, reason: str, *, failed: bool) -> None:
@@ -274,17 +293,19 @@ class Mirror:
         repaired, name = [], self.run_name(trial.number)
         params = self._params(trial)
         if not params.keys() <= run.params.keys():
-            self._describe(run.run_id, params)
+            self._describe(run.run_id, params, run)
             repaired.append(f"{name}: params were missing; logged")
         rows = self._epochs.get(trial.number) or trial.history
         if rows and any(run.metrics.get(key) != value for key, value in rows[-1].items() if "/" in key):
             self.tracking.log_epochs(run.run_id, rows)
             repaired.append(f"{name}: epochs were missing; logged")
-        tested = self._tested.get(str(trial.number))
-        if tested and not tested["scores"].keys() <= run.metrics.keys():
+        if str(trial.number) in self._tested and not self._has_test(trial.number, run):
             self._log_test(trial.number, run.run_id)
             repaired.append(f"{name}: test scores were missing; logged")
-        if trial.state in STATUS and (run.status, run.tags.get(tag.STATE)) != (STATUS[trial.state], trial.state):
+        if (trial.state, run.status, run.tags.get(tag.STATE)) == ("PRUNED", KILLED, "PRUNED"):
+            # As earlier releases ended it: nothing is missing, so nothing is said of it.
+            self.tracking.change_status(run.run_id, STATUS["PRUNED"])
+        elif trial.state in STATUS and (run.status, run.tags.get(tag.STATE)) != (STATUS[trial.state], trial.state):
             self.artifacts.copy_files(trial, run)
             self._end_trial(trial)
             repaired.append(f"{name}: its run was {run.status}; ended as {trial.state}")
@@ -331,24 +352,23 @@ class Mirror:
         self.runs[number] = run.run_id
         link = run_link(run.name, self.tracking.uri, self.tracking.experiment_id, run.run_id)
         self.study.show_note(number, link)
-        self._describe(run.run_id, params)
+        self._describe(run.run_id, params, run)
         return run
 
-    def _describe(self, run_id: str, params: Mapping[str, Any]) -> None:
+    def _describe(self, run_id: str, params: Mapping[str, Any], run: Run) -> None:
         """Logs data and params; params last, since where they are missing both are logged again."""
         self.tracking.log_data(run_id, **vars(self.description.data))
-        self.tracking.log_params(run_id, params)
+        self.tracking.log_params(run_id, params, run.params)
 
     def _end_trial(self, trial: TrialRecord) -> None:
         run_id = self.runs[trial.number]
-        best_epoch = trial.best_epoch
-        metrics = {"objective": trial.value, "best_epoch": best_epoch} if trial.state == "COMPLETE" else {}
+        metrics = {OBJECTIVE: trial.value, "best_epoch": trial.best_epoch} if trial.state == "COMPLETE" else {}
         result = trial.attributes.get("result", {})
         tags = {name: result[name] for name in ("resumed_after", "node") if result.get(name)}
         failure = dict(trial.attributes.get("failure", {}))
         if details := failure.pop("details", ""):
             self.tracking.log_files(run_id, {"traceback.txt": details})
-        self._end_run(run_id, trial.state, {**tags, **failure}, trial.ended, metrics, best_epoch or 0)
+        self._end_run(run_id, trial.state, {**tags, **failure}, trial.ended, metrics)
 
     def _end_run(
         self,
@@ -357,15 +377,21 @@ class Mirror:
         tags: Mapping[str, Any],
         ended: float | None = None,
         metrics: Mapping[str, float] | None = None,
-        step: int = 0,
     ) -> None:
         named = {f"sweep.{key}": str(value)[:1000] for key, value in tags.items()}
-        self.tracking.log(run_id, metrics or {}, step, tags={tag.STATE: state, **named})
+        self.tracking.log(run_id, metrics or {}, tags={tag.STATE: state, **named})
         self.tracking.finish(run_id, STATUS[state], ended)
 
     def _log_test(self, number: int, run_id: str) -> None:
+        """Logs the main test scores of a trial; the study's run and the logged model have the others."""
         tested = self._tested[str(number)]
-        self.tracking.log(run_id, tested["scores"], step=tested["epoch"], tags=tested["tags"])
+        scores = {name: tested["scores"][name] for name in MAIN_TEST_SCORES if name in tested["scores"]}
+        self.tracking.log(run_id, scores, tags=tested["tags"])  # of no epoch: MLflow draws a bar, not a lonely point
+
+    def _has_test(self, number: int, run: Run) -> bool:
+        tested = self._tested[str(number)]
+        scores = {name for name in MAIN_TEST_SCORES if name in tested["scores"]}
+        return scores <= run.metrics.keys() and tested["tags"].keys() <= run.tags.keys()
 
     def _params(self, trial: TrialRecord) -> dict[str, Any]:
         # MLflow takes not every name, and a trial of another program may have any.

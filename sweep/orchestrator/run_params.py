@@ -72,6 +72,16 @@ class StudyDescription:
         """What finds the study's run: names come again, in another store or after a study was deleted."""
         return self.tags[tag.STUDY_ID]
 
+    @property
+    def classes(self) -> list[str]:
+        """The classes of the images."""
+        return list(next(iter(self.counts.values())))
+
+    @property
+    def hyperparameters(self) -> list[str]:
+        """What the study searches."""
+        return [name.removeprefix("space/") for name in self.params if name.startswith("space/")]
+
     def run_name(self, number: int) -> str:
         """What the run of a trial is called."""
         return f"{self.name}-{number:03d}"

@@ -22,6 +22,7 @@ from data.faults import InputError
 from sweep.stores import tags as tag
 from sweep.stores.databases import check_database, file_of, open_whole
 from sweep.stores.locations import make_relative, place_experiment
+from sweep.stores.shown_params import exact_params
 from sweep.stores.tracking import Tracking, refusal
 from sweep.system.environment import check_environment
 from sweep.system.redaction import address, first_line, shown
@@ -38,7 +39,7 @@ class PastRun:
     Attributes:
         name: Its name.
         tags: Its tags.
-        params: Its params, as text.
+        params: Its params, as text, exact.
         epochs: One row per epoch: `epoch`, and metrics by name.
         data_name: The data set that it learned from.
         data_location: The folder, table or file that the data set was read from.
@@ -203,7 +204,7 @@ def read_run(uri: str, run_id: str) -> PastRun:
     return PastRun(
         str(entity.info.run_name),
         tags,
-        entity.data.params,
+        exact_params(entity.data.params, tags),
         [rows[epoch] for epoch in sorted(rows)],
         dataset.name,
         json.loads(dataset.source)["uri"],

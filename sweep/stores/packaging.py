@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,13 @@ class ModelSpec:
         temperature: Divides logits before they become probabilities.
         threshold: An image with at least this probability is positive; None for more than two classes.
         metrics: Scores by name, `val/...` and `test/...`.
-        tags: Of the version; `sweep.metric` and `sweep.data_digest` say which versions can be compared.
+        tags: Of the version and its logged model; `sweep.metric` and `sweep.data_digest` say which can be compared.
         provenance: The code, libraries and machine that made it.
         description: Markdown for people, of at most 5,000 characters.
         files: For people, by their path in the model: `model_card.md` and figures.
         depth: As `data.decode.open_gray` takes it.
         native: As `data.decode.resize` takes it.
+        params: What the network was trained with, for the page of the logged model.
     """
 
     name: str
@@ -86,6 +87,7 @@ class ModelSpec:
     files: Mapping[str, bytes | str]
     depth: int | None = None
     native: tuple[int, int] | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

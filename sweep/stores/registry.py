@@ -3,6 +3,10 @@
 A version is an MLflow logged model: `serving_model.py`, `network.pt2`, `model.json` and `decode.py`, and for people
 `model_card.md` with its figures. None is a pickle. `model.json` holds the hashes of the files that are run, and the
 version's tag `sweep.model_sha256` that of `model.json`: what is loaded is what was registered.
+
+MLflow lists the tags of versions in a column, so a version has only the few of `ON_VERSION`; params, scores, and tags
+that programs read are those of the logged model. A version of an earlier release has all tags itself: `Version.tags`
+holds both.
 """
 
 from __future__ import annotations
@@ -23,15 +27,24 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from data.faults import InputError
+from sweep.metrics.names import NOT_A_DEVICE
 from sweep.stores import packaging
 from sweep.stores import tags as tag
+from sweep.stores.experiment_page import joined
 from sweep.stores.locations import local_folder
 from sweep.stores.packaging import ARTIFACTS, SERVING, Example, ModelDiffersError, ModelSpec, sha256
+from sweep.stores.shown_params import rounded
+from sweep.stores.tracking import logged_model
 from sweep.system.errors import disk_full
 from sweep.system.redaction import first_line
 
 CHAMPION = "champion"
-OURS = {tag.KIND: "model"}  # a tag of the logged models that are made here
+OURS = {tag.KIND: "model"}  # a tag of the versions and logged models that are made here
+# The tags that people see beside a version, with the value of its study's metric.
+ON_VERSION = (
+    *(tag.KIND, tag.ARCH, tag.TRIAL, tag.METRIC, tag.DATA, tag.THRESHOLD, tag.LEAKAGE, tag.MISSED_CLASSES),
+    *(tag.MODEL_SHA256, tag.COMMIT),
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,7 @@ class Version:
         version: Its number there.
         run_id: The run of the trial that made it.
         model_id: MLflow's logged model.
-        tags: Its tags.
+        tags: Its tags, and those of the logged model.
     """
 
     name: str
@@ -70,11 +83,7 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module, ex
     """
     if version := registered(client, spec.name, spec.run_id, spec.tags):
         return version
-    try:
-        client.create_registered_model(spec.name)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
+    _describe_model(client, spec)
     model = _logged_model(client, spec)
     if model.status != LoggedModelStatus.READY:
         packaging.fill(client, model, spec, network)
@@ -83,17 +92,22 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module, ex
     except ModelDiffersError:
         client.delete_logged_model(model.model_id)  # so that the next attempt makes a new one
         raise
-    scores = {name: f"{score:.6f}" for name, score in spec.metrics.items()}
+    tags = {key: value for key, value in {**spec.tags, **OURS, tag.MODEL_SHA256: digest}.items() if value}
+    client.set_logged_model_tags(model.model_id, tags)
+    shown = (*ON_VERSION, spec.tags.get(tag.METRIC))
     with packaging.global_store(client.tracking_uri):
         created = client.create_model_version(
             spec.name,
             model.model_uri,
             run_id=spec.run_id,
-            tags={**spec.tags, tag.MODEL_SHA256: digest, **scores},
+            tags={key: value for key, value in tags.items() if key in shown},
             description=spec.description,
             model_id=model.model_id,
         )
-    return _version(created)
+    # As MLflow's own `register_model` does: the page of the logged model finds its version by this tag.
+    named = json.dumps([{"name": spec.name, "version": str(created.version)}])
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": named})
+    return _version(client, created)
 
 
 def registered(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> Version | None:
@@ -105,17 +119,21 @@ def registered(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, 
         run_id: The trial's run.
         tags: `sweep.study_id` and `sweep.trial` find it where its run was written again after it was registered.
     """
-    for version in client.search_model_versions(f"name = '{name}'"):
-        same_trial = all(version.tags.get(key, "") == tags.get(key) for key in (tag.STUDY_ID, tag.TRIAL))
-        if version.run_id == run_id or same_trial:
-            return _version(version)
+    wanted = {key: tags.get(key) for key in (tag.STUDY_ID, tag.TRIAL)}
+    for entity in client.search_model_versions(f"name = '{name}'"):
+        if entity.run_id == run_id:
+            return _version(client, entity)
+        if entity.tags.get(tag.TRIAL, "") == wanted[tag.TRIAL]:
+            version = _version(client, entity)
+            if version.tags.get(tag.STUDY_ID, "") == wanted[tag.STUDY_ID]:
+                return version
     return None
 
 
 def alias_holder(client: MlflowClient, name: str, alias: str) -> Version | None:
     """The version that holds an alias; None if there is none."""
     number = client.get_registered_model(name).aliases.get(alias)
-    return None if number is None else _version(client.get_model_version(name, number))
+    return None if number is None else _version(client, client.get_model_version(name, number))
 
 
 def models_with(client: MlflowClient, aliases: Collection[str]) -> list[str]:
@@ -129,9 +147,19 @@ def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None
 
 
 def tag_version(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> None:
-    """Sets tags of a version."""
-    for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, key, value)
+    """Sets tags of a version: of its logged model, where that is still there. An empty one is removed."""
+    model, own = logged_model(client, version.model_id), client.get_model_version(version.name, version.version).tags
+    kept = {key: value for key, value in tags.items() if value}
+    if model is not None and kept:
+        client.set_logged_model_tags(version.model_id, kept)
+    for key in tags if model is None else tags.keys() - kept.keys():
+        if key in kept:
+            client.set_model_version_tag(version.name, version.version, key, kept[key])
+            continue
+        if key in own:
+            client.delete_model_version_tag(version.name, version.version, key)
+        if model is not None and key in model.tags:
+            client.delete_logged_model_tag(version.model_id, key)
 
 
 def find_version(client: MlflowClient, model: str) -> Version:
@@ -165,7 +193,7 @@ def find_version(client: MlflowClient, model: str) -> Version:
         raise InputError(f"model {model}: {name} has no alias {alias or CHAMPION}; there are: {aliases}")
     if tag.MODEL_SHA256 not in version.tags:
         raise InputError(f"model {model}: version {version.version} was not registered by sweep, and is not loaded")
-    return _version(version)
+    return _version(client, version)
 
 
 def load(client: MlflowClient, version: Version) -> Any:
@@ -236,13 +264,36 @@ def _logged_model(client: MlflowClient, spec: ModelSpec) -> LoggedModel:
     experiment = run.info.experiment_id
     models = client.search_logged_models([experiment], f"source_run_id = '{spec.run_id}'")
     ours = [model for model in models if model.tags.items() >= OURS.items()]  # others may log models to the run
-    model = ours[0] if ours else client.create_logged_model(experiment, spec.architecture, spec.run_id, OURS)
+    params = {key: str(rounded(value)) for key, value in spec.params.items()}
+    model = ours[0] if ours else client.create_logged_model(experiment, spec.architecture, spec.run_id, OURS, params)
     # The run's page lists its models by this; MLflow refuses it a second time.
     if run.outputs is None or not run.outputs.model_outputs:
         client.log_outputs(spec.run_id, [LoggedModelOutput(model.model_id, step=0)])
     return model
 
 
-def _version(entity: ModelVersion) -> Version:
+def _describe_model(client: MlflowClient, spec: ModelSpec) -> None:
+    """Makes the registered model where it is missing, with a description, unless somebody has given it one."""
+    try:
+        model = client.create_registered_model(spec.name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+        model = client.get_registered_model(spec.name)
+    if model.description:
+        return
+    client.update_registered_model(
+        spec.name,
+        f"Networks that tell {joined(spec.classes)} apart in the images of {spec.name}.\n\n"
+        "Each version is the trial that a study chose on validation images; its description is its model card. An "
+        "alias with the name of an architecture is held by the best version of it, `champion` by the best of all.\n\n"
+        f"{NOT_A_DEVICE}",
+    )
+
+
+def _version(client: MlflowClient, entity: ModelVersion) -> Version:
     model_id = entity.model_id or str(entity.source).removeprefix("models:/")
-    return Version(entity.name, str(entity.version), str(entity.run_id), model_id, entity.tags)
+    model = logged_model(client, model_id)
+    # Of an earlier release's version the logged model has what was decided later.
+    tags = {**entity.tags, **(model.tags if model else {})}
+    return Version(entity.name, str(entity.version), str(entity.run_id), model_id, tags)

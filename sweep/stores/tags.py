@@ -35,8 +35,13 @@ THRESHOLD_REASON = "sweep.threshold_reason"
 TEST_OPENED = "sweep.test_opened"
 AUDITED = "sweep.audited"  # digest of the data that a trial was scored on after the choice
 MISSED_CLASSES = "sweep.missed_classes"  # of a version: classes that it hardly ever answers, a sentence
-PROMOTION = "sweep.promotion"  # `sweep.promotion.ALIAS`: the decision about an alias
+PROMOTION = "sweep.promotion"  # `sweep.promotion.ALIAS`, of the logged model: the decision about an alias
+COMMIT = "mlflow.source.git.commit"  # MLflow's own tag
 MODEL_SHA256 = "sweep.model_sha256"  # hash of a version's `model.json`, which holds the hashes of its other files
+
+# Of an experiment.
+SHARED_VIEW = "sweep"  # the name of the view of its runs, a tag `mlflow.sharedViewState.sweep`; links name it
+EXACT = "sweep.exact_params"  # of a run: params that are shown with 4 significant digits, as they are, JSON
 
 # Of comparisons and evaluations.
 MODEL = "sweep.model"

@@ -17,13 +17,24 @@ import mlflow.entities
 import pandas as pd
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag, ViewType
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModel,
+    LoggedModelInput,
+    Metric,
+    Param,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from data.faults import InputError
 from sweep.stores import tags as tag
 from sweep.stores.databases import is_database
+from sweep.stores.shown_params import rounded
 from sweep.system.errors import TrackingAwayError
 from sweep.system.redaction import first_line, shown
 
@@ -32,7 +43,8 @@ for _name in ("alembic", "mlflow"):  # which set their own levels while they are
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback of whatever it raises
 
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
-STATUS = {"COMPLETE": FINISHED, "PRUNED": KILLED, "FAIL": FAILED}
+# A pruned trial is no failure, so it has no red cross either: its tag `sweep.state` says PRUNED.
+STATUS = {"COMPLETE": FINISHED, "PRUNED": FINISHED, "FAIL": FAILED}
 METRICS_PER_REQUEST = 1000  # MLflow's limit
 # What MLflow makes of a refused connection, a proxy's 502 and the like. A server that answers has other codes.
 _UNREACHABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
@@ -56,6 +68,7 @@ class Run:
         params: Its params, as text.
         metrics: The latest value of each metric.
         artifacts: Where its files are.
+        started: When, in seconds since 1970.
     """
 
     run_id: str
@@ -65,6 +78,7 @@ class Run:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     artifacts: str
+    started: float
 
 
 def _reaching(
@@ -125,9 +139,31 @@ class Tracking:
         return _run(entity)
 
     @_reaching
-    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Logs params; logging the same ones again changes nothing."""
-        self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    def describe_experiment(self, note: str, view: str) -> None:
+        """Gives the experiment a description, unless it has one, and a view of its runs; see `experiment_page`."""
+        present = self.client.get_experiment(self.experiment_id).tags
+        key = f"mlflow.sharedViewState.{tag.SHARED_VIEW}"
+        wanted = {"mlflow.note.content": present.get("mlflow.note.content") or note, key: view}
+        for name, value in wanted.items():
+            if present.get(name) != value:
+                self.client.set_experiment_tag(self.experiment_id, name, value)
+
+    @_reaching
+    def log_params(self, run_id: str, params: Mapping[str, Any], present: Mapping[str, str] | None = None) -> None:
+        """Logs params with as many digits as people read; logging the same ones again changes nothing.
+
+        Args:
+            run_id: The run.
+            params: By name. The exact values of those that are rounded go into a tag, for `exact_params`.
+            present: What the run has already, which MLflow lets nobody change: earlier releases logged all digits.
+        """
+        present = present or {}
+        shown = {key: str(rounded(value)) for key, value in params.items()}
+        exact = {key: str(value) for key, value in params.items() if present.get(key, shown[key]) != str(value)}
+        if exact:  # first: with all params there, nobody would miss it
+            self.client.set_tag(run_id, tag.EXACT, json.dumps(exact))
+        missing = [Param(key, value) for key, value in shown.items() if key not in present]
+        self.client.log_batch(run_id, params=missing)
 
     @_reaching
     def get(self, run_id: str) -> Run | None:
@@ -166,6 +202,28 @@ class Tracking:
             metrics=[Metric(key, float(value), now, step, model_id, name, digest) for key, value in metrics.items()],
             tags=[RunTag(key, str(value)) for key, value in (tags or {}).items()],
         )
+
+    @_reaching
+    def log_scores(
+        self, run_id: str, scores: Mapping[str, float], model_id: str | None, data: Mapping[str, tuple[str, str]]
+    ) -> None:
+        """Logs the scores of a model as metrics of a run and of the logged model, what these have not got yet.
+
+        Args:
+            run_id: The run.
+            scores: By name, `PART/...`.
+            model_id: The logged model; None, or one that was deleted, for the run alone.
+            data: PART -> name and digest of the data set that these scores are of.
+        """
+        model = logged_model(self.client, model_id) if model_id else None
+        has = self.client.get_run(run_id).data.metrics
+        if model is not None:
+            has = {metric.key: metric.value for metric in model.metrics or ()}
+        for part, dataset in data.items():
+            new = {key: value for key, value in scores.items() if key.startswith(f"{part}/") and has.get(key) != value}
+            if new:
+                of_model = {"model_id": model.model_id, "dataset": dataset} if model is not None else {}
+                self.log(run_id, new, **of_model)
 
     @_reaching
     def log_epochs(self, run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
@@ -255,6 +313,11 @@ class Tracking:
         self.client.set_terminated(run_id, status, end_time=_milliseconds(ended))
 
     @_reaching
+    def change_status(self, run_id: str, status: str) -> None:
+        """Gives an ended run another status; its end stays when it was."""
+        self.client.update_run(run_id, status=status)
+
+    @_reaching
     def reopen(self, run_id: str) -> None:
         """Sets an ended run to running again."""
         self.client.update_run(run_id, status="RUNNING")
@@ -284,6 +347,16 @@ class Tracking:
                 return runs
 
 
+def logged_model(client: MlflowClient, model_id: str) -> LoggedModel | None:
+    """A logged model; None where it was deleted, or there was never one."""
+    try:
+        return client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
 def write_files(folder: Path, files: Mapping[str, bytes | str]) -> None:
     """Writes files into a folder by their path in it."""
     for name, content in files.items():
@@ -295,7 +368,14 @@ def write_files(folder: Path, files: Mapping[str, bytes | str]) -> None:
 def _run(entity: mlflow.entities.Run) -> Run:
     info, data = entity.info, entity.data
     return Run(
-        info.run_id, str(info.run_name), info.status, data.tags, data.params, data.metrics, str(info.artifact_uri)
+        info.run_id,
+        str(info.run_name),
+        info.status,
+        data.tags,
+        data.params,
+        data.metrics,
+        str(info.artifact_uri),
+        info.start_time / 1000,
     )
 
 

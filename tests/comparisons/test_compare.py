@@ -13,6 +13,7 @@ from sweep.comparisons.architectures.analysis import SHOWN
 from sweep.metrics.predictions import read_predictions
 from sweep.stores.packaging import sha256
 from sweep.stores.tags import MODEL_SHA256
+from sweep.stores.shown_params import exact_params
 from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
 
 TINY = ("--image-size", 24, "--epochs", 2)
@@ -73,13 +74,12 @@ def test_the_winners_were_trained_with_other_seeds(compared):
         winner = client_of(folder).get_run(version.run_id)
         trials = trials_of(folder, f"blob-pictures/{winner.info.run_name}-seeds")
         assert states(trials) == {"COMPLETE": 2}
+        exact = exact_params(winner.data.params, winner.data.tags)
         seeds = {trial.user_attrs["seed"] for trial in trials}
         assert len(seeds) == 2
         assert int(winner.data.params["seed"]) not in seeds
         for trial in trials:
-            assert {key: str(value) for key, value in trial.params.items()} == {
-                key: winner.data.params[key] for key in trial.params
-            }
+            assert {key: str(value) for key, value in trial.params.items()} == {key: exact[key] for key in trial.params}
         (row,) = (row for row in answer["scores"] if (row["arch"], row["score"]) == (arch, "accuracy"))
         assert row["seeds"] == 2
         _, children = runs_of(folder)

@@ -9,8 +9,9 @@ import optuna
 from mlflow import MlflowClient
 
 from sweep.stores.conversion import attributes_of
+from sweep.stores.shown_params import exact_params
 
-STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
 
 
 def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None, storage: str | None = None) -> list:
@@ -52,7 +53,8 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
     for trial in trials:
         run, state = by_trial[trial.number], trial.state.name
         assert (run.info.status, run.data.tags["sweep.state"]) == (STATUS[state], state), run.info.run_name
-        assert {key: str(value) for key, value in trial.params.items()}.items() <= run.data.params.items()
+        exact = exact_params(run.data.params, run.data.tags).items()
+        assert {key: str(value) for key, value in trial.params.items()}.items() <= exact
         assert len(run.inputs.dataset_inputs) == 2
         if state == "FAIL":
             assert run.data.tags["sweep.reason"]
@@ -68,14 +70,12 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
         files = {entry.path for entry in client.list_artifacts(run.info.run_id)}
         assert files >= ({"figures", "checkpoint", "predictions"} if state == "COMPLETE" else {"figures"})
 
-    versions = client.search_model_versions(f"name = '{experiment}'")
-    made_of = Counter((version.tags["sweep.study_id"], version.tags["sweep.trial"]) for version in versions)
-    assert set(made_of.values()) == {1}, f"two versions of one trial: {made_of}"
     best = max((trial for trial in trials if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)
-    assert made_of[parent.data.tags["sweep.study_id"], str(best.number)] == 1
-    assert client.get_registered_model(experiment).aliases.keys() >= {parent.data.params["arch"], "champion"}
-    for version in versions:
-        assert {f"sweep.promotion.{parent.data.params['arch']}", "sweep.promotion.champion"} <= version.tags.keys()
+    versions = _registered_once(client, experiment, (parent.data.tags["sweep.study_id"], str(best.number)))
+    aliases = {parent.data.params["arch"], "champion"}
+    assert client.get_registered_model(experiment).aliases.keys() >= aliases
+    for tags in versions:
+        assert {f"sweep.promotion.{alias}" for alias in aliases} <= tags.keys()
     models = client.search_logged_models([parent.info.experiment_id])
     assert len(models) == len(versions)
     assert {str(model.status) for model in models} == {"READY"}
@@ -83,3 +83,14 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
         "mlflow.db", "mlruns", "optuna.db", ".sweep.lock", ".mlflow.lock", "log", "mark",
     }  # fmt: skip
     return trials
+
+
+def _registered_once(client: MlflowClient, name: str, best: tuple[str, str]) -> list[dict[str, str]]:
+    """The tags of a model's versions, which earlier releases kept in the registry and later ones with the logged model."""
+    versions = []
+    for version in client.search_model_versions(f"name = '{name}'"):
+        versions.append({**version.tags, **client.get_logged_model(version.source.removeprefix("models:/")).tags})
+    made_of = Counter((tags["sweep.study_id"], tags["sweep.trial"]) for tags in versions)
+    assert set(made_of.values()) == {1}, f"two versions of one trial: {made_of}"
+    assert made_of[best] == 1
+    return versions

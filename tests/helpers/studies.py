@@ -214,6 +214,12 @@ def runs_of(folder, name="blob-pictures"):
     return parents, children
 
 
+def scores_of(client, version):
+    """The scores of a version as the page of its logged model shows them, by name."""
+    metrics = client.get_logged_model(version.source.removeprefix("models:/")).metrics
+    return {metric.key: metric.value for metric in metrics}
+
+
 def trials_of(folder, study="blob-pictures/cnn1"):
     return optuna.load_study(study_name=study, storage=f"sqlite:///{folder / 'optuna.db'}").trials
 

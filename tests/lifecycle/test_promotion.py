@@ -246,7 +246,7 @@ def test_figures_of_an_earlier_decision_do_not_stay(tracking: Tracking, registry
 
     tags = find_version(tracking.client, f"{candidate.name}/2").tags
     assert tags["sweep.promotion.champion"] == "version 2 takes it: nobody held it"
-    assert {tags[f"sweep.promotion.champion.{key}"] for key in ("difference", "low", "high")} == {""}
+    assert not {f"sweep.promotion.champion.{key}" for key in ("difference", "low", "high")} & tags.keys()
 
 
 def test_a_decision_is_written_before_the_alias_moves_and_once(tracking: Tracking, registry, tmp_path, monkeypatch):

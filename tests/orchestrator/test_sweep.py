@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from sweep.stores.conversion import attributes_of
+from sweep.stores.registry import ON_VERSION
+from sweep.stores.shown_params import exact_params
 from tests.data.test_sources import medmnist
 from tests.helpers.consistent import consistent
 from tests.helpers.servers import wait_for
@@ -58,7 +60,7 @@ def test_mlflow_shows_what_optuna_knows(study):
     parents, children = runs_of(folder)
     assert list(parents) == ["cnn1"]
     assert sorted(children) == [f"cnn1-{number:03d}" for number in range(12)]
-    status = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}
+    status = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED"}
     client = client_of(folder)
     for trial in trials_of(folder):
         run = children[f"cnn1-{trial.number:03d}"]
@@ -66,8 +68,10 @@ def test_mlflow_shows_what_optuna_knows(study):
         assert run.info.status == status[trial.state.name]
         assert run.data.tags["sweep.state"] == trial.state.name
         assert run.data.tags["mlflow.parentRunId"] == parents["cnn1"].info.run_id
+        exact = exact_params(run.data.params, run.data.tags)
         for name, value in trial.params.items():
-            assert run.data.params[name] == str(value)
+            assert exact[name] == str(value)
+            assert run.data.params[name] == (f"{value:.4g}" if name == "dropout" else run.data.params[name])
         logged = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "val/auroc")}
         assert logged == pytest.approx(trial.intermediate_values)
         if trial.state.name == "COMPLETE":
@@ -143,7 +147,14 @@ def test_the_best_is_registered_with_its_scores(study):
     for alias in ("cnn1", "champion"):
         version = client.get_model_version_by_alias("blob-pictures", alias)
         assert version.run_id == answer["studies"][0]["run_id"]
-        assert float(version.tags["test/auroc"]) == pytest.approx(answer["studies"][0]["test"]["test/auroc"], abs=1e-6)
+        model = client.get_logged_model(version.source.removeprefix("models:/"))
+        scores = {metric.key: metric.value for metric in model.metrics}
+        assert scores["test/auroc"] == answer["studies"][0]["test"]["test/auroc"]
+        assert len(scores) >= 20
+        assert {metric.dataset_name for metric in model.metrics} == {"blob-pictures"}
+        assert model.params["optimizer"] == answer["studies"][0]["best"]["params"]["optimizer"]
+        assert set(version.tags) <= {*ON_VERSION, "val/auroc"}
+        assert all(version.tags.values())
         assert "chosen by val/auroc" in version.description
 
 
@@ -237,7 +248,8 @@ def test_ended_in_the_middle_the_same_command_goes_on(pictures, tmp_path, how):
             if "run" in attributes_of(trials[trial.user_attrs["retry_of"]]):
                 assert first.data.params == run.data.params  # the seed too
             else:  # cut short before its first note: it had hyperparameters, maybe not all of them, and nothing else
-                assert first.data.params.items() <= {key: str(value) for key, value in trial.params.items()}.items()
+                exact = exact_params(first.data.params, first.data.tags)
+                assert exact.items() <= {key: str(value) for key, value in trial.params.items()}.items()
             if f"{trial.user_attrs['origin']:03d}" in resumable:
                 assert int(run.data.tags["sweep.resumed_after"]) >= 1
 

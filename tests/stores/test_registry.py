@@ -23,13 +23,14 @@ from torch import nn
 
 from data.faults import InputError
 from sweep.stores.packaging import Example, export_network
-from sweep.stores.registry import Version, find_version, load, register, set_alias
+from sweep.stores.registry import Version, find_version, load, register, registered, set_alias, tag_version
 from sweep.stores.tracking import Tracking
 from tests.helpers.served import (
     NAME,
     SIZE,
     example,
     new_spec,
+    new_tags,
     small_network,
 )
 
@@ -44,7 +45,7 @@ def models_of(client: MlflowClient, run_id: str) -> list[str]:
 
 
 def test_a_run_becomes_one_version(tracking: Tracking, client: MlflowClient, network: nn.Module, capfd):
-    spec = new_spec(tracking)
+    spec = new_spec(tracking, params={"learning_rate": 0.00036471234, "batch_size": 32})
     capfd.readouterr()
 
     first, second = register(client, spec, network, example(network)), register(client, spec, network, example(network))
@@ -56,10 +57,61 @@ def test_a_run_becomes_one_version(tracking: Tracking, client: MlflowClient, net
     assert held.description == spec.description
     about = Path(client.get_model_version_download_uri(NAME, first.version)) / "artifacts" / "model.json"
     digest = hashlib.sha256(about.read_bytes()).hexdigest()
-    scores = {"val/auroc": "0.900000", "test/auroc": "0.800000"}
-    assert held.tags == {**spec.tags, **scores, "sweep.model_sha256": digest}
+    own = {"sweep.kind": "model", "sweep.model_sha256": digest}
+    assert held.tags == {"sweep.metric": "val/auroc", **own}
     (model_id,) = models_of(client, spec.run_id)
     assert held.source == f"models:/{model_id}"
+    model = client.get_logged_model(model_id)
+    page = {"mlflow.modelVersions": f'[{{"name": "{NAME}", "version": "{first.version}"}}]'}
+    assert model.tags == first.tags == {**spec.tags, **own, **page}
+    assert model.params == {"learning_rate": "0.0003647", "batch_size": "32"}
+    described = client.get_registered_model(NAME).description
+    assert described.startswith("Networks that tell NORMAL and PNEUMONIA apart in the images of synthetic.\n\n")
+
+
+def test_a_version_has_few_tags_and_programs_read_those_of_its_logged_model_too(tracking, client, network):
+    few = {
+        "sweep.arch": "cnn1",
+        "sweep.trial": "3",
+        "sweep.data": NAME,
+        "sweep.threshold": "0.5",
+        "val/auroc": "0.9000",
+    }
+    more = {"sweep.study_id": "b1", "sweep.split_digest": "c2", "sweep.leakage": ""}
+    spec = new_spec(tracking, tags={**new_tags(), **few, **more})
+
+    version = register(client, spec, network, example(network))
+
+    shown = client.get_model_version(NAME, version.version).tags
+    assert shown.keys() == {*few, "sweep.kind", "sweep.metric", "sweep.model_sha256"}
+    assert (version.tags["sweep.study_id"], version.tags["sweep.split_digest"]) == ("b1", "c2")
+    assert find_version(client, f"{NAME}/{version.version}") == version
+    written_again = registered(client, NAME, "another run", {"sweep.study_id": "b1", "sweep.trial": "3"})
+    assert written_again == version
+    assert registered(client, NAME, "another run", {"sweep.study_id": "b2", "sweep.trial": "3"}) is None
+
+
+def test_tags_of_an_earlier_release_s_version_are_read_changed_and_removed(tracking, client, network):
+    version = register(client, new_spec(tracking), network, example(network))
+    for key in ("sweep.promotion.cnn1", "sweep.promotion.cnn1.low"):
+        client.set_model_version_tag(NAME, version.version, key, "then")
+    assert find_version(client, f"{NAME}/{version.version}").tags["sweep.promotion.cnn1.low"] == "then"
+
+    tag_version(client, version, {"sweep.promotion.cnn1": "now", "sweep.promotion.cnn1.low": ""})
+
+    tags = find_version(client, f"{NAME}/{version.version}").tags
+    assert tags["sweep.promotion.cnn1"] == "now"
+    assert "sweep.promotion.cnn1.low" not in tags
+
+
+def test_a_version_whose_logged_model_was_deleted_keeps_its_own_tags(tracking, client, network):
+    version = register(client, new_spec(tracking), network, example(network))
+    client.delete_logged_model(version.model_id)
+
+    tag_version(client, version, {"sweep.promotion.cnn1": "now", "sweep.promotion.cnn1.low": ""})
+
+    tags = find_version(client, f"{NAME}/{version.version}").tags
+    assert (tags["sweep.metric"], tags["sweep.promotion.cnn1"]) == ("val/auroc", "now")
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,9 @@ class Call:
 CALLS = [
     Call("start", ("cnn1-000", {})),
     Call("get", (ABSENT,)),
+    Call("describe_experiment", ("a note", "{}")),
     Call("log_params", (ABSENT, {"seed": 1})),
+    Call("log_scores", (ABSENT, {"val/auroc": 1.0}, None, {"val": ("x-rays", "a1")})),
     Call("log", (ABSENT, {"val/loss": 1.0})),
     Call("log_epochs", (ABSENT, [{"epoch": 1, "time": 1.7e9, "val/loss": 1.0}])),
     Call("log_files", (ABSENT, {"a": b"b"})),
@@ -285,6 +287,7 @@ CALLS = [
     Call("registered", (ABSENT,)),
     Call("finish", (ABSENT, FINISHED)),
     Call("reopen", (ABSENT,)),
+    Call("change_status", (ABSENT, FINISHED)),
     Call("children", (ABSENT,)),
     Call("find_study", ("a1",)),
     Call("search", ("",)),
