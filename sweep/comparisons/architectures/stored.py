@@ -78,7 +78,7 @@ def stored_model(client: registry.MlflowClient, best: BestVersion) -> StoredMode
     """
     version, tracking = best.version, best.tracking
     about = read_model_file(client, version, ABOUT)
-    study_id = version.tags.get(tag.STUDY_ID, "")
+    study_id = version.tags.get(tag.STUDY_ID) or best.past.tags.get(tag.STUDY_ID, "")
     study = tracking.find_study(study_id) if study_id else None
     params = dict(study.params) if study else {}
     if not params and best.study is not None:

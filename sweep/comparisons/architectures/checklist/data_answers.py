@@ -99,12 +99,12 @@ def _disjoint(facts: Facts) -> Answer | None:
         shared = len(first.validation_patients & tested)
         none = f"{shared:,}" if shared else "None"
         sentences.append(
-            f"{none} of the {len(tested):,} patients of test {'are' if shared > 1 else 'is'} among the "
+            f"{none} of the {len(tested):,} patient names of test {'are' if shared > 1 else 'is'} among the "
             f"{len(first.validation_patients):,} of validation."
         )
         places.append(f"`predictions/validation.csv`, `predictions/test.csv` of run {facts.champion.run}")
     if leakage := first.tags.get(tag.LEAKAGE) or first.version_tags.get(tag.LEAKAGE):
-        sentences.append(f"Shared all the same: {leakage}.")
+        sentences.append(f"What the study found to be shared when it began: {leakage}.")
         places.append(facts.version_tags(tag.LEAKAGE) or facts.tags(tag.LEAKAGE))
     if not first.split_sentence and not first.validation_patients:
         return None

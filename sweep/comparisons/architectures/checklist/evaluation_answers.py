@@ -15,7 +15,7 @@ def study_answers(facts: Facts) -> dict[str, Answer | None]:
     """What the study is and what it is for: topic -> answer."""
     comparison, classes = facts.comparison, " or ".join(facts.models[0].predictions.classes)
     archs = ", ".join(model.arch for model in facts.models)
-    metric = facts.each(lambda model, stored: stored.version_tags.get(tag.METRIC))
+    metric, chosen_by = facts.metric, (facts.version_tags(tag.METRIC), facts.study_params("metric"))
     aims = f"Development of classifiers by a search by {metric}, and their comparison on the same test images."
     return {
         "kind": Answer(
@@ -25,7 +25,7 @@ def study_answers(facts: Facts) -> dict[str, Answer | None]:
         ),
         "summary": Answer("The first lines of the report: result, intervals and tests.", ("top",)),
         "purpose": Answer(NOT_A_DEVICE.strip("*"), ("known",), (facts.files(CARD),)),
-        "aims": Answer(aims, ("top", "search"), (facts.version_tags(tag.METRIC),)) if metric else None,
+        "aims": Answer(aims, ("top", "search"), chosen_by) if metric else None,
         "details": Answer(
             "The params and tags of each run are enough to train it again (`sweep replay RUN_ID`).",
             ("provenance", "configurations"),
@@ -120,7 +120,7 @@ def _failures(facts: Facts) -> Answer:
 
 def use_answers(facts: Facts) -> dict[str, Answer | None]:
     """What is to be known by whoever uses the models: topic -> answer."""
-    limits = [*facts.first.limits, *facts.comparison.notes]
+    limits = facts.first.limits or facts.comparison.notes
     any_picture = next((limit for limit in facts.first.limits if "to any picture" in limit), "")
     text = " ".join(f"{limit[:1].upper()}{limit[1:].removesuffix('.')}." for limit in limits)
     return {

@@ -65,6 +65,11 @@ class Facts:
         """Whether all images were drawn by a program."""
         return self.first.tags.get(tag.DATA) in synthetic.NAMES
 
+    @property
+    def metric(self) -> str:
+        """What the studies chose by; empty where that is not known."""
+        return self.each(lambda model, stored: stored.version_tags.get(tag.METRIC) or stored.study_params.get("metric"))
+
     def each(self, text: Callable[[ComparedModel, StoredModel], Any]) -> str:
         """A text of each model, with the architecture before it where they differ; empty where no model has one."""
         texts = {model.arch: text(model, self.stored[model.arch]) for model in self.models}
@@ -86,7 +91,7 @@ class Facts:
     def version_tags(self, *names: str) -> str:
         """Where tags of versions are, likewise."""
         held = [name for name in names if any(name in stored.version_tags for stored in self.stored.values())]
-        return _place("tag", held, [f"version {model.version}" for model in self.models], "")
+        return _place("tag", held, [model.version for model in self.models], "version")
 
     def study_params(self, *names: str) -> str:
         """Where params of the studies' runs are, likewise."""
@@ -95,13 +100,13 @@ class Facts:
 
     def files(self, *paths: str) -> str:
         """Where files of the registered models are."""
-        versions = ", ".join(f"models:/{self.comparison.name}/{model.version}" for model in self.models)
-        return f"{', '.join(f'`{path}`' for path in paths)} of {versions}"
+        return _place("", list(paths), [model.version for model in self.models], "version")
 
 
 def _place(what: str, names: list[str], owners: list[str], kind: str = "run") -> str:
+    """Where something is, such as "params `a`, `b` of runs cnn1-000, cnn2-001"; empty where there is nothing."""
     if not names or not owners:
         return ""
-    plural = "" if len(names) == 1 else "s"
-    of = f"{kind}{'' if len(owners) == 1 else 's'} " if kind else ""
-    return f"{what}{plural} {', '.join(f'`{name}`' for name in names)} of {of}{', '.join(owners)}"
+    things = f"{what}{'' if len(names) == 1 else 's'} " if what else ""
+    whose = f"{kind}{'' if len(owners) == 1 else 's'} {', '.join(owners)}"
+    return f"{things}{', '.join(f'`{name}`' for name in names)} of {whose}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from data.recipe import Augmentation
 from models import ARCHITECTURES
 from sweep.comparisons.architectures.analysis import ComparedModel
 from sweep.comparisons.architectures.checklist.facts import NOT_APPLICABLE, Answer, Facts
@@ -119,7 +118,7 @@ def _how_trained(facts: Facts) -> Answer:
     def text(model: ComparedModel, stored: StoredModel) -> str:
         params = model.params
         augmentation = params.get("augmentation", "own")
-        recipe = ARCHITECTURES[model.arch].recipe(augmentation) if augmentation == "own" else augmentation
+        recipe = ARCHITECTURES[model.arch].recipe(augmentation)
         named = [
             f"{name.replace('_', ' ')} {params[name]}"
             for name in ("optimizer", "activation", "batch_size")
@@ -141,20 +140,18 @@ def _how_trained(facts: Facts) -> Answer:
     return Answer(f"{facts.each(text)}.{count}", ("configurations", "learning", "search"), (places,))
 
 
-def _recipe(recipe: Any) -> str:
-    """An augmentation in words."""
-    if isinstance(recipe, str):
-        return recipe
-    parts = {name: value for name, value in vars(recipe).items() if value}
-    words = [
-        name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}"
-        for name, value in parts.items()
-    ]
+def _recipe(recipe: Augmentation) -> str:
+    """An augmentation in words: what differs from leaving images as they are."""
+    usual, words = vars(Augmentation()), []
+    for name, value in vars(recipe).items():
+        if value != usual[name]:
+            amount = " to ".join(map(str, value)) if isinstance(value, tuple) else "" if value is True else str(value)
+            words.append(f"{name.replace('_', ' ')} {amount}".strip())
     return ", ".join(words) or "none"
 
 
 def _selection(facts: Facts) -> Answer:
-    metric = facts.each(lambda model, stored: stored.version_tags.get(tag.METRIC) or "an unknown metric")
+    metric = facts.metric or "an unknown metric"
 
     def text(model: ComparedModel, stored: StoredModel) -> str | None:
         if model.search is None:
