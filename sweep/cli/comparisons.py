@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -241,6 +243,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     audit: option.Audit = True,
     with_images: option.WithImages = False,
     prevalence: option.Prevalence = None,
+    with_student_report: option.WithStudentReport = False,
     workers: option.Workers = None,
     device: option.Device = Settings.device,
     tracking_uri: option.TrackingUri = None,
@@ -266,6 +269,8 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     with stoppable("stopped; nothing was written") as stopping:
         from sweep.cli.comparison_views import comparison_view
         from sweep.comparisons.architectures import report
+        from sweep.comparisons.architectures.checklist import page as checklist
+        from sweep.comparisons.architectures.report_info import ReportInfo
         from sweep.comparisons.architectures.run import Request, gather, log, pictures_of, to_dict
         from sweep.stores.mlflow_stores import open_client
 
@@ -274,15 +279,21 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
         gathered = gather(client, request, terminal, stopping, _shows(terminal))
         comparison = gathered.comparison
         pictures = pictures_of(gathered) if with_images else []
-        page, text = report.to_html(comparison, gathered.drawings), report.to_markdown(comparison)
-        run_id = log(gathered, page, text)  # without patients' images, which stay on this disk
-    if pictures:
-        page = report.to_html(comparison, gathered.drawings, pictures)
-    path = _write_report(folder, f"{comparison.name}-comparison.html", page)
+        dates = {arch: (model.begun, model.ended) for arch, model in gathered.stored.items()}
+        info = ReportInfo(datetime.now(UTC), dates, checklist.LOGGED, with_student_report)
+        page, text = report.to_html(comparison, gathered.drawings, (), info), report.to_markdown(comparison, info)
+        listed = checklist.to_html(comparison, gathered.stored, page, report.LOGGED, info.made)
+        run_id = log(gathered, page, text, listed)  # without patients' images, which stay on this disk
+    name, beside = f"{comparison.name}-comparison.html", f"{comparison.name}-checklist.html"
+    page = report.to_html(comparison, gathered.drawings, pictures, replace(info, checklist=beside))
+    path = _write_report(folder, name, page)
     _write_report(folder, f"{comparison.name}-comparison.md", text)
+    listed = checklist.to_html(comparison, gathered.stored, page, name, info.made)
+    checklist_path = _write_report(folder, beside, listed)
     terminal.show(comparison_view(comparison))
     terminal.say(f"report: {path} (and .md beside it), logged as run {run_id}")
-    terminal.end(run_id=run_id, report=str(path), **to_dict(comparison))
+    terminal.say(f"reporting checklist (CLAIM 2024, TRIPOD+AI): {checklist_path}")
+    terminal.end(run_id=run_id, report=str(path), checklist=str(checklist_path), **to_dict(comparison))
 
 
 def _shows(terminal: Terminal) -> Callable[[EnqueuedResult], None]:

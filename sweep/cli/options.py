@@ -264,6 +264,14 @@ WithImages = Annotated[
     bool, Option("--with-images", help="Show test images that the champion has wrong. Not for publication.")
 ]
 
+WithStudentReport = Annotated[
+    bool,
+    Option(
+        "--with-student-report",
+        help="Show the student report's final table too, where image sizes or data are not its own.",
+    ),
+]
+
 # Output.
 Csv = Annotated[bool, Option("--csv", help="Print CSV on stdout and everything else on stderr.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and everything else on stderr.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -116,13 +117,35 @@ def test_the_comparison_is_a_run_with_its_report(compared):
     for sentence in [answer["headline"].split(". ")[0], answer["paired_tests"][0]["sentence"]]:
         assert sentence in run.data.tags["mlflow.note.content"]
     names = {entry.path for entry in client.list_artifacts(answer["run_id"])}
-    assert {"report.html", "comparison.md", "scores.json", "figures"} <= names
+    assert {"report.html", "checklist.html", "comparison.md", "scores.json", "figures"} <= names
     linked = {model.model_id for model in run.inputs.model_inputs}
     assert len(linked) == 2
     written = (folder / "reports" / "blob-pictures-comparison.html").read_text()
     logged = Path(client.download_artifacts(answer["run_id"], "report.html", str(folder))).read_text()
-    assert written == logged
+    assert written.replace("blob-pictures-checklist.html", "checklist.html") == logged
     assert "data:image/jpeg" not in written
+    assert re.search(r"Made \d{4}-\d\d-\d\d \d\d:\d\d UTC. Studies: cnn1, cnn3 \d{4}-\d\d-\d\d", written)
+
+
+def test_the_checklist_beside_the_report_is_filled_from_the_stores(compared):
+    folder, answer, _ = compared
+    client = client_of(folder)
+    path = Path(answer["checklist"])
+    assert path == folder / "reports" / "blob-pictures-checklist.html"
+    written = path.read_text()
+    logged = Path(client.download_artifacts(answer["run_id"], "checklist.html", str(folder))).read_text()
+    assert written.replace("blob-pictures-comparison.html", "report.html") == logged
+    page = Path(answer["report"]).read_text()
+    anchors = set(re.findall(r'href="blob-pictures-comparison.html#([^"]+)"', written))
+    assert {"data", "provenance", "seeds", "search"} <= anchors
+    assert all(f'<section id="{anchor}">' in page for anchor in anchors)
+    run = client.get_run(client.get_model_version_by_alias("blob-pictures", answer["champion"]).run_id)
+    assert f"digest {run.data.tags['sweep.data_digest']}" in written
+    assert f"torch {run.data.tags['sweep.version.torch']}" in written
+    assert "60 test images of " in written
+    assert "Validation: whole patients taken from the training images" in written
+    assert "Trained again with other seeds: 2." in written
+    assert "It knows its classes and nothing else" in written  # from the model card
 
 
 def test_again_it_trains_nothing_and_finds_the_seeds(compared, typed):

@@ -1,15 +1,19 @@
 import base64
 import gzip
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
 from sweep.comparisons.architectures import report
 from sweep.comparisons.architectures.report import Picture
+from sweep.comparisons.architectures.report_info import ReportInfo, dates, shows_student_report
 from sweep.metrics.names import NOT_A_DEVICE
 from tests.helpers.compared import ARCHS, comparison
 
@@ -18,7 +22,10 @@ NASTY = ("</script><b>", "PNEUMONIA `&amp;` <img src=http://x>")
 SVG = '<svg viewBox="0 0 9 9" xmlns:xlink="http://www.w3.org/1999/xlink"><defs><style type="text/css">*{stroke-linejoin: round}</style></defs><path id="p"/><use xlink:href="#p" clip-path="url(#p)"/></svg>'
 PLOTLY = re.compile(r'(?<=<script type="application/gzip" id="plotly">)[^<]+')
 PICTURE = Picture("IM-0001.jpeg", "NORMAL", "PNEUMONIA", 0.987, b"\xff\xd8jpeg")
-SECTIONS = ["known", "tests", "clinical", "curves", "confusion", "errors", "costs", "seeds", "search", "learning", "configurations", "diagrams", "data", "report", "provenance"]  # fmt: skip
+SECTIONS = ["known", "tests", "clinical", "curves", "confusion", "errors", "costs", "seeds", "search", "learning", "configurations", "diagrams", "data", "provenance"]  # fmt: skip
+
+
+DAY, NEXT = datetime(2026, 11, 26, 14, 2, tzinfo=UTC), datetime(2026, 11, 27, 4, 5, 59, tzinfo=UTC)
 
 
 @cache
@@ -193,7 +200,7 @@ def test_the_twin_tells_the_same(count):
     for heading in ("Scores on test", "Notes and limitations", "Costs", "Other seeds", "Provenance"):
         assert f"## {heading}" in written
     assert NOT_A_DEVICE in written
-    assert "0.8542" in written  # cnn1's accuracy in the student report
+    assert "student report" not in written
     assert "\u00a0k\u00a0" in written
     assert "<" not in written.replace("<\u00a00.001", "")
 
@@ -201,3 +208,49 @@ def test_the_twin_tells_the_same(count):
 def test_the_twin_says_that_one_seed_is_one_draw():
     assert "single training seed" in report.to_markdown(comparison(2, search=False, seeds=False))
     assert "| cnn1\u00a0\u00a0 | accuracy\u00a0\u00a0 |" in report.to_markdown(comparison(2))
+
+
+def test_a_report_has_its_date_and_those_of_its_studies():
+    info = ReportInfo(NEXT, {"cnn1": (DAY, DAY), "cnn2": (DAY, NEXT), "cnn3": (DAY, None)}, "x-checklist.html")
+    assert dates(info) == [
+        "Made 2026-11-27 04:05 UTC.",
+        "Studies: cnn1, cnn3 2026-11-26; cnn2 2026-11-26 to 2026-11-27.",
+    ]
+    written = report.to_html(comparison(3), {}, (), info)
+    text = Elements(PLOTLY.sub("", written)).text
+    assert " ".join(dates(info)) in text
+    assert "2026-11-26 14:02 UTC to 2026-11-27 04:05 UTC" in text
+    assert written.count('href="x-checklist.html"') == 2
+    assert "Made 2026-11-27 04:05 UTC." in report.to_markdown(comparison(3), info)
+    assert dates(ReportInfo()) == []
+
+
+def test_the_student_report_is_there_where_it_was_asked_for_with_what_speaks_against_it():
+    assert "student report" not in Elements(own()).text.lower()
+    asked = ReportInfo(student_report=True)
+    text = Elements(PLOTLY.sub("", report.to_html(comparison(3), {}, (), asked))).text
+    for written in (text, report.to_markdown(comparison(3), asked)):
+        assert "0.8542" in written  # cnn1's accuracy in the student report
+        assert "selected by test accuracy" in written
+        assert "cnn1 64 (theirs 160), cnn2 64 (theirs 160), cnn3 64 (theirs 150)" in written
+        assert "200 other test images than its 624" in written
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "normal", "shown"),
+    [("160", {}, 234, True), ("64", {}, 234, False), ("160", {"limit": "300"}, 234, False), ("160", {}, 235, False)],
+)
+def test_the_student_report_is_there_where_sizes_and_data_are_its_own(size, limit, normal, shown):
+    model = comparison(1).models[0]
+    predictions = replace(model.predictions, labels=(np.arange(624) >= normal).astype(int))
+    model = replace(model, params={**model.params, "image_size": size, **limit}, predictions=predictions)
+    assert shows_student_report(replace(comparison(1), models=(model,)), ReportInfo()) is shown
+
+
+def test_charts_are_as_high_as_their_page_says_and_tables_can_say_that_they_scroll():
+    found = Elements(own())
+    heights = [attrs["style"] for attrs in found.all("div") if "data-chart" in attrs]
+    assert heights
+    assert all(re.fullmatch(r"--height: \d+px", height) for height in heights)
+    assert all(attrs["role"] == "region" for attrs in found.all("div") if attrs.get("class") == "scroll")
+    assert "Scroll sideways" in own()

@@ -238,6 +238,8 @@ def errors(models: Sequence[ComparedModel]) -> go.Figure:
         model.arch: [int(wrong) / total for wrong, total in zip(table[model.arch], totals, strict=True)]
         for model in models
     }
+    # Room for the counts behind the longest bar, up to all of a group. Where there is none they are in the bar.
+    end = min(1.0, 1.5 * max(map(max, rates.values())) or 1.0)
     figure = new_figure(
         height=110 + len(groups) * (26 * len(models) + 18),
         barmode="group",
@@ -245,8 +247,7 @@ def errors(models: Sequence[ComparedModel]) -> go.Figure:
         xaxis={
             "title": {"text": "share misclassified"},
             "tickformat": ".0%",
-            # Room for the counts behind the longest bar.
-            "range": [0, 1.5 * max(map(max, rates.values())) or 1],
+            "range": [0, end],
         },
         yaxis={**NAMED_AXIS, "autorange": "reversed"},
     )
@@ -264,7 +265,9 @@ def errors(models: Sequence[ComparedModel]) -> go.Figure:
                     f"{count:,} of {total:,}{f'; {half:,} at 0.5' if model.own_threshold else ''}"
                     for count, total, half in zip(wrong, totals, at_half[model.arch], strict=True)
                 ],
-                textposition="outside",
+                textposition=["inside" if rate > 0.75 * end else "outside" for rate in rates[model.arch]],
+                insidetextanchor="end",
+                textangle=0,
                 cliponaxis=False,
                 hovertemplate=f"%{{text}} wrong, %{{x:.1%}}<extra>{model.arch}</extra>",
             )

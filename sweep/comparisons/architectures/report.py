@@ -23,7 +23,13 @@ from sweep.comparisons.architectures import report_sections as sections
 from sweep.comparisons.architectures.analysis import Comparison, PairedTest
 from sweep.comparisons.architectures.chart_style import color
 from sweep.comparisons.architectures.clinical import clinical, clinical_markdown
-from sweep.comparisons.replication.published import TEST_IMAGES
+from sweep.comparisons.architectures.report_info import (
+    ReportInfo,
+    date_rows,
+    dates,
+    shows_student_report,
+    student_report_caveats,
+)
 from sweep.metrics import markdown
 from sweep.metrics.bootstrap import CONFIDENCE
 from sweep.metrics.calibration import BINS
@@ -31,6 +37,7 @@ from sweep.metrics.formatting import SPACE, format_probability
 from sweep.metrics.names import NOT_A_DEVICE
 
 TEMPLATE = "report.html.jinja"
+LOGGED = "report.html"  # its name among the artifacts of a comparison's run
 
 
 @dataclass(frozen=True)
@@ -52,65 +59,82 @@ class Picture:
     jpeg: bytes
 
 
-def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Sequence[Picture] = ()) -> str:
+def to_html(
+    comparison: Comparison,
+    diagrams: Mapping[str, str],
+    pictures: Sequence[Picture] = (),
+    info: ReportInfo = ReportInfo(),  # noqa: B008 - frozen
+) -> str:
     """Writes the page.
 
     Args:
         comparison: The comparison.
         diagrams: A drawing of each architecture, as an SVG element.
         pictures: Images of patients; with them the page must not be published.
+        info: Its date, what is linked, what was asked for.
 
     Returns:
         A whole document, the same for the same arguments.
     """
     figures = _charts(comparison)
-    environment = Environment(
+    return (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            comparison=comparison,
+            models=comparison.models,
+            first=comparison.models[0],
+            classes=comparison.models[0].predictions.classes,
+            lead=sections.lead(comparison),
+            not_a_device=NOT_A_DEVICE,
+            notes=sections.notes(comparison),
+            bins=BINS,
+            confidence=f"{100 * CONFIDENCE:g}{SPACE}%",
+            columns=sections.heads(comparison),
+            scores=sections.scores(comparison),
+            decision=sections.decision(comparison),
+            own_thresholds=[model.arch for model in comparison.models if model.own_threshold],
+            baseline=sections.baseline(comparison),
+            paired_tests=comparison.paired_tests,
+            champion_tests=sections.paired_tests(comparison.champion_tests),
+            reference_tests=sections.paired_tests(comparison.reference_tests),
+            clinical=clinical(comparison),
+            costs=sections.costs(comparison),
+            selection_bias=sections.selection_sentences(comparison),
+            configurations=sections.configurations(comparison),
+            published=sections.published(comparison) if shows_student_report(comparison, info) else [],
+            caveats=student_report_caveats(comparison),
+            provenance={**date_rows(info), **sections.provenance(comparison)},
+            dates=dates(info),
+            checklist=info.checklist,
+            counts=sections.counts(comparison),
+            class_names=sections.class_names(comparison),
+            seeds=sections.seeds(comparison),
+            registered=sections.registered(comparison),
+            diagrams={arch: Markup(_own_names(svg, arch)) for arch, svg in diagrams.items()},  # noqa: S704
+            pictures=[(picture, b64encode(picture.jpeg).decode()) for picture in pictures],
+            colors={model.arch: color(model.arch) for model in comparison.models},
+            heights={name: int(figure.layout.height) for name, figure in figures.items()},  # pyright: ignore[reportAttributeAccessIssue]
+            charts_json=_json(figures),
+            plotly=_packed_plotly(),
+            importances=[f"importance-{model.arch}" for model in comparison.models],
+        )
+    )
+
+
+def environment() -> Environment:
+    """What fills the templates of this folder."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["prose"] = _prose
-    environment.filters["numbers"] = _dashes
-    environment.filters["probability"] = format_probability
-    return environment.get_template(TEMPLATE).render(
-        comparison=comparison,
-        models=comparison.models,
-        first=comparison.models[0],
-        classes=comparison.models[0].predictions.classes,
-        lead=sections.lead(comparison),
-        not_a_device=NOT_A_DEVICE,
-        notes=sections.notes(comparison),
-        bins=BINS,
-        confidence=f"{100 * CONFIDENCE:g}{SPACE}%",
-        columns=sections.heads(comparison),
-        scores=sections.scores(comparison),
-        decision=sections.decision(comparison),
-        own_thresholds=[model.arch for model in comparison.models if model.own_threshold],
-        baseline=sections.baseline(comparison),
-        paired_tests=comparison.paired_tests,
-        champion_tests=sections.paired_tests(comparison.champion_tests),
-        reference_tests=sections.paired_tests(comparison.reference_tests),
-        clinical=clinical(comparison),
-        costs=sections.costs(comparison),
-        selection_bias=sections.selection_sentences(comparison),
-        configurations=sections.configurations(comparison),
-        published=sections.published(comparison),
-        provenance=sections.provenance(comparison),
-        counts=sections.counts(comparison),
-        class_names=sections.class_names(comparison),
-        seeds=sections.seeds(comparison),
-        registered=sections.registered(comparison),
-        diagrams={arch: Markup(_own_names(svg, arch)) for arch, svg in diagrams.items()},  # noqa: S704
-        pictures=[(picture, b64encode(picture.jpeg).decode()) for picture in pictures],
-        colors={model.arch: color(model.arch) for model in comparison.models},
-        heights={name: int(figure.layout.height) for name, figure in figures.items()},  # pyright: ignore[reportAttributeAccessIssue]
-        charts_json=_json(figures),
-        plotly=_packed_plotly(),
-        importances=[f"importance-{model.arch}" for model in comparison.models],
-        test_images=TEST_IMAGES,
-    )
+from sweep.comparisons.architectures.clinical import clinical, clinical_markdown
+    made.filters["prose"] = _prose
+    made.filters["numbers"] = _dashes
+    return made
 
 
 @cache
@@ -119,11 +143,12 @@ def _packed_plotly() -> str:
     return b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
-def to_markdown(comparison: Comparison) -> str:
+def to_markdown(comparison: Comparison, info: ReportInfo = ReportInfo()) -> str:  # noqa: B008 - frozen
     """Writes the sentences and tables of the page in Markdown, for a pull request."""
     parts = [
         f"# {sections.title(comparison)}",
         f"**{sections.lead(comparison)}**",
+        *([" ".join(dates(info))] if dates(info) else []),
         *(
             ["\n".join(f"- {paired_test.sentence}." for paired_test in comparison.paired_tests)]
             if comparison.paired_tests
@@ -163,17 +188,9 @@ def to_markdown(comparison: Comparison) -> str:
         markdown.table(("architecture", *costs[0]["cells"]), [(row["arch"], *row["cells"].values()) for row in costs]),
         "## Other seeds",
         sections.other_seeds(comparison),
-        "## Beside the student report's final table",
-        markdown.table(
-            ("architecture", "score", "theirs", "ours", "ours at 0.5"),
-            [
-                (row["arch"], row["score"], row["theirs"], row["ours"], row["at_half"])
-                for row in sections.published(comparison)
-            ],
-        ),
-        "Theirs is one run each, selected by test accuracy; ours was selected on validation.",
+        *(_student_report(comparison) if shows_student_report(comparison, info) else []),
         "## Provenance",
-        markdown.table(("what", "value"), sections.provenance(comparison).items()),
+        markdown.table(("what", "value"), {**date_rows(info), **sections.provenance(comparison)}.items()),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -197,6 +214,19 @@ def _table_of_tests(tests: Sequence[PairedTest], by: Literal["arch", "against"])
         for row in sections.paired_tests(tests)
     ]
     return markdown.table(heads, rows)
+
+
+def _student_report(comparison: Comparison) -> list[str]:
+    """The section beside the student report, in Markdown."""
+    heads = ("architecture", "score", "theirs", "ours", "ours at 0.5")
+    rows = [
+        (row["arch"], row["score"], row["theirs"], row["ours"], row["at_half"]) for row in sections.published(comparison)
+    ]
+    return [
+        "## Beside the student report's final table",
+        markdown.table(heads, rows),
+        " ".join(student_report_caveats(comparison)),
+    ]
 
 
 def _charts(comparison: Comparison) -> dict[str, go.Figure]:

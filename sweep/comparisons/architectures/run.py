@@ -17,6 +17,7 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
+from sweep.comparisons.architectures import report
 from sweep.comparisons.architectures.analysis import (
     CHOSEN,
     ComparedModel,
@@ -26,7 +27,9 @@ from sweep.comparisons.architectures.analysis import (
     score_rows,
 )
 from sweep.comparisons.architectures.candidates import BestVersion, best_versions, measure, plan_of_seeds
+from sweep.comparisons.architectures.checklist.page import LOGGED as LOGGED_CHECKLIST
 from sweep.comparisons.architectures.report import Picture
+from sweep.comparisons.architectures.stored import StoredModel, stored_model
 from sweep.comparisons.enqueued import EnqueuedResult, conclude_enqueued
 from sweep.comparisons.replay import data_of
 from sweep.comparisons.run_log import log_run
@@ -86,6 +89,7 @@ class Gathered:
         source: The data set, where it is here and was wanted.
         tracking: The champion's experiment.
         versions: The versions that are compared.
+        stored: What else the stores hold of each, by architecture.
     """
 
     comparison: Comparison
@@ -93,6 +97,7 @@ class Gathered:
     source: Source | None
     tracking: Tracking
     versions: Mapping[str, BestVersion]
+    stored: Mapping[str, StoredModel]
 
 
 def gather(
@@ -157,7 +162,8 @@ def gather(
     )
     drawings = {model.arch: diagrams.svg(_diagram(model)) for model in models}
     compared = {model.arch: versions[model.arch] for model in models}
-    return Gathered(comparison, drawings, source, versions[champion].tracking, compared)
+    stored = {arch: stored_model(client, best) for arch, best in compared.items()}
+    return Gathered(comparison, drawings, source, versions[champion].tracking, compared, stored)
 
 
 def _provenance(models: Sequence[ComparedModel], versions: Mapping[str, BestVersion], champion: str) -> dict[str, str]:
@@ -191,13 +197,14 @@ def _source(best: BestVersion, location: Path | None) -> tuple[Source | None, li
         return None, [f"{'; '.join(error.faults)}; so trials that were not chosen have no test scores"]
 
 
-def log(gathered: Gathered, html: str, page: str) -> str:
+def log(gathered: Gathered, html: str, page: str, checklist: str) -> str:
     """Logs a comparison as a run; returns its id.
 
     Args:
         gathered: The comparison.
         html: The report as HTML.
         page: The report in Markdown.
+        checklist: The reporting checklist as HTML.
     """
     comparison = gathered.comparison
     metrics: dict[str, float] = {}
@@ -221,7 +228,8 @@ def log(gathered: Gathered, html: str, page: str) -> str:
         },
         metrics=metrics,
         files={
-            "report.html": html,
+            report.LOGGED: html,
+            LOGGED_CHECKLIST: checklist,
             "comparison.md": page,
             **{f"figures/{model.arch}.png": figures.png(_diagram(model)) for model in comparison.models},
             "scores.json": pd.DataFrame(score_rows(comparison)),

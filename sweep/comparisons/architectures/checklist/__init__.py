@@ -1,0 +1,1 @@
+"""The reporting checklists CLAIM 2024 and TRIPOD+AI, filled from the stores: items, answers, page."""
