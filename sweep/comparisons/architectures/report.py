@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweep.comparisons.architectures import charts, search_charts
+from sweep.comparisons.architectures import charts, heat_sections, search_charts
 from sweep.comparisons.architectures import report_sections as sections
 from sweep.comparisons.architectures.analysis import SHOWN, Comparison
 from sweep.comparisons.architectures.chart_style import color
@@ -99,6 +99,9 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
         plotly=_packed_plotly(),
         importances=[f"importance-{model.arch}" for model in comparison.models],
         test_images=TEST_IMAGES,
+        heat_rows=(heat_rows := heat_sections.rows(comparison)),
+        heat_area=heat_sections.area(comparison) if heat_rows else "",
+        heat_how_to_read=heat_sections.HOW_TO_READ,
     )
 
 
@@ -153,6 +156,7 @@ def to_markdown(comparison: Comparison) -> str:
         ]
     costs = sections.costs(comparison)
     parts += [
+        *heat_sections.to_markdown(comparison),
         "## Costs",
         markdown.table(("architecture", *costs[0]["cells"]), [(row["arch"], *row["cells"].values()) for row in costs]),
         "## Other seeds",
@@ -192,6 +196,7 @@ def _charts(comparison: Comparison) -> dict[str, go.Figure]:
         figures[f"importance-{model.arch}"] = search_charts.importance(model)
         figures[f"loss-{model.arch}"] = search_charts.learning_curves(model, "loss")
         figures[f"scores-{model.arch}"] = search_charts.learning_curves(model, "scores")
+    figures |= heat_sections.charts(comparison)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 

@@ -17,6 +17,7 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
+from sweep.comparisons.architectures import heat_sections
 from sweep.comparisons.architectures.analysis import (
     CHOSEN,
     ComparedModel,
@@ -208,6 +209,7 @@ def log(gathered: Gathered, html: str, page: str) -> str:
             metrics[f"{pair}/{name}"] = difference.interval.value
             if np.isfinite(test.corrected[name]):
                 metrics[f"{pair}/{name}_p"] = test.corrected[name]
+    metrics |= heat_sections.metrics(comparison)
     return log_run(
         gathered.tracking,
         f"comparison-{comparison.name}",
@@ -269,6 +271,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
         "headline": comparison.headline,
         "scores": score_rows(comparison),
         "costs": cost_rows(comparison),
+        "heat_maps": heat_sections.to_dict(comparison),
         "paired_tests": [
             {
                 "arch": test.arch,
