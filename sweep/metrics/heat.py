@@ -105,7 +105,8 @@ def rank_correlations(heats: np.ndarray, others: np.ndarray) -> np.ndarray:
     >>> rank_correlations(np.array([[[0, 1], [2, 3]]]), np.array([[[0, 10], [20, 99]]])).round(9).tolist()
     [1.0]
     """
-    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (heats, others)]
+    places = heats.shape[1] * heats.shape[2]
+    ranks = [rankdata(maps.reshape(len(maps), places), axis=1) for maps in (heats, others)]
     first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
     spread = np.sqrt(np.square(first).sum(axis=1) * np.square(second).sum(axis=1))
     return np.where(spread > 0, (first * second).sum(axis=1) / np.where(spread > 0, spread, 1), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ CENTRE: Box = (0.08, 0.84, 0.08, 0.92)
 CENTRE_NAME = (
     "a fixed central area (8 to 84 % of the height, 8 to 92 % of the width), since nobody has outlined the lungs"
 )
-LUNGS_NAME = "the bounding box of the lungs, as the films' generator drew them"
+LUNGS_NAME = "the bounding box of both lungs, as the generator of the synthetic films drew them"
 
 
 def check_heat(classifier: Any, source: Source, size: int) -> HeatCheck:
@@ -37,13 +38,13 @@ def check_heat(classifier: Any, source: Source, size: int) -> HeatCheck:
         heat_maps(classifier.network, classifier.about, pixels[images.rows[rows[start : start + BATCH]]], HEADS)
         for start in range(0, len(rows), BATCH)
     ]
-    boxes, area = _areas(source, rows)
+    boxes, area = _areas(source, [images.names[row] for row in rows])
     return heat_check(np.concatenate(heats, axis=1), boxes, [images.patients[row] for row in rows], area)
 
 
-def _areas(source: Source, rows: np.ndarray) -> tuple[np.ndarray, str]:
+def _areas(source: Source, names: Sequence[str]) -> tuple[np.ndarray, str]:
     """The area of each film where heat is expected, float [N, 4], and what it is."""
     if source.kind == "synthetic":
-        films = synthetic.films("test")
-        return np.array([synthetic.lung_box(films[row]) for row in rows]), LUNGS_NAME
-    return np.tile(CENTRE, (len(rows), 1)), CENTRE_NAME
+        films = {f"test/{film.name}": film for film in synthetic.films("test")}
+        return np.array([synthetic.lung_box(films[name]) for name in names]), LUNGS_NAME
+    return np.tile(CENTRE, (len(names), 1)), CENTRE_NAME

@@ -9,12 +9,14 @@ import plotly.graph_objects as go
 from sweep.comparisons.architectures.analysis import ComparedModel, Comparison
 from sweep.comparisons.architectures.chart_style import NEUTRAL, make_square, new_figure, rounded_all
 from sweep.metrics import markdown
+from sweep.metrics.bootstrap import Interval
 from sweep.metrics.figures import RED
 from sweep.metrics.formatting import SCORE_IN_PRINT, SPACE, Style, format_interval
 from sweep.metrics.heat import HeatCheck
 
 COLUMNS = ("heat in the area", "area of the film", "rank correlation", "films")
 PERCENT = Style(".0f", f"{{value}}{SPACE}% ({{low}}\u2013{{high}})", f"{{value}}{SPACE}% (too few to tell)", 100)
+NONE = "\u2013"
 HALF = 0.5  # a rank correlation above it: the map stays much the same
 HOW_TO_READ = (
     "Heat that is spread evenly over the film has as large a share in the area as the area has of the film: only a "
@@ -41,15 +43,19 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "arch": model.arch,
             "cells": {
-                COLUMNS[0]: format_interval(heat.inside, PERCENT),
+                COLUMNS[0]: _shown(heat, heat.inside, PERCENT),
                 COLUMNS[1]: f"{100 * heat.area_share:.0f}{SPACE}%",
-                COLUMNS[2]: format_interval(heat.correlation, SCORE_IN_PRINT),
+                COLUMNS[2]: _shown(heat, heat.correlation, SCORE_IN_PRINT),
                 COLUMNS[3]: f"{heat.images}" + (f" ({heat.empty} without heat)" if heat.empty else ""),
             },
             "sentence": sentence(model.arch, heat),
         }
         for model, heat in checked(comparison)
     ]
+
+
+def _shown(heat: HeatCheck, interval: Interval, style: Style) -> str:
+    return NONE if heat.empty == heat.images else format_interval(interval, style)
 
 
 def sentence(arch: str, heat: HeatCheck) -> str:
