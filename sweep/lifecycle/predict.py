@@ -194,7 +194,7 @@ def label(
                 maps = heat_map.heat_maps(classifier.network, classifier.about, pixels)[0]
                 for path, heat, shown in zip(read, maps, answer.to_dict("records"), strict=True):
                     # Read a second time, one by one: all of a batch in their own size would fill the memory.
-                    film, truth = classifier.read(path, depth), _class_of_folder(path, classifier.about["classes"])
+                    film, truth = classifier.read(path, depth), class_of_folder(path, classifier.about["classes"])
                     heat_map.picture(film, heat, classifier.about, shown, truth).save(heatmaps / names[path])
                 answer["heatmap"] = [text_of(heatmaps / names[path]) for path in read]
             answers.append(answer)
@@ -203,7 +203,7 @@ def label(
     return Labelled(table, unreadable, depth_note(*unused_depth(largest), "images"))
 
 
-def _class_of_folder(path: Path, classes: Sequence[str]) -> str | None:
+def class_of_folder(path: Path, classes: Sequence[str]) -> str | None:
     """The class whose folder an image lies in, as in a data set; None where the folder has another name."""
     folder = path.absolute().parent.name
     return folder if folder in classes else None

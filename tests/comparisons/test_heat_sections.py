@@ -45,6 +45,7 @@ def test_the_report_has_the_figures_how_to_read_them_and_a_chart_each():
     for text in ("75\u00a0% (72\u201378)", "64\u00a0%", "0.120 (0.080\u20130.160)", "64 (2 without heat)"):
         assert text in found.text
     assert "a fixed central part of each film (8 to 84 % of its height" in found.text
+    assert "cnn1, cnn2: more of the heat lies in the area" in found.text
     assert "Near 0 the map depends on what the last layer has learned" in found.text
     assert "Adebayo et al. 2018" in found.text
     charts = [attrs["data-chart"] for attrs in found.all("div") if "data-chart" in attrs]
@@ -81,7 +82,7 @@ def test_without_test_images_nothing_is_said_of_heat():
     ],
 )
 def test_a_sentence_says_no_more_than_the_intervals(changes, sentence):
-    assert sentence in heat_sections.sentence("cnn1", replace(HEAT, **changes))
+    assert sentence in heat_sections.meaning(replace(HEAT, **changes))
 
 
 def test_a_model_without_heat_has_dashes():

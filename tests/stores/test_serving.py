@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,8 @@ from tests.helpers.served import (
     small_network,
     text,
 )
+
+ROOT = Path(__file__).parents[2]
 
 # The model -----------------------------------------------------------------------------------------------------------
 
@@ -279,6 +282,23 @@ def test_mlflow_serves_it(client: MlflowClient, version: Version, network: nn.Mo
         assert json.loads(body)["message"] == "threshold 2.0 is not from 0 to 1"
 
         assert post(url, good)[0] == 200
+
+        answers = _asked_as_in("README.md", url), _asked_as_in("docs/models.md", url)
+        film = (ROOT / "examples" / "PNEUMONIA" / "person9003_bacteria_0001.png").read_bytes()
+        for answer in answers:
+            (row,) = json.loads(answer)["predictions"]
+            assert row["probability"] == pytest.approx(probabilities(network, [film])[0, 1], abs=1e-5)
+
+
+def _asked_as_in(page: str, url: str) -> str:
+    """What the command of a page prints, typed in a clone's folder with the address of this server."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl, which the pages use, is not on the path")
+    command = re.search(r"    printf .*\n +curl .*", (ROOT / page).read_text())
+    assert command
+    typed = command[0].replace("http://127.0.0.1:5001/invocations", url)
+    done = subprocess.run(["bash", "-c", typed], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
 
 
 def test_the_server_lives_through_anything(client: MlflowClient, version: Version, network: nn.Module, tmp_path: Path):

@@ -17,7 +17,8 @@ HEADS = (None, 0, 1, 2, 3, 4)  # the network itself, and seeds of five other las
 # Where the lungs are on most of Kermany's films, which show little beside the chest. It is the same for every film.
 CENTRE: Box = (0.08, 0.84, 0.08, 0.92)
 CENTRE_NAME = (
-    "a fixed central area (8 to 84 % of the height, 8 to 92 % of the width), since nobody has outlined the lungs"
+    "a fixed central part of each film (8 to 84 % of its height, 8 to 92 % of its width), since its lungs are not "
+    "outlined"
 )
 LUNGS_NAME = "the bounding box of both lungs, as the generator of the synthetic films drew them"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -17,13 +18,15 @@ from sweep.metrics.heat import HeatCheck
 COLUMNS = ("heat in the area", "area of the film", "rank correlation", "films")
 PERCENT = Style(".0f", f"{{value}}{SPACE}% ({{low}}\u2013{{high}})", f"{{value}}{SPACE}% (too few to tell)", 100)
 NONE = "\u2013"
+CORRELATION = replace(SCORE_IN_PRINT, minus="\u2212")
 HALF = 0.5  # a rank correlation above it: the map stays much the same
 HOW_TO_READ = (
     "Heat that is spread evenly over the film has as large a share in the area as the area has of the film: only a "
     "larger share says that a network looks there more than elsewhere. The rank correlation compares each map with "
     "that of the same network whose last layer has random weights, five times (Adebayo et al. 2018). Near 0 the map "
     "depends on what the last layer has learned. Near 1 it shows the same whatever that is, as a detector of edges "
-    "would, and explains nothing. Neither says that the network is right."
+    "would, and explains nothing. It comes near 0 easily where that layer has a weight for each place (cnn1 and cnn2 "
+    "with flattened maps), since random ones scatter the heat. Neither figure says that the network is right."
 )
 
 
@@ -45,10 +48,9 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
             "cells": {
                 COLUMNS[0]: _shown(heat, heat.inside, PERCENT),
                 COLUMNS[1]: f"{100 * heat.area_share:.0f}{SPACE}%",
-                COLUMNS[2]: _shown(heat, heat.correlation, SCORE_IN_PRINT),
+                COLUMNS[2]: _shown(heat, heat.correlation, CORRELATION),
                 COLUMNS[3]: f"{heat.images}" + (f" ({heat.empty} without heat)" if heat.empty else ""),
             },
-            "sentence": sentence(model.arch, heat),
         }
         for model, heat in checked(comparison)
     ]
@@ -58,10 +60,18 @@ def _shown(heat: HeatCheck, interval: Interval, style: Style) -> str:
     return NONE if heat.empty == heat.images else format_interval(interval, style)
 
 
-def sentence(arch: str, heat: HeatCheck) -> str:
+def sentences(comparison: Comparison) -> list[str]:
+    """What the figures come to, one sentence for all models of which it holds."""
+    archs: dict[str, list[str]] = {}
+    for model, heat in checked(comparison):
+        archs.setdefault(meaning(heat), []).append(model.arch)
+    return [f"{', '.join(names)}: {meant}" for meant, names in archs.items()]
+
+
+def meaning(heat: HeatCheck) -> str:
     """What the two figures of a model come to, as far as their intervals tell."""
     if heat.empty == heat.images:
-        return f"{arch}: no film has any heat"
+        return "no film has any heat"
     inside = {
         heat.inside.low > heat.area_share: "more of the heat lies in the area than if it were spread evenly",
         heat.inside.high < heat.area_share: "less of the heat lies in the area than if it were spread evenly",
@@ -70,7 +80,7 @@ def sentence(arch: str, heat: HeatCheck) -> str:
         heat.correlation.high < HALF: "the maps depend on what the last layer has learned",
         heat.correlation.low > HALF: "the maps stay much the same with a random last layer and explain little",
     }.get(True, "how much the maps depend on the last layer is not clear")
-    return f"{arch}: {inside}; {change}"
+    return f"{inside}; {change}"
 
 
 def to_markdown(comparison: Comparison) -> list[str]:
@@ -80,7 +90,7 @@ def to_markdown(comparison: Comparison) -> list[str]:
     return [
         "## Heat maps",
         markdown.table(("architecture", *COLUMNS), [(row["arch"], *row["cells"].values()) for row in rows(comparison)]),
-        "\n".join(f"- {row['sentence']}." for row in rows(comparison)),
+        "\n".join(f"- {sentence}." for sentence in sentences(comparison)),
         f"{area(comparison)} {HOW_TO_READ}",
     ]
 

@@ -101,6 +101,7 @@ def to_html(comparison: Comparison, diagrams: Mapping[str, str], pictures: Seque
         test_images=TEST_IMAGES,
         heat_rows=(heat_rows := heat_sections.rows(comparison)),
         heat_area=heat_sections.area(comparison) if heat_rows else "",
+        heat_sentences=heat_sections.sentences(comparison),
         heat_how_to_read=heat_sections.HOW_TO_READ,
     )
 
