@@ -9,6 +9,7 @@ far as they can. Whoever changes a pixel raises VERSION.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -53,6 +54,13 @@ class Film:
     film_seed: int
 
 
+# The films in `examples/`: of two patients who are in neither split, with the manner of the test films.
+EXAMPLES = (
+    Film("IM-9002-0001", 0, "IM-9002", "none", "test", 9002, 1),
+    Film("person9003_bacteria_0001", 1, "person9003", "bacteria", "test", 9003, 1),
+)
+
+
 def films(split: str) -> tuple[Film, ...]:
     """Lists the films of one split, patient by patient, normals first; the same on every call.
 
@@ -87,8 +95,7 @@ def draw(film: Film) -> np.ndarray:
     Returns:
         uint8 array of shape [SIZE, SIZE], 0 black to 255 white.
     """
-    body = np.random.default_rng([VERSION, film.patient_seed])
-    shot = np.random.default_rng([VERSION, film.patient_seed, film.film_seed])
+    body, shot = generators(film)
     pose = draw_pose(shot)
     x, y = grid(pose)
     lungs, absorption = draw_chest(x, y, body, shot)
@@ -99,6 +106,37 @@ def draw(film: Film) -> np.ndarray:
     elif film.finding == "virus":
         absorption += draw_haze(x, y, lungs, body, shot)
     return develop(absorption, film.split, shot)
+
+
+def write_examples(folder: Path) -> list[Path]:
+    """Draws EXAMPLES into a folder, as `CLASS/NAME.png`; returns the files."""
+    paths = []
+    for film in EXAMPLES:
+        path = folder / CLASSES[film.label] / f"{film.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw(film)).save(path, optimize=True)
+        paths.append(path)
+    return paths
+
+
+def lung_box(film: Film) -> tuple[float, float, float, float]:
+    """Finds the bounding box of both lungs on a film, from the drawing itself.
+
+    Returns:
+        Top, bottom, left and right, as shares of the film's height and width, 0 to 1. A place is lung where the lungs
+        are drawn with at least half of their strength.
+    """
+    body, shot = generators(film)
+    lungs, _ = draw_chest(*grid(draw_pose(shot)), body, shot)
+    rows, columns = np.nonzero(lungs >= 0.5)
+    top, left = rows.min() / SIZE, columns.min() / SIZE
+    return float(top), float((rows.max() + 1) / SIZE), float(left), float((columns.max() + 1) / SIZE)
+
+
+def generators(film: Film) -> tuple[np.random.Generator, np.random.Generator]:
+    """The random numbers of a film: those of the patient's body, and those of the film."""
+    body = np.random.default_rng([VERSION, film.patient_seed])
+    return body, np.random.default_rng([VERSION, film.patient_seed, film.film_seed])
 
 
 def draw_pose(shot: np.random.Generator) -> tuple[float, ...]:

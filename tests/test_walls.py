@@ -55,6 +55,7 @@ WALLS = [
     (("models",), ("sweep", *LIBRARIES)),
     (("data.decode",), ("data", "torch", "mlflow")),  # travels with a registered model
     (("sweep.stores.serving_model",), ("sweep", "models", "data")),  # likewise
+    (("sweep.stores.heat_map",), ("sweep", "models", "data", "mlflow", "pandas")),  # likewise
     (("sweep.training",), (*LIBRARIES, "sweep.stores", "sweep.engines", "sweep.metrics")),
     (("sweep.engines",), ("optuna", "mlflow", "sweep.stores", "sweep.metrics", "sweep.orchestrator")),
     (("sweep.stores",), ("ray", "sweep.engines", "sweep.orchestrator", "sweep.training")),

@@ -30,6 +30,7 @@ from data.listing import (
     walk,
 )
 from data.resolution import depth_note, unused_depth
+from sweep.stores import heat_map
 
 BATCH = 32
 COLUMNS = ("file", "label", "probability")
@@ -167,14 +168,15 @@ def label(
         classifier: As `registry.load` returns it.
         paths: The files.
         threshold: From which probability on an image is positive; None for the model's own.
-        heatmaps: Where an overlay of each image goes, as PNG; None for none.
+        heatmaps: Where a picture with the heat map of each image goes, as PNG; None for none. Whatever version of
+            the model it is, the map is that of today's `heat_map.py`.
         progress: Called with the number of files done; may raise to stop.
         depth: As `data.decode.open_gray` takes it; None for what the model keeps.
     """
     answers, unreadable, largest = [], {}, []
-    names = _overlay_names(paths) if heatmaps else {}
+    names = _picture_names(paths) if heatmaps else {}
     for start in range(0, len(paths), BATCH):
-        pictures, decoded, read = [], [], []
+        decoded, read = [], []
         for path in paths[start : start + BATCH]:
             try:
                 picture = classifier.read(path, depth)
@@ -183,18 +185,17 @@ def label(
                 continue
             decoded.append(classifier.prepare(picture))
             largest.append(picture.info.get(UNSTATED))
-            if heatmaps:
-                picture.thumbnail((classifier.overlay_size,) * 2)  # full films of a whole batch would fill the memory
-                pictures.append(picture)
             read.append(path)
         if read:
             pixels = np.stack(decoded)
             answer = classifier.classify(pixels, threshold)
             answer.insert(0, "file", [text_of(path) for path in read])
             if heatmaps:
-                overlays = classifier.overlays(pictures, pixels)
-                for path, overlay in zip(read, overlays, strict=True):
-                    overlay.save(heatmaps / names[path])
+                maps = heat_map.heat_maps(classifier.network, classifier.about, pixels)[0]
+                for path, heat, shown in zip(read, maps, answer.to_dict("records"), strict=True):
+                    # Read a second time, one by one: all of a batch in their own size would fill the memory.
+                    film, truth = classifier.read(path, depth), class_of_folder(path, classifier.about["classes"])
+                    heat_map.picture(film, heat, classifier.about, shown, truth).save(heatmaps / names[path])
                 answer["heatmap"] = [text_of(heatmaps / names[path]) for path in read]
             answers.append(answer)
         progress(min(start + BATCH, len(paths)))
@@ -202,8 +203,14 @@ def label(
     return Labelled(table, unreadable, depth_note(*unused_depth(largest), "images"))
 
 
-def _overlay_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name for the overlay of each image; overlays that would share one are numbered."""
+def class_of_folder(path: Path, classes: Sequence[str]) -> str | None:
+    """The class whose folder an image lies in, as in a data set; None where the folder has another name."""
+    folder = path.absolute().parent.name
+    return folder if folder in classes else None
+
+
+def _picture_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A file name for the picture of each image; pictures that would share one are numbered."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:

@@ -1,6 +1,6 @@
 """A model's files: export the network, describe it, put it into MLflow's logged model, and try it out.
 
-`serving_model.py`, which travels with every model, lies beside this file and is found by its place.
+`serving_model.py` and `heat_map.py`, which travel with every model, lie beside this file and are found by their place.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sweep.stores.tracking import write_files
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "torch")
 TOLERANCE, PARTS = 1e-5, 1_000_000  # served probabilities have six digits
-ARTIFACTS = {"network": "network.pt2", "decode": "decode.py", "about": "model.json"}
+ARTIFACTS = {"network": "network.pt2", "decode": "decode.py", "heat_map": "heat_map.py", "about": "model.json"}
 SERVING = "serving_model.py"
 
 
@@ -145,7 +145,8 @@ def fill(client: MlflowClient, model: LoggedModel, spec: ModelSpec, network: tor
         artifacts = {name: files / file for name, file in ARTIFACTS.items()}
         export_network(network, spec.image_size, artifacts["network"])
         shutil.copy(decode.__file__, artifacts["decode"])
-        executed = (artifacts["network"], artifacts["decode"], serving)
+        shutil.copy(serving.with_name(ARTIFACTS["heat_map"]), artifacts["heat_map"])
+        executed = (artifacts["network"], artifacts["decode"], artifacts["heat_map"], serving)
         about = {**_about(spec), "sha256": {path.name: sha256(path) for path in executed}}
         artifacts["about"].write_text(json.dumps(about, indent=2), encoding="utf-8")
         mlflow.pyfunc.save_model(

@@ -1,8 +1,8 @@
 """The model registry: make a trial's network a version of the registered model, find versions and load them.
 
-A version is an MLflow logged model: `serving_model.py`, `network.pt2`, `model.json` and `decode.py`, and for people
-`model_card.md` with its figures. None is a pickle. `model.json` holds the hashes of the files that are run, and the
-version's tag `sweep.model_sha256` that of `model.json`: what is loaded is what was registered.
+A version is an MLflow logged model: `serving_model.py`, `network.pt2`, `model.json`, `decode.py` and `heat_map.py`, and
+for people `model_card.md` with its figures. None is a pickle. `model.json` holds the hashes of the files that are run,
+and the version's tag `sweep.model_sha256` that of `model.json`: what is loaded is what was registered.
 
 MLflow lists the tags of versions in a column, so a version has only the few of `ON_VERSION`; params, scores, and tags
 that programs read are those of the logged model. A version of an earlier release has all tags itself: `Version.tags`
@@ -223,15 +223,17 @@ def load(client: MlflowClient, version: Version) -> Any:
             why = first_line(error, client.tracking_uri)
             raise InputError(f"{uri}: its files are not where the registry says ({why})") from error
         files = {name: folder / "artifacts" / file for name, file in ARTIFACTS.items()}
-        serving = folder / SERVING
+        serving, about = folder / SERVING, files["about"]
+        if about.is_file() and sha256(about) != version.tags[tag.MODEL_SHA256]:
+            raise InputError(f"{uri}: {about.name} is not the file that was registered; its hash differs")
+        hashes = json.loads(about.read_text(encoding="utf-8"))["sha256"] if about.is_file() else {}
+        if hashes and files["heat_map"].name not in hashes:
+            del files["heat_map"]  # registered before there was such a file
         missing = [path.name for path in (*files.values(), serving) if not path.is_file()]
         if missing:
             raise InputError(*(f"{uri}: {name} is missing" for name in missing))
-        if sha256(files["about"]) != version.tags[tag.MODEL_SHA256]:
-            raise InputError(f"{uri}: {files['about'].name} is not the file that was registered; its hash differs")
-        hashes = json.loads(files["about"].read_text(encoding="utf-8"))["sha256"]
-        for path in (files["network"], files["decode"], serving):
-            if sha256(path) != hashes[path.name]:
+        for path in (*files.values(), serving):
+            if path != about and sha256(path) != hashes[path.name]:
                 raise InputError(f"{uri}: {path.name} is not the file that was registered; its hash differs")
         module = ModuleType("_sweep_serving_model")
         module.__file__ = str(serving)

@@ -1,8 +1,9 @@
 """The model as MLflow serves it: base64 images in, label and probabilities out.
 
 This file travels with every registered model, beside `network.pt2` (the exported network), `model.json` (how images
-are prepared and answers read, and the hashes of the other files) and `decode.py` (how an image file becomes pixels).
-It needs mlflow, torch, pillow, numpy and pandas, and nothing of the project that made it.
+are prepared and answers read, and the hashes of the other files), `decode.py` (how an image file becomes pixels) and
+`heat_map.py` (what in an image speaks for a class). It needs mlflow, torch, pillow, numpy and pandas, and nothing of
+the project that made it.
 """
 
 import base64
@@ -14,7 +15,6 @@ import os
 import sys
 import traceback
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,8 +32,6 @@ from PIL import Image
 BATCH = 32  # images that are in memory at once, whatever a request holds
 FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")  # a request in JSON has one of them
 PARTS = 1_000_000  # a probability that is shown has six digits
-# From no evidence to the most, as a reader of radiographs can tell apart on gray: violet, red, orange, yellow.
-HEAT = ((60, 0, 90), (160, 30, 90), (220, 70, 40), (250, 150, 10), (250, 250, 120))
 
 
 class InvalidInputError(MlflowException):
@@ -57,8 +55,6 @@ class InvalidInputError(MlflowException):
 class ImageClassifier(PythonModel):
     """Answers label and probabilities for a column `image` of base64 JPEGs, PNGs and other pictures."""
 
-    overlay_size = 512  # longer side of a heatmap's picture, in pixels
-
     def load_context(self, context: PythonModelContext) -> None:
         """Reads the model's files.
 
@@ -67,13 +63,13 @@ class ImageClassifier(PythonModel):
         """
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.about: dict[str, Any] = json.loads(files["about"].read_text(encoding="utf-8"))
-        for path in (files["network"], files["decode"], Path(__file__)):
+        for path in (files["network"], files["decode"], files["heat_map"], Path(__file__)):
             if hashlib.sha256(path.read_bytes()).hexdigest() != self.about["sha256"][path.name]:
                 raise MlflowException(f"{path} is not the file that was registered: its hash differs from model.json's")
         _refuse_pickles(files["network"])
         self.network = torch.export.load(files["network"]).module()
         self.network.requires_grad_(False)
-        self.decoder = _load(files["decode"])
+        self.decoder, self.heat_map = _load(files["decode"]), _load(files["heat_map"])
         self.version = _version(files["about"].parents[1] / "registered_model_meta")
         _keep_images_out_of_errors()
 
@@ -86,7 +82,7 @@ class ImageClassifier(PythonModel):
             context: MLflow's; unused.
             model_input: The column `image`, one image file in base64 a row. A single row may hold a list of them.
             params: `threshold`, from 0 to 1, answers with another threshold than the model's own; `heatmap` adds a
-                picture that shows what speaks for the positive class.
+                picture of the image beside what in it speaks for the positive class, with a legend and the answer.
 
         Returns:
             The columns of `classify`, and with `heatmap` a PNG in base64.
@@ -99,17 +95,15 @@ class ImageClassifier(PythonModel):
         images = _images(model_input)
         answers = []
         for start in range(0, len(images), BATCH):
-            pictures, decoded = [], []
-            for row, image in enumerate(images.iloc[start : start + BATCH], start):
-                picture = self._picture(row, image)
-                decoded.append(self.prepare(picture))
-                if heatmap:  # made small at once: full films of a whole batch would fill the memory
-                    picture.thumbnail((self.overlay_size, self.overlay_size))
-                    pictures.append(picture)
-            pixels = np.stack(decoded)
+            rows = list(enumerate(images.iloc[start : start + BATCH], start))
+            pixels = np.stack([self.prepare(self._picture(row, image)) for row, image in rows])
             answer = self.classify(pixels, threshold)
-            if heatmap:
-                answer["heatmap"] = [_base64_png(overlay) for overlay in self.overlays(pictures, pixels)]
+            if heatmap:  # films are read a second time, one by one: all of a batch in their own size fill the memory
+                maps = self.heat_map.heat_maps(self.network, self.about, pixels)[0]
+                answer["heatmap"] = [
+                    _base64_png(self.heat_map.picture(self._picture(*row), heat, self.about, shown))
+                    for row, heat, shown in zip(rows, maps, answer.to_dict("records"), strict=True)
+                ]
             answers.append(answer)
         return pd.concat(answers, ignore_index=True).set_axis(images.index)
 
@@ -160,35 +154,6 @@ class ImageClassifier(PythonModel):
         """The network's own answer, before temperature: uint8 [N, size, size] to float32 [N, classes]."""
         return self.network(self._prepare(pixels)).numpy()
 
-    def overlays(self, pictures: Sequence[Image.Image], pixels: np.ndarray) -> list[Image.Image]:
-        """Lays over pictures what speaks for the positive class, or for the label where there are more than two.
-
-        This is Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) on the network's last feature maps. It shows where
-        the network looked, brightest where most; each picture has a scale of its own, and none is a finding.
-
-        Args:
-            pictures: Gray, in their own size.
-            pixels: The same as `classify` takes them.
-        """
-        return [
-            _overlay(picture, warmth, self.overlay_size)
-            for picture, warmth in zip(pictures, self.heat(pixels), strict=True)
-        ]
-
-    def heat(self, pixels: np.ndarray) -> np.ndarray:
-        """Grad-CAM of decoded images, uint8 [N, size, size]: float32 [N, h, w] from 0 to 1."""
-        watched = _LastMaps(self.network)
-        with torch.enable_grad():
-            logits = watched.run(self._prepare(pixels))
-            logits = logits[0] if isinstance(logits, tuple | list) else logits
-            best = logits.max(dim=1).values
-            if self.about["positive"] is not None:
-                sign = 1 if self.about["classes"].index(self.about["positive"]) == 1 else -1
-                best = sign * (logits[:, 1] - logits[:, 0])
-            (gradient,) = torch.autograd.grad(best.sum(), watched.maps)
-        heat = torch.relu((gradient.mean(dim=(2, 3), keepdim=True) * watched.maps).sum(dim=1)).detach()
-        return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).numpy()
-
     def _prepare(self, pixels: np.ndarray) -> torch.Tensor:
         """Float32 of shape [N, 1, size, size], as in training."""
         return (torch.from_numpy(pixels).unsqueeze(1).float() / 255 - self.about["mean"]) / self.about["std"]
@@ -231,23 +196,6 @@ def rounded(likely: np.ndarray, decided: np.ndarray, threshold: float | None) ->
     whole = np.floor(likely * (PARTS - likely.shape[1]) + 1)  # each class has its millionth, and none loses its rank
     whole[np.arange(len(whole)), decided] += PARTS - whole.sum(axis=1)
     return whole / PARTS
-
-
-class _LastMaps(torch.fx.Interpreter):
-    """Runs a network and keeps the last feature maps in it, for their gradient."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__(network)
-        values = {node: node.meta.get("val") for node in network.graph.nodes}
-        shapes = {node: value.shape for node, value in values.items() if isinstance(value, torch.Tensor)}
-        # What global pooling leaves is four-dimensional too, and knows no place any more.
-        self.last = [node for node, shape in shapes.items() if len(shape) == 4 and shape[-1] > 1][-1]
-
-    def run_node(self, n: torch.fx.Node) -> Any:
-        result = super().run_node(n)
-        if n is self.last:
-            self.maps = result = result.requires_grad_()
-        return result
 
 
 def _images(rows: pd.DataFrame) -> pd.Series:
@@ -340,19 +288,6 @@ def _fault(body: bytes, kind: str) -> str:
     return "; ".join(faults) or f"{keys[0]} is not a table with a column image, one base64 text a row"
 
 
-def _overlay(picture: Image.Image, heat: np.ndarray, size: int) -> Image.Image:
-    """Colours a gray picture, at most `size` pixels long, by heat, float [h, w] from 0 to 1."""
-    under = picture.copy()
-    under.thumbnail((size, size))
-    spread = Image.fromarray(heat.astype(np.float32)).resize(under.size, Image.Resampling.BICUBIC)
-    warmth = np.asarray(spread).clip(0, 1)
-    stops = np.linspace(0, 1, len(HEAT))
-    color = np.stack([np.interp(warmth, stops, channel) for channel in np.transpose(HEAT)], axis=-1)
-    alpha = 0.55 * warmth[..., None]
-    mixed = (1 - alpha) * np.asarray(under, dtype=np.float32)[..., None] + alpha * color
-    return Image.fromarray(mixed.round().astype(np.uint8))
-
-
 def _base64_png(image: Image.Image) -> str:
     content = io.BytesIO()
     image.save(content, "PNG")
@@ -370,7 +305,7 @@ def _load(path: Path) -> ModuleType:
 
     The source itself is run, not bytecode that may lie beside it: its hash is what was checked.
     """
-    module = ModuleType("_sweep_decode")
+    module = ModuleType(f"_sweep_{path.stem}")
     exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102
     return module
 

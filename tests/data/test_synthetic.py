@@ -1,7 +1,9 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from data import synthetic
@@ -82,3 +84,32 @@ def test_films_of_a_class_are_not_all_alike(drawn):
         likeness = np.corrcoef(small)[np.triu_indices(len(small), 1)]
         assert likeness.max() < 0.999
         assert 0.3 < np.median(likeness) < 0.9
+
+
+def test_the_examples_that_ship_are_what_the_generator_draws(tmp_path):
+    """Two patients of neither split, one of each class; nothing else lies beside them."""
+    folder = Path(__file__).parents[2] / "examples"
+    drawn = synthetic.write_examples(tmp_path)
+
+    shipped = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert shipped == sorted(path.relative_to(tmp_path) for path in drawn)
+    for film, path in zip(synthetic.EXAMPLES, drawn, strict=True):
+        with Image.open(folder / path.relative_to(tmp_path)) as image:
+            assert (image.mode, image.info) == ("L", {})
+            np.testing.assert_array_equal(np.asarray(image), synthetic.draw(film))
+        assert path.parent.name == synthetic.CLASSES[film.label]
+    patients = {film.patient_seed for split in synthetic.COUNTS for film in synthetic.films(split)}
+    assert not patients & {film.patient_seed for film in synthetic.EXAMPLES}
+
+
+def test_the_lungs_are_darker_than_what_surrounds_them():
+    """Their bounding box holds both lungs, left and right of the spine, and leaves out shoulders and belly."""
+    for film in synthetic.films("test")[:5]:
+        top, bottom, left, right = synthetic.lung_box(film)
+        assert 0 <= top < 0.3 < 0.7 < bottom <= 1
+        assert 0 <= left < 0.3 < 0.7 < right <= 1
+        pixels = synthetic.draw(film).astype(float)
+        rows = slice(int((0.75 * top + 0.25 * bottom) * 192), int((top + bottom) / 2 * 192))
+        quarters = [int((left + share * (right - left)) * 192) for share in (0.2, 0.35, 0.47, 0.53, 0.65, 0.8)]
+        lung, spine, other = (pixels[rows, quarters[start] : quarters[start + 1]].mean() for start in (0, 2, 4))
+        assert max(lung, other) < spine

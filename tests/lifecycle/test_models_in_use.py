@@ -19,6 +19,7 @@ from PIL import Image
 
 from data.decode import decode
 from sweep.lifecycle.model_card import DESCRIPTION_LENGTH
+from sweep.lifecycle.predict import class_of_folder
 from sweep.metrics.predictions import read_predictions
 from sweep.stores.registry import find_version
 from tests.helpers.served import text
@@ -145,7 +146,24 @@ def test_heatmaps_are_pictures_of_their_files(run, pictures: Path, tmp_path: Pat
     ]
     for path in (tmp_path / "maps").iterdir():
         with Image.open(path) as image:
-            assert (image.size, image.mode) == ((512, 171), "RGB")
+            assert (image.width, image.mode) == (2 * 900 + 3 * 15, "RGB")
+            assert image.crop((15, 15, 915, 315)).getcolors() == [(900 * 300, (120, 120, 120))]
+
+
+def test_the_examples_of_the_readme_get_an_answer_and_a_picture_with_their_true_class(run, tmp_path: Path):
+    examples = Path(__file__).parents[2] / "examples"
+
+    code, out, _ = run("predict", MODEL, examples, "--heatmap", tmp_path / "maps", "--json")
+
+    assert code == 0
+    answers = json.loads(out)["predictions"]
+    assert [Path(answer["file"]).parent.name for answer in answers] == ["NORMAL", "PNEUMONIA"]
+    assert class_of_folder(examples / "NORMAL" / "film.png", ["NORMAL", "PNEUMONIA"]) == "NORMAL"
+    assert class_of_folder(tmp_path / "film.png", ["NORMAL", "PNEUMONIA"]) is None
+    for answer in answers:
+        with Image.open(answer["heatmap"]) as image, Image.open(answer["file"]) as film:
+            shown = image.crop((8, 8, 8 + 384, 8 + 384)).convert("L")  # twice as large, pixel by pixel
+            np.testing.assert_array_equal(np.asarray(shown)[::2, ::2], np.asarray(film))
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,8 @@ def test_holds_no_pickle(folder: Path):
     with zipfile.ZipFile(folder / "artifacts" / "network.pt2") as archive:
         files |= {name: archive.read(name) for name in archive.namelist()}
 
-    assert {"serving_model.py", "artifacts/network.pt2", "artifacts/model.json", "artifacts/decode.py"} <= set(files)
+    parts = {"network.pt2", "model.json", "decode.py", "heat_map.py"}
+    assert {"serving_model.py", *(f"artifacts/{name}" for name in parts)} <= set(files)
     assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
     assert not [name for name, content in files.items() if is_pickle(content) or content[:1] == b"\x80"]
     # An archive of `torch.save` holds one; the only archive here was opened above.
@@ -330,7 +331,11 @@ def test_loaded_without_mlflow_it_answers_the_same(client: MlflowClient, version
 
 
 @pytest.mark.parametrize(
-    "name", ["artifacts/network.pt2", "artifacts/decode.py", "artifacts/model.json", "serving_model.py"]
+    "name",
+    [
+        *("artifacts/network.pt2", "artifacts/decode.py", "artifacts/heat_map.py", "artifacts/model.json"),
+        "serving_model.py",
+    ],
 )
 @pytest.mark.parametrize("how", ["changed", "gone"])
 def test_what_was_not_registered_is_not_run(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,14 +26,13 @@ from torch import nn
 
 from models import ARCHITECTURES
 from models.layers import NORMALISATIONS
-from sweep.stores.packaging import Example
-from sweep.stores.registry import Version, load, register
+from sweep.stores import heat_map
+from sweep.stores.registry import Version, register
 from sweep.stores.tracking import Tracking
 from tests.helpers import fuzz
 from tests.helpers.served import (
     NAME,
     SIZE,
-    TEMPERATURE,
     example,
     new_spec,
     picture,
@@ -41,6 +42,8 @@ from tests.helpers.served import (
     small_network,
     text,
 )
+
+ROOT = Path(__file__).parents[2]
 
 # The model -----------------------------------------------------------------------------------------------------------
 
@@ -114,7 +117,7 @@ def test_what_a_network_does_to_each_image_is_served_too(normalisation: str, tra
     expected = probabilities(network, images)
     np.testing.assert_allclose(answer[["probability_NORMAL", "probability_PNEUMONIA"]], expected, rtol=0, atol=1e-5)
     assert np.ptp(expected[:, 1]) > 1e-3
-    assert [Image.open(io.BytesIO(base64.b64decode(map_))).size for map_ in answer["heatmap"]] == [(30, 20)] * 9
+    assert len({Image.open(io.BytesIO(base64.b64decode(map_))).size for map_ in answer["heatmap"]}) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,85 +198,31 @@ def test_a_data_uri_is_an_image_too(model: PyFuncModel):
     assert len(set(model.predict(rows)["probability"])) == 1
 
 
-# Heatmaps ------------------------------------------------------------------------------------------------------------
+# Heatmaps, of which `test_heat_map.py` has the rest ---------------------------------------------------------------------
 
 
-def test_a_heatmap_is_a_picture_of_the_image(model: PyFuncModel):
-    rows = pd.DataFrame({"image": [text(picture(width=90, height=60)), text(picture(seed=1, width=2000, height=1000))]})
+def test_a_heatmap_is_a_picture_beside_the_image(model: PyFuncModel):
+    """The film keeps its own size, and lies pixel by pixel on the left."""
+    film = picture(seed=1, width=900, height=700)
+    rows = pd.DataFrame({"image": [text(picture(width=90, height=60)), text(film)]})
 
     answer = model.predict(rows, params={"heatmap": True})
 
-    maps = [Image.open(io.BytesIO(base64.b64decode(map_))) for map_ in answer["heatmap"]]
-    assert [image.format for image in maps] == ["PNG", "PNG"]
-    assert [image.size for image in maps] == [(90, 60), (512, 256)]
+    small, large = (Image.open(io.BytesIO(base64.b64decode(map_))) for map_ in answer["heatmap"])
+    assert [small.format, large.format] == ["PNG", "PNG"]
+    assert small.width > 2 * 4 * 90  # enlarged four times, so that words fit
+    assert large.width == 2 * 900 + 3 * 15
+    left = np.asarray(large)[15 : 15 + 700, 15 : 15 + 900]
+    np.testing.assert_array_equal(left, np.asarray(Image.open(io.BytesIO(film)).convert("RGB")))
     assert answer.drop(columns="heatmap").equals(model.predict(rows))
 
 
-def test_the_heat_is_where_the_evidence_is(tracking: Tracking, client: MlflowClient):
-    """A network that counts bright pixels in its feature maps looks where they are, and only there."""
-    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
-    with torch.no_grad():
-        for parameter, values in zip(
-            network.parameters(), ([[[[1.0]]]], [0.0], [[-1.0], [1.0]], [0.0, 0.0]), strict=True
-        ):
-            parameter.copy_(torch.tensor(values))
-    version = register(client, new_spec(tracking, name="heat", mean=0.0, std=1.0), network, _bare_example(network))
-    classifier = load(client, version)
-    pixels = np.zeros((1, SIZE, SIZE), dtype=np.uint8)
-    pixels[0, :8, :8] = 200
-
-    (overlay,) = classifier.overlays([Image.fromarray(pixels[0])], pixels)
-
-    redness = np.asarray(overlay).astype(int)[..., 0] - pixels[0]
-    assert redness[:6, :6].min() > 15
-    assert np.abs(redness[10:, 10:]).max() <= 3  # a ring of the interpolation is left
-
-
-@pytest.mark.parametrize(
-    ("arch", "normalisation", "pooling"),
-    [
-        *((arch, "fixed", "own") for arch in ARCHITECTURES),
-        ("cnn1", "fixed", "average"),
-        ("cnn2", "image", "average"),
-        ("cnn3", "histogram", "average"),
-    ],
-)
-def test_grad_cam_is_the_gradient_of_the_last_maps(
-    arch: str, normalisation: str, pooling: str, tracking: Tracking, client: MlflowClient
-):
-    """Against the same computed by hooks in the network itself, which the exported program has none of."""
-    options = {"weights": None, "finetune": "all"} if arch == "resnet50" else {}
-    torch.manual_seed(0)
-    network = ARCHITECTURES[arch].build("relu", 0.2, 2, 64, normalisation, pooling, **options).eval()
-    maps: list[torch.Tensor] = []
-    hooks = [
-        module.register_forward_hook(lambda _, __, out: maps.append(out))
-        for module in network.modules()
-        if not list(module.children())
-    ]
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
-    logits = network(torch.from_numpy(pixels).unsqueeze(1).float() / 255)
-    for hook in hooks:
-        hook.remove()
-    last = [out for out in maps if out.dim() == 4 and out.shape[-1] > 1][-1]
-    gradient = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), last)[0]
-    expected = torch.relu((gradient.mean((2, 3), keepdim=True) * last).sum(1)).detach()
-    expected = (expected / expected.amax((1, 2), keepdim=True).clamp_min(1e-12)).numpy()
-    example_ = _bare_example(network, 64)
-    name = f"cam-{arch}-{normalisation}-{pooling}"
-    spec = new_spec(tracking, name=name, image_size=64, mean=0.0, std=1.0)
-    classifier = load(client, register(client, spec, network, example_))
-
-    heat = classifier.heat(pixels)
-
-    np.testing.assert_allclose(heat, expected, atol=1e-4)
-
-
-def _bare_example(network: nn.Module, size: int = SIZE) -> Example:
-    pixels = np.random.default_rng(1).integers(0, 256, (3, size, size), dtype=np.uint8)
-    with torch.inference_mode():
-        logits = network.eval()(torch.from_numpy(pixels).unsqueeze(1).float() / 255)
-    return Example(pixels, torch.softmax(logits.double() / TEMPERATURE, dim=1).numpy())
+def test_the_heat_map_that_is_served_is_that_of_its_own_file(folder: Path, model: PyFuncModel):
+    """A copy of today's code, with its hash in `model.json`."""
+    hashes = json.loads((folder / "artifacts" / "model.json").read_text())["sha256"]
+    content = (folder / "artifacts" / "heat_map.py").read_bytes()
+    assert content == Path(heat_map.__file__).read_bytes()
+    assert hashes["heat_map.py"] == hashlib.sha256(content).hexdigest()
 
 
 # Without this project -------------------------------------------------------------------------------------------------
@@ -339,6 +288,23 @@ def test_mlflow_serves_it(client: MlflowClient, version: Version, network: nn.Mo
         assert json.loads(body)["message"] == "threshold 2.0 is not from 0 to 1"
 
         assert post(url, good)[0] == 200
+
+        answers = _asked_as_in("README.md", url), _asked_as_in("docs/models.md", url)
+        film = (ROOT / "examples" / "PNEUMONIA" / "person9003_bacteria_0001.png").read_bytes()
+        for answer in answers:
+            (row,) = json.loads(answer)["predictions"]
+            assert row["probability"] == pytest.approx(probabilities(network, [film])[0, 1], abs=1e-5)
+
+
+def _asked_as_in(page: str, url: str) -> str:
+    """What the command of a page prints, typed in a clone's folder with the address of this server."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl, which the pages use, is not on the path")
+    command = re.search(r"    printf .*\n +curl .*", (ROOT / page).read_text())
+    assert command
+    typed = command[0].replace("http://127.0.0.1:5001/invocations", url)
+    done = subprocess.run(["bash", "-c", typed], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
 
 
 def test_the_server_lives_through_anything(client: MlflowClient, version: Version, network: nn.Module, tmp_path: Path):

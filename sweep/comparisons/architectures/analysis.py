@@ -13,6 +13,7 @@ from data.sources import group_of
 from sweep.metrics.assessment import Assessment
 from sweep.metrics.bootstrap import Difference, difference
 from sweep.metrics.formatting import POINTS_IN_SENTENCE, format_interval
+from sweep.metrics.heat import HeatCheck
 from sweep.metrics.names import LABELS
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.significance import another_run, holm, mcnemar
@@ -122,6 +123,7 @@ class ComparedModel:
         cost: What it costs.
         search: The study that found it; None where Optuna's store does not have it.
         seeds: Test scores of the same configuration with other seeds: name -> one per seed; empty without.
+        heat: What its heat maps are like; None where the test images were not there.
     """
 
     arch: str
@@ -137,6 +139,7 @@ class ComparedModel:
     cost: Cost
     search: Search | None
     seeds: Mapping[str, Sequence[float]]
+    heat: HeatCheck | None = None
 
     @property
     def threshold(self) -> float:

@@ -21,6 +21,7 @@ from models import ARCHITECTURES
 from models.outline import cost, sketch
 from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, ScoredTrial, Search
 from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
+from sweep.comparisons.architectures.heat_images import check_heat
 from sweep.lifecycle.evaluate import BATCH
 from sweep.metrics.assessment import assess
 from sweep.metrics.names import CALIBRATED, METRICS, STRESSED
@@ -137,7 +138,8 @@ def measure(
     Args:
         client: Of the registry.
         best: The best version.
-        source: Its data set, for test scores of the trials that were not chosen; None to leave them out.
+        source: Its data set, for test scores of the trials that were not chosen and for heat maps; None to leave
+            them out.
         studies: Those of Optuna's store; one of them may have trained it with other seeds.
         progress: Called with the number of trials done; may raise to stop.
         prevalence: Of another population than the test images', for predictive values there; None without.
@@ -177,6 +179,7 @@ def measure(
         ),
         search=search,
         seeds=_seeds(best, studies),
+        heat=None if source is None else check_heat(classifier, source, size),
     )
 
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweep.comparisons.architectures import charts, clinical_charts, paired_charts, search_charts
+from sweep.comparisons.architectures import charts, clinical_charts, heat_sections, paired_charts, search_charts
 from sweep.comparisons.architectures import report_sections as sections
 from sweep.comparisons.architectures.analysis import Comparison, PairedTest
 from sweep.comparisons.architectures.chart_style import color
@@ -118,6 +118,10 @@ def to_html(
             charts_json=_json(figures),
             plotly=_packed_plotly(),
             importances=[f"importance-{model.arch}" for model in comparison.models],
+            heat_rows=(heat_rows := heat_sections.rows(comparison)),
+            heat_area=heat_sections.area(comparison) if heat_rows else "",
+            heat_sentences=heat_sections.sentences(comparison),
+            heat_how_to_read=heat_sections.HOW_TO_READ,
         )
     )
 
@@ -131,9 +135,9 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-from sweep.comparisons.architectures.clinical import clinical, clinical_markdown
     made.filters["prose"] = _prose
     made.filters["numbers"] = _dashes
+    made.filters["probability"] = format_probability
     return made
 
 
@@ -184,6 +188,7 @@ def to_markdown(comparison: Comparison, info: ReportInfo = ReportInfo()) -> str:
     costs = sections.costs(comparison)
     parts += clinical_markdown(comparison)
     parts += [
+        *heat_sections.to_markdown(comparison),
         "## Costs",
         markdown.table(("architecture", *costs[0]["cells"]), [(row["arch"], *row["cells"].values()) for row in costs]),
         "## Other seeds",
@@ -257,6 +262,7 @@ def _charts(comparison: Comparison) -> dict[str, go.Figure]:
         figures[f"importance-{model.arch}"] = search_charts.importance(model)
         figures[f"loss-{model.arch}"] = search_charts.learning_curves(model, "loss")
         figures[f"scores-{model.arch}"] = search_charts.learning_curves(model, "scores")
+    figures |= heat_sections.charts(comparison)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 

@@ -17,7 +17,7 @@ from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
 from models.outline import outline, sketch
-from sweep.comparisons.architectures import report
+from sweep.comparisons.architectures import heat_sections, report
 from sweep.comparisons.architectures.analysis import (
     CHOSEN,
     ComparedModel,
@@ -216,6 +216,7 @@ def log(gathered: Gathered, html: str, page: str, checklist: str) -> str:
             metrics[f"{pair}/{name}"] = difference.interval.value
             if np.isfinite(test.corrected[name]):
                 metrics[f"{pair}/{name}_p"] = test.corrected[name]
+    metrics |= heat_sections.metrics(comparison)
     return log_run(
         gathered.tracking,
         f"comparison-{comparison.name}",
@@ -289,6 +290,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
             if model.assessment.clinical is not None
         ],
         "costs": cost_rows(comparison),
+        "heat_maps": heat_sections.to_dict(comparison),
         "paired_tests": [
             {
                 "arch": test.arch,
