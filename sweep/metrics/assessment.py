@@ -49,11 +49,6 @@ class Assessment:
         """Scores at the threshold that the model is served with, which is 0.5 unless there are `at_threshold`."""
         return self.scores if self.at_threshold is None else self.at_threshold
 
-    @property
-    def served(self) -> Mapping[str, Interval]:
-        """Scores at the threshold that the model is served with, which is 0.5 unless there are `at_threshold`."""
-        return self.scores if self.at_threshold is None else self.at_threshold
-
     def values(self, prefix: str) -> dict[str, float]:
         """Scores by name, `prefix/...`, and `prefix_at_threshold/...` where the threshold is not 0.5."""
         named = {f"{prefix}/{name}": interval.value for name, interval in self.scores.items()}

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from sweep.comparisons.architectures.analysis import SHOWN
 from sweep.metrics.predictions import read_predictions
 from sweep.stores.packaging import sha256
-from sweep.stores.tags import MODEL_SHA256
 from sweep.stores.shown_params import exact_params
+from sweep.stores.tags import MODEL_SHA256
 from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
 
 TINY = ("--image-size", 24, "--epochs", 2)

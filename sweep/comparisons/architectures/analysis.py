@@ -366,11 +366,8 @@ def selection_bias(model: ComparedModel) -> tuple[float, float] | None:
     """How far the chosen trial falls from validation to test, and the mean of all trials, in AUROC; None if unknown."""
     if model.search is None:
         return None
-    gaps = {
-        trial.name: trial.validation["auroc"] - trial.test["auroc"]
-        for trial in model.search.trials
-        if trial.test is not None
-    }
+    tested = ((trial, trial.test) for trial in model.search.trials)
+    gaps = {trial.name: trial.validation["auroc"] - test["auroc"] for trial, test in tested if test is not None}
     if len(gaps) < 2 or model.run not in gaps:
         return None
     return gaps[model.run], float(np.mean(list(gaps.values())))

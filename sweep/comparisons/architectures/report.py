@@ -225,7 +225,8 @@ def _student_report(comparison: Comparison) -> list[str]:
     """The section beside the student report, in Markdown."""
     heads = ("architecture", "score", "theirs", "ours", "ours at 0.5")
     rows = [
-        (row["arch"], row["score"], row["theirs"], row["ours"], row["at_half"]) for row in sections.published(comparison)
+        (row["arch"], row["score"], row["theirs"], row["ours"], row["at_half"])
+        for row in sections.published(comparison)
     ]
     return [
         "## Beside the student report's final table",

@@ -78,7 +78,9 @@ def shows_student_report(comparison: Comparison, info: ReportInfo) -> bool:
 
 def student_report_caveats(comparison: Comparison) -> list[str]:
     """Why the student report's figures and ours do not simply compare, a sentence each."""
-    sentences = ["Theirs is one run each, selected by test accuracy, which is optimistic; ours was selected on validation."]
+    sentences = [
+        "Theirs is one run each, selected by test accuracy, which is optimistic; ours was selected on validation."
+    ]
     sizes = [
         f"{model.arch} {model.params['image_size']} (theirs {ARCHITECTURES[model.arch].image_size})"
         for model in comparison.models
