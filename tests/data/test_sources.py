@@ -1,12 +1,14 @@
 import shutil
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data import sources
 from data.faults import InputError
-from data.sources import download_folder, open_source
+from data.sources import download_folder, known_limits, open_source
 from tests.conftest import blob
 
 
@@ -246,3 +248,12 @@ def test_a_broken_link_is_named_and_a_folder_named_like_a_picture_is_none(pictur
     (root / "train" / "NORMAL" / "broken.png").symlink_to(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"broken\.png: cannot be read"):
         open_source(root)
+
+
+def test_limits_of_the_x_rays_are_known_by_their_names(pictures: Path):
+    source = open_source(pictures)
+    names = ("a/person1_bacteria_2.jpeg", "a/person2_virus_3.jpeg", "b/NORMAL2-IM-0001-0001.jpeg")
+    theirs = replace(source, splits={"train": replace(source.splits["train"], names=names)})
+
+    assert any("one to five years" in sentence for sentence in known_limits(theirs))
+    assert not any("one to five years" in sentence for sentence in known_limits(source))
