@@ -228,7 +228,7 @@ def cost(models: Sequence[ComparedModel], over: Literal["train_seconds", "flops"
 
 
 def errors(models: Sequence[ComparedModel]) -> go.Figure:
-    """Draws how many images of each group each model has wrong, as it is served; in brackets at 0.5 where it differs."""
+    """Draws how many images of each group each model has wrong as it is served; in brackets at 0.5 where it differs."""
     table, at_half = errors_by_group(models), errors_by_group(models, 0.5)
     groups = [escape(str(name)) for name in table["group"]]
     totals = [int(count) for count in table["images"]]
