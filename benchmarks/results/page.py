@@ -42,7 +42,7 @@ def page(results: Results) -> str:
         *_comparison(results),
         "## What a search buys",
         *_budgets(results, small),
-        "## The levers",
+        "## Ablation",
         *_levers(results),
         "## How to choose",
         *choosing(small),
@@ -325,8 +325,9 @@ def _levers(results: Results) -> list[str]:
     parts = [
         "Each change alone, and some together, against the configuration without it, the same seeds for all "
         "(`sweep ablate`). Gains are means over seeds of the difference to the same seed, with 95 % intervals over "
-        "seeds, not over patients. They are not corrected for multiple comparisons: among eleven changes without effect, "
-        "one verdict in two such tables would be false. No default was changed by it: it is of one network at one size.",
+        "seeds, not over patients. They are not corrected for multiple comparisons: among eleven changes without "
+        "effect, one verdict in two such tables would be false. No default was changed by it: it is of one network at "
+        "one size.",
     ]
     for name, study in results.studies.items():
         if "-ablation" not in name:

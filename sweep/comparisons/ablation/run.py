@@ -125,8 +125,8 @@ def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[st
             f"{plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to {settings.epochs} epochs, "
             f"patience {settings.patience}, split seed {settings.split_seed}. Gains are means over seeds of the "
             "difference to the same seed without the change, with 95 % intervals (Student's t) over seeds, "
-            "not over patients. They are not corrected for multiple comparisons: of twenty changes without effect about "
-            "one seems to have one. Validation decides; test can only contradict it.",
+            "not over patients. They are not corrected for multiple comparisons: of twenty changes without effect "
+            "about one seems to have one. Validation decides; test can only contradict it.",
             *leakage_paragraphs(plan),
             to_markdown(lines, metric),
         )
