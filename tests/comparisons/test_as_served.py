@@ -61,7 +61,7 @@ def test_marks_matrices_and_errors_are_at_that_threshold(served):
     assert at_half["cnn2"].sum() == round(200 * (1 - half["accuracy"].value))
     assert errors["cnn1"].tolist() == at_half["cnn1"].tolist()
     bars = {bar.name: bar.text for bar in charts.errors(served.models).data}
-    assert bars["cnn2"][0] == f"{errors['cnn2'].iloc[0]} of 100; {at_half['cnn2'].iloc[0]} at 0.5"
+    assert bars["cnn2"][0] == f"{errors['cnn2'].iloc[0]} of 100 ({at_half['cnn2'].iloc[0]})"
     assert bars["cnn1"][0] == f"{errors['cnn1'].iloc[0]} of 100"
     assert [trace.y[0] for trace in charts.cost([cnn2], "flops").data] == [own["accuracy"].value]
 

@@ -230,7 +230,7 @@ def cost(models: Sequence[ComparedModel], over: Literal["train_seconds", "flops"
 
 
 def errors(models: Sequence[ComparedModel]) -> go.Figure:
-    """Draws how many images of each group each model has wrong, as it is served, and at 0.5 where that differs."""
+    """Draws how many images of each group each model has wrong as it is served; in brackets at 0.5 where it differs."""
     table, at_half = errors_by_group(models), errors_by_group(models, 0.5)
     groups = [escape(str(name)) for name in table["group"]]
     totals = [int(count) for count in table["images"]]
@@ -261,7 +261,7 @@ def errors(models: Sequence[ComparedModel]) -> go.Figure:
                 marker={"color": color(model.arch)},
                 name=model.arch,
                 text=[
-                    f"{count:,} of {total:,}{f'; {half:,} at 0.5' if model.own_threshold else ''}"
+                    f"{count:,} of {total:,}{f' ({half:,})' if model.own_threshold else ''}"
                     for count, total, half in zip(wrong, totals, at_half[model.arch], strict=True)
                 ],
                 textposition="outside",
