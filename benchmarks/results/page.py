@@ -42,7 +42,7 @@ def page(results: Results) -> str:
         *_comparison(results),
         "## What a search buys",
         *_budgets(results, small),
-        "## The levers",
+        "## Ablation",
         *_levers(results),
         "## How to choose",
         *choosing(small),
@@ -323,10 +323,10 @@ def _by_hand(replication: str, arch: str) -> float | None:
 
 def _levers(results: Results) -> list[str]:
     parts = [
-        "Each lever alone, and some together, against the configuration without it, the same seeds for all "
+        "Each change alone, and some together, against the configuration without it, the same seeds for all "
         "(`sweep ablate`). Gains are means over seeds of the difference to the same seed, with 95 % intervals over "
-        "seeds; other validation patients are not drawn. Each interval stands alone: among eleven changes that do "
-        "nothing, one verdict in two such tables would be false. No default was changed by it: it is of one network at "
+        "seeds, not over patients. They are not corrected for multiple comparisons: among eleven changes without "
+        "effect, one verdict in two such tables would be false. No default was changed by it: it is of one network at "
         "one size.",
     ]
     for name, study in results.studies.items():

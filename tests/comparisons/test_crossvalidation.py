@@ -102,11 +102,11 @@ def test_who_was_not_trained_on_every_fold_is_shown_and_not_chosen():
 
 def test_it_says_whether_the_gain_is_chance():
     beyond = choose([OWN, BETTER], "auroc", 1, 3)
-    assert sentences(beyond, "cnn1-003", "validation AUROC", 3)[0].endswith(": beyond chance.")
+    assert sentences(beyond, "cnn1-003", "validation AUROC", 3)[0].endswith(": significant.")
     within = choose([OWN, finalist("cnn1-001", [0.99, 0.90, 0.91])], "auroc", 1, 3)
-    assert sentences(within, "cnn1-003", "validation AUROC", 3)[0].endswith(": within chance.")
+    assert sentences(within, "cnn1-003", "validation AUROC", 3)[0].endswith(": not significant.")
     once = choose([finalist("a", [0.9, 0.9]), finalist("b", [0.95, 0.95])], "auroc", 1, 2)  # no spread tells nothing
-    assert sentences(once, "a", "validation AUROC", 2)[0].endswith("by +0.0500: within chance.")
+    assert sentences(once, "a", "validation AUROC", 2)[0].endswith("by +0.0500: not significant.")
 
 
 def test_test_scores_are_shown_where_the_test_set_was_opened():

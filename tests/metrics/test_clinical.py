@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics
 
 from sweep.metrics.assessment import assess, assessment_of
-from sweep.metrics.clinical import ClinicalScores, clinical_scores, predictive_values, weighted_clinical
+from sweep.metrics.clinical import ClinicalScores, clinical_scores, clinical_table, predictive_values, weighted_clinical
 from sweep.metrics.predictions import Predictions
 
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -154,3 +154,11 @@ def test_a_stored_assessment_comes_back_and_an_older_one_has_no_clinical_scores(
     assert isinstance(assessment_of(stored).clinical, ClinicalScores)
     del stored["clinical"]
     assert assessment_of(stored).clinical is None
+
+
+def test_the_table_of_the_card_has_a_row_for_each_score():
+    scores = clinical_scores(some(), 1.0, 0.4, 0.05)
+    written = clinical_table(scores)
+    assert "as served, threshold 0.4" in written
+    for name, label in scores.labels().items():
+        assert f"| {label}\u00a0\u00a0 | {scores.scores[name]}\u00a0\u00a0 |" in written

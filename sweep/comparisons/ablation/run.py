@@ -124,9 +124,9 @@ def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[st
             f"{planned.arch}, {', '.join(f'{name} {value}' for name, value in fixed.items())}; "
             f"{plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to {settings.epochs} epochs, "
             f"patience {settings.patience}, split seed {settings.split_seed}. Gains are means over seeds of the "
-            "difference to the same seed without the change, with 95 % intervals (Student's t); other patients are not "
-            "drawn. Each interval stands alone: of twenty changes that do nothing one seems to do something. "
-            "Validation judges, test can only object.",
+            "difference to the same seed without the change, with 95 % intervals (Student's t) over seeds, "
+            "not over patients. They are not corrected for multiple comparisons: of twenty changes without effect "
+            "about one seems to have one. Validation decides; test can only contradict it.",
             *leakage_paragraphs(plan),
             to_markdown(lines, metric),
         )

@@ -153,7 +153,7 @@ def sentences(choice: Choice | None, own: str, metric: str, folds: int) -> list[
         first = f"Over {folds} folds {name} is ahead; {own}, the study's own choice, was not trained on all of them."
     else:
         ahead = f"is ahead of the study's choice {own} in {metric} by {format_interval(gain, GAIN_IN_SENTENCE)}"
-        first = f"Over {folds} folds {name} {ahead}: {'beyond' if gain.low > 0 else 'within'} chance."
+        first = f"Over {folds} folds {name} {ahead}: {'' if gain.low > 0 else 'not '}significant."
     others = ", ".join(f"{finalist} {count} of {folds}" for finalist, count in choice.alone.items())
     return [first, f"A single fold would have chosen: {others}."]
 

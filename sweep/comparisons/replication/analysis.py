@@ -191,7 +191,7 @@ def to_markdown(replicas: Sequence[Replica], about: Mapping[str, Any], protocol:
         "# The report's tables, trained again",
         f"{', '.join(f'{key} {value}' for key, value in about.items())}; {_protocol(protocol)}",
         "Test accuracy at a threshold of 0.5. Theirs is one run each, and the best of them were chosen by this very "
-        f"figure; ours is the mean of {seeds} {'seeds' if seeds != 1 else 'seed, which is one draw'}. "
+        f"figure; ours is the mean of {seeds} {'seeds' if seeds != 1 else 'seed'}. "
         "*One more seed*: where another run is expected to lie (95 %, Student's t).",
         _rows(replicas),
         "## Its conclusions",
@@ -283,8 +283,8 @@ def _protocol(protocol: str) -> str:
     if protocol == "ours":
         return "early stopping and the choice of an epoch by validation patients, none of whom is in train."
     return (
-        "as the report did: early stopping and the choice of an epoch by 16 images whose patients are in train. Do not "
-        "believe these figures; `--protocol ours` gives honest ones."
+        "as the report did: early stopping and the choice of an epoch by 16 images whose patients are in train. These "
+        "figures are optimistic; `--protocol ours` gives unbiased ones."
     )
 
 
