@@ -328,9 +328,9 @@ class Mirror:
             parent=self.parent,
             started=started,
         )
-        self.runs[number] = run.run_id
         link = run_link(run.name, self.tracking.uri, self.tracking.experiment_id, run.run_id)
         self.study.show_note(number, link)
+        self.runs[number] = run.run_id
         self._describe(run.run_id, params)
         return run
 
