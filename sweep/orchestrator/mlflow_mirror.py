@@ -134,6 +134,7 @@ class Mirror:
         def start() -> None:
             nonlocal run
             run = self._start_trial(asked.number, params, tags, asked.retry_of)
+            self._link(asked.number, run)
 
         self._epochs[asked.number] = []
         self.follow(start)
@@ -295,6 +296,7 @@ class Mirror:
         stored = trial.attributes.get("run", {})
         tags, retry_of = stored.get("tags", self.description.tags), trial.attributes.get("retry_of")
         run = self._start_trial(trial.number, self._params(trial), tags, retry_of, trial.started)
+        self._link(trial.number, run)
         rows = self._epochs.get(trial.number) or trial.history
         metric = self.description.metric
         if rows:
@@ -313,6 +315,11 @@ class Mirror:
     def _ship(self, trial: TrialRecord) -> None:
         self.artifacts.ship(trial, self.runs[trial.number])
 
+    def _link(self, number: int, run: Run) -> None:
+        """Has Optuna's dashboard link from a trial to its run."""
+        link = run_link(run.name, self.tracking.uri, self.tracking.experiment_id, run.run_id)
+        self.study.show_note(number, link)
+
     def _start_trial(
         self,
         number: int,
@@ -328,8 +335,6 @@ class Mirror:
             parent=self.parent,
             started=started,
         )
-        link = run_link(run.name, self.tracking.uri, self.tracking.experiment_id, run.run_id)
-        self.study.show_note(number, link)
         self.runs[number] = run.run_id
         self._describe(run.run_id, params)
         return run
