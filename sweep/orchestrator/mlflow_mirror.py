@@ -134,7 +134,7 @@ class Mirror:
         def start() -> None:
             nonlocal run
             run = self._start_trial(asked.number, params, tags, asked.retry_of)
-            self._link(asked.number, run)
+            self.study.show_note(asked.number, run_link(run, self.tracking))
 
         self._epochs[asked.number] = []
         self.follow(start)
@@ -296,7 +296,7 @@ class Mirror:
         stored = trial.attributes.get("run", {})
         tags, retry_of = stored.get("tags", self.description.tags), trial.attributes.get("retry_of")
         run = self._start_trial(trial.number, self._params(trial), tags, retry_of, trial.started)
-        self._link(trial.number, run)
+        self.study.show_note(trial.number, run_link(run, self.tracking))
         rows = self._epochs.get(trial.number) or trial.history
         metric = self.description.metric
         if rows:
@@ -314,11 +314,6 @@ class Mirror:
 
     def _ship(self, trial: TrialRecord) -> None:
         self.artifacts.ship(trial, self.runs[trial.number])
-
-    def _link(self, number: int, run: Run) -> None:
-        """Has Optuna's dashboard link from a trial to its run."""
-        link = run_link(run.name, self.tracking.uri, self.tracking.experiment_id, run.run_id)
-        self.study.show_note(number, link)
 
     def _start_trial(
         self,
