@@ -117,7 +117,8 @@ def live_view(progress: Progress, width: int) -> Group:
     if (best := counts.best) is not None:
         cells = (f"best {best.number}", str(best.best_epoch), f"{best.value:.4f}", "", *table.cells(best.params))
         rows.add_row(*cells, style="green")
-    return Group(head, _bars(progress, width), rows, Text(table.footer(), style="dim"))
+    below = [Text(table.footer(), style="dim")] if progress.done < progress.wanted else []  # else it is printed already
+    return Group(head, _bars(progress, width), rows, *below)
 
 
 def _time_left(progress: Progress) -> str:

@@ -193,13 +193,13 @@ def next_commands(outcomes: Sequence[Outcome], plan: Plan, experiment_id: str, c
         experiment_id: MLflow's number of the experiment.
         champion: The version that holds `champion`; None where nobody does.
     """
+    several, alias = len(outcomes) > 1, best_alias(outcomes, plan.settings.metric, champion)
     uri = plan.settings.tracking_uri or ""
     # Without the password: a browser asks for it, and MLflow's own commands read it from the environment.
     uri = shown(address(uri) if uri.startswith("http") else uri)
     remote = _before_mlflow(uri)
     last = outcomes[-1]
     page = runs_page(experiment_id)
-    several, alias = len(outcomes) > 1, best_alias(outcomes, plan.settings.metric, champion)
     commands = (
         (f"{uri}{page}", "look at it")
         if uri.startswith("http")

@@ -141,6 +141,7 @@ class Mirror:
         def start() -> None:
             nonlocal run
             run = self._start_trial(asked.number, params, tags, asked.retry_of)
+            self.study.show_note(asked.number, run_link(run, self.tracking))
 
         self._epochs[asked.number] = []
         self.follow(start)
@@ -316,6 +317,7 @@ class Mirror:
         stored = trial.attributes.get("run", {})
         tags, retry_of = stored.get("tags", self.description.tags), trial.attributes.get("retry_of")
         run = self._start_trial(trial.number, self._params(trial), tags, retry_of, trial.started)
+        self.study.show_note(trial.number, run_link(run, self.tracking))
         rows = self._epochs.get(trial.number) or trial.history
         metric = self.description.metric
         if rows:
@@ -350,8 +352,6 @@ class Mirror:
             started=started,
         )
         self.runs[number] = run.run_id
-        link = run_link(run.name, self.tracking.uri, self.tracking.experiment_id, run.run_id)
-        self.study.show_note(number, link)
         self._describe(run.run_id, params, run)
         return run
 

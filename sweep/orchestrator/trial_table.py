@@ -85,7 +85,7 @@ class TrialTable:
 
     def beginning(self, name: str, state: str) -> str:
         """The first two columns alone, for a trial about which a sentence follows."""
-        return f"{self._label(name):<{self.columns['trial']}} {state:<{STATE[1]}}"
+        return f"{self._label(name):<{self.columns['trial']}} {state}"
 
     def headings(self) -> list[str]:
         """The headings of the hyperparameters' columns."""

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from sweep.stores.tracking import Run, Tracking
 from sweep.system.redaction import address, shown
 
 LOCAL = "http://127.0.0.1:5000"  # where `mlflow ui` shows a store that is a file
 
 
-def run_link(name: str, uri: str, experiment_id: str, run_id: str) -> str:
-    """A link to the page of a run, as Markdown.
-
-    >>> run_link("cnn1-007", "sqlite:///mlflow.db", "1", "a5")
-    '[cnn1-007 in MLflow](http://127.0.0.1:5000/#/experiments/1/runs/a5)'
+def run_link(run: Run, tracking: Tracking) -> str:
+    """A link to the page of a run, as Markdown: `[cnn1-007 in MLflow](http://127.0.0.1:5000/#/experiments/1/runs/...)`.
 
     Args:
-        name: Of the run.
-        uri: Of MLflow's store.
-        experiment_id: MLflow's number of the experiment.
-        run_id: The run.
+        run: The run.
+        tracking: Its experiment.
     """
+    uri = tracking.uri
     base = shown(address(uri)).rstrip("/") if uri.startswith("http") else LOCAL
-    return f"[{name} in MLflow]({base}/#/experiments/{experiment_id}/runs/{run_id})"
+    return f"[{run.name} in MLflow]({base}/#/experiments/{tracking.experiment_id}/runs/{run.run_id})"

@@ -27,7 +27,28 @@ def studies(pictures, tmp_path_factory):
     arguments = ("--arch", "cnn1", "--arch", "cnn3", "--trials", 3, "--data", pictures, *TINY)
     done = sweep(folder, *arguments, "--search", "batch_size=16,32")
     assert done.returncode == 0, done.stderr
+    (folder / "log").write_text(done.stdout)
     return folder
+
+
+def test_the_search_of_both_ends_with_one_table_as_served_and_the_champion(studies):
+    client, printed = client_of(studies), (studies / "log").read_text()
+    champion = client.get_model_version_by_alias("blob-pictures", "champion")
+    table = printed[printed.index("2 architectures on ") :]
+    for arch in ("cnn1", "cnn3"):
+        version = client.get_model_version_by_alias("blob-pictures", arch)
+        metrics = client.get_run(version.run_id).data.metrics
+        accuracy = metrics.get("test_at_threshold/accuracy", metrics["test/accuracy"])
+        star = " *" if version.version == champion.version else ""
+        (row,) = [line for line in table.splitlines() if line.startswith(f"{arch} v")]
+        assert row.split("  ")[0] == f"{arch} v{version.version}{star}"
+        assert f" {metrics['objective']:.4f} " in row
+        assert f" {accuracy:.3f} (" in row
+        assert len(row) <= 80
+    arch = champion.tags["sweep.arch"]
+    assert f"* @champion: blob-pictures version {champion.version} ({arch})\n" in table
+    assert "mlflow models serve -m models:/blob-pictures@champion " in table
+    assert "sweep compare blob-pictures\n" in table
 
 
 @pytest.fixture(scope="module")

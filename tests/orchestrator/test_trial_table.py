@@ -41,6 +41,7 @@ def test_what_varies_has_a_short_column_and_the_rest_stands_below():
     assert table.header() == "trial    state    auroc  epoch img/s  optim   rate     batch sched"
     row = table.row("cnn1-007", "complete", 0.91234, HISTORY, PARAMS)
     assert row == "cnn1-007 complete 0.9123 30    12,346 adagrad 0.000123 128   const"
+    assert table.beginning("cnn1-007", "failed") == "cnn1-007 failed"
     assert table.footer() == "all trials: activation relu, dropout 0.25"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from sweep.stores.bounded_study import given_params
 from sweep.stores.conversion import attributes_of
 from sweep.stores.links import run_link
+from sweep.stores.tracking import Run, Tracking
 
 FULL_HD = 90  # characters that one line of a trial's page has room for in a window of 1280 pixels
 HISTORY = [{"epoch": epoch, "val/auroc": 0.123456789, "val/loss": 0.123456789} for epoch in range(1, 31)]
@@ -112,4 +114,6 @@ def test_what_a_person_wrote_about_a_trial_stays(open_sqlite):
     ],
 )
 def test_a_link_names_the_server_without_its_password(uri, base):
-    assert run_link("cnn1-000", uri, "1", "a5") == f"[cnn1-000 in MLflow]({base}/#/experiments/1/runs/a5)"
+    tracking = Tracking(cast(Any, None), uri, "synthetic", "1")
+    run = Run("a5", "cnn1-000", "RUNNING", {}, {}, {}, "")
+    assert run_link(run, tracking) == f"[cnn1-000 in MLflow]({base}/#/experiments/1/runs/a5)"
