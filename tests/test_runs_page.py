@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -87,11 +86,14 @@ def test_the_chosen_trial_s_charts_are_curves_and_three_bars(page: Page, site: S
     experiment, run = site.mirror.tracking.experiment_id, site.mirror.runs[BEST]
     page.goto(f"{site.address}/#/experiments/{experiment}/runs/{run}/model-metrics")
 
-    expect(page.get_by_text(re.compile(r"^test\s*\(3\)$")).first).to_be_visible()
-    expect(page.get_by_text(re.compile(r"^train\s*\(1\)$")).first).to_be_visible()
+    sections = page.get_by_test_id("experiment-view-compare-runs-section-header")
+    expect(sections).to_have_count(4)
+    assert ["".join(text.split()[:-2]) for text in sections.all_inner_texts()] == [
+        "test(3)", "train(1)", "val(3)", "Modelmetrics(2)",
+    ]  # fmt: skip
     page.get_by_placeholder("Search metric charts").fill("test/")
-    expect(page.locator(".js-plotly-plot .bars .point").first).to_be_visible()  # a bar, not a curve of one point
-    assert page.locator(".js-plotly-plot path.js-line").count() == 0
+    expect(page.locator(".js-plotly-plot .barlayer .point")).to_have_count(3)  # bars, not curves of one point
+    expect(page.locator(".js-plotly-plot path.js-line")).to_have_count(0)
 
 
 def position(row) -> float:
