@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.stores.experiment_page import runs_page
@@ -53,12 +53,14 @@ def open_runs(page: Page, site: Site) -> None:
 def test_the_link_opens_the_best_trials_first_with_scores_and_hyperparameters(page: Page, site: Site):
     open_runs(page, site)
 
-    cells = page.locator(".ag-header-cell").all_inner_texts()
-    assert [text.strip() for text in cells if text.strip()] == [
+    header = "document.querySelector('.ag-header-cell[col-id=\"{}\"]').getBoundingClientRect().left"
+    page.wait_for_function(f"{header.format('duration')} > {header.format('params.`dropout`')}")  # the order is applied
+    cells = in_order(page.locator(".ag-header-cell").all(), "x")
+    assert [text for cell in cells if (text := cell.inner_text().strip())] == [
         "Run Name", "Created", "sweep.state", "objective", "test/accuracy", "test/auroc",
         "activation", "optimizer", "learning_rate", "batch_size", "dropout", "Duration",
     ]  # fmt: skip
-    rows = sorted(page.locator(".ag-row").filter(has=page.get_by_role("link")).all(), key=position)
+    rows = in_order(page.locator(".ag-row").filter(has=page.get_by_role("link")).all(), "y")
     names = [row.get_by_role("link").first.inner_text() for row in rows]
     assert names[:3] == ["cnn3-001", "cnn3-003", "cnn3-000"]
     assert set(names[3:]) == {"cnn3-002", "cnn3", "failed"}  # which have no objective
@@ -96,9 +98,9 @@ def test_the_chosen_trial_s_charts_are_curves_and_three_bars(page: Page, site: S
     expect(page.locator(".js-plotly-plot path.js-line")).to_have_count(0)
 
 
-def position(row) -> float:
-    """How far down a row is: the table's elements are in no order."""
-    return row.bounding_box()["y"]
+def in_order(elements: list[Locator], axis: str) -> list[Locator]:
+    """Elements as people see them: the table keeps them in no order."""
+    return sorted(elements, key=lambda element: (element.bounding_box() or {})[axis])
 
 
 def cell(page: Page, row, column: str):
