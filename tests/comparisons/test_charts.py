@@ -173,6 +173,17 @@ def test_errors_are_shares_of_their_group():
     one = found.models[0]
     assert figure.data[0].x[0] == pytest.approx(1 - one.assessment.scores["specificity"].value)
     assert figure.data[0].text[0].endswith(" of 100")
+    assert set(figure.data[0].textposition) == {"outside"}
+
+
+def test_errors_end_at_all_of_a_group_and_counts_that_have_no_room_beside_their_bar_are_in_it():
+    one = comparison(1).models[0]
+    found = one.predictions
+    missed = np.where(found.labels[:, None] == 1, [[9.0, -9.0]], found.logits)  # all PNEUMONIA is called NORMAL
+    figure = charts.errors([replace(one, predictions=replace(found, logits=missed))])
+    assert figure.layout.xaxis.range == (0, 1)
+    assert figure.data[0].x[1:] == (1, 1)
+    assert figure.data[0].textposition == ("outside", "inside", "inside")
 
 
 def test_shares_of_each_split_add_up():

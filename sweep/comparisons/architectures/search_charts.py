@@ -169,6 +169,7 @@ def importance(model: ComparedModel) -> go.Figure | None:
             "title": {"text": "share of the variance"},
             "tickformat": ".0%",
             "range": [0, 1.25 * max(shares) or 1],
+            "nticks": 4,  # more would not fit beside each other on paper
         },
         yaxis=NAMED_AXIS,
     )

@@ -82,7 +82,7 @@ CLAIM = Checklist(
         Item("15", _REFERENCE, "Why this reference standard"),
         Item("16", _REFERENCE, "Who gave the labels"),
         Item("17", _REFERENCE, "How the test images were labelled"),
-        Item("18", _REFERENCE, "Agreement between readers, and of each with himself"),
+        Item("18", _REFERENCE, "Agreement between readers, and between repeated readings"),
         Item("19", _PARTITIONS, "How images were assigned to train, validation and test", "partition"),
         Item("20", _PARTITIONS, "Level at which the partitions share nothing", "disjoint"),
         Item("21", _PARTITIONS, "Planned sample size", "sample"),
