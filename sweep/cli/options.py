@@ -235,7 +235,7 @@ Heatmap = Annotated[
     Path | None,
     Option(
         metavar="DIR",
-        help="Write a picture of each image beside its heat map, which marks what the answer is based on.",
+        help="Write each image beside its heat map, which marks what the answer is based on.",
     ),
 ]
 Alias = Annotated[str, Option("--as", metavar="ALIAS", help="champion, an architecture, or any other.")]
