@@ -245,7 +245,11 @@ Threshold = Annotated[
     float | None, Option(help="From which probability on an image is positive. Default: the model's own.")
 ]
 Heatmap = Annotated[
-    Path | None, Option(metavar="DIR", help="Write a picture for each image that marks what the answer is based on.")
+    Path | None,
+    Option(
+        metavar="DIR",
+        help="Write each image beside its heat map, which marks what the answer is based on.",
+    ),
 ]
 Alias = Annotated[str, Option("--as", metavar="ALIAS", help="champion, an architecture, or any other.")]
 Force = Annotated[bool, Option("--force", help="A person decides, whatever validation says.")]

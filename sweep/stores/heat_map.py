@@ -8,9 +8,9 @@ arXiv:2011.08891), less the same of a blank film. Two artefacts of plain Grad-CA
 arXiv:1610.02391) are the reason:
 
 - Convolutions pad with zeros, which draws a black frame around every film, so feature maps may have their largest
-  values along the edges. Grad-CAM multiplies them by the mean gradient of the whole map, so the frame glows even
-  where the network's last layer gives the edge no weight at all. Gradient times map at each place has no such mean.
-  Where the last layer follows a pooling over all places, the two are the same.
+  values along the edges. Grad-CAM multiplies them by the mean gradient of the whole map, so the frame glows even where
+  the network's last layer gives the edge no weight at all. Gradient times map at each place has no such mean. Where
+  the last layer follows a pooling over all places, the two are the same.
 - What is left of the frame, and of everything else that no film changes (a sigmoid is 0.5 at zero), is the same for a
   blank film: one that has the film's own mean gray everywhere. Less that, a map shows what is in this film (the
   difference from a reference, as in DeepLIFT, Shrikumar et al. 2017, arXiv:1704.02685). Where the layers behind the

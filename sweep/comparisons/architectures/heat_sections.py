@@ -153,7 +153,15 @@ def mean_map(arch: str, heat: HeatCheck, most: float) -> go.Figure:
             zmin=0,
             zmax=max(most, 1e-6),
             colorscale=[[0, f"rgba({red},{green},{blue},0.04)"], [1, f"rgba({red},{green},{blue},1)"]],
-            colorbar={"thickness": 10, "len": 0.9, "outlinewidth": 0, "ticksuffix": "\u00d7", "nticks": 5},
+            colorbar={
+                "thickness": 10,
+                "len": 0.6,
+                "y": 1,
+                "yanchor": "top",
+                "outlinewidth": 0,
+                "ticksuffix": "\u00d7",
+                "nticks": 5,
+            },
             hovertemplate=f"%{{z:.1f}} times an even spread<extra>{arch}</extra>",
         )
     )
