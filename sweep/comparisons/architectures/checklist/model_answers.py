@@ -161,9 +161,10 @@ def _selection(facts: Facts) -> Answer:
 
     trials = facts.each(text)
     among = f", of {trials}" if trials else ""
+    comparison = facts.comparison
+    champion = f" Of the architectures {comparison.chosen} {comparison.champion}." if len(facts.models) > 1 else ""
     return Answer(
-        f"By {metric} on validation alone{among}; of the architectures {facts.comparison.chosen} "
-        f"{facts.comparison.champion}. The test set decided nothing.",
+        f"By {metric} on validation alone{among}.{champion}",
         ("search", "top"),
         (
             facts.study_params("metric", "pruner", "study_seed"),
