@@ -297,5 +297,7 @@ def _version(client: MlflowClient, entity: ModelVersion) -> Version:
     model_id = entity.model_id or str(entity.source).removeprefix("models:/")
     model = logged_model(client, model_id)
     # Of an earlier release's version the logged model has what was decided later.
-    tags = {**entity.tags, **(model.tags if model else {})}
+    # The hash is the registry's: whoever may write to a logged model cannot change what a version loads.
+    hashes = {key: value for key, value in entity.tags.items() if key == tag.MODEL_SHA256}
+    tags = {**entity.tags, **(model.tags if model else {}), **hashes}
     return Version(entity.name, str(entity.version), str(entity.run_id), model_id, tags)

@@ -211,7 +211,7 @@ class Tracking:
 
         Args:
             run_id: The run.
-            scores: By name, `PART/...`.
+            scores: By name, `PART/...` and `PART_at_threshold/...`.
             model_id: The logged model; None, or one that was deleted, for the run alone.
             data: PART -> name and digest of the data set that these scores are of.
         """
@@ -220,7 +220,8 @@ class Tracking:
         if model is not None:
             has = {metric.key: metric.value for metric in model.metrics or ()}
         for part, dataset in data.items():
-            new = {key: value for key, value in scores.items() if key.startswith(f"{part}/") and has.get(key) != value}
+            own = (f"{part}/", f"{part}_at_threshold/")
+            new = {key: value for key, value in scores.items() if key.startswith(own) and has.get(key) != value}
             if new:
                 of_model = {"model_id": model.model_id, "dataset": dataset} if model is not None else {}
                 self.log(run_id, new, **of_model)

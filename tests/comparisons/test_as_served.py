@@ -100,7 +100,7 @@ def test_a_champion_that_is_the_reference_is_tested_once():
 
 def test_the_page_has_the_served_scores_first_and_half_beside(served):
     own, half = served.of("cnn2").assessment.served["accuracy"], served.of("cnn2").assessment.scores["accuracy"]
-    assert f"chooses cnn2: accuracy {own} at its threshold of {OWN} and AUROC " in served.headline
+    assert f"cnn2 was selected on validation: accuracy {own} at its threshold of {OWN} and AUROC " in served.headline
     assert f"At 0.5 its accuracy is {half}." in served.headline
     page, twin = report.to_html(served, {}), report.to_markdown(served).replace("\u00a0", " ")
     row = page.index(f"<td>{own.value:.3f}<small>")
@@ -113,7 +113,7 @@ def test_the_page_has_the_served_scores_first_and_half_beside(served):
     assert re.search(rf"\| cnn2 at 0\.5\s+\| {re.escape(str(half))}", twin)
     assert "## The champion, cnn2, against its rivals" in twin
     assert "at a threshold of 0.5" in sections.decision(comparison(2))
-    assert " at 0.5" not in report.to_markdown(comparison(2)).partition("## What is to be known")[0]
+    assert " at 0.5" not in report.to_markdown(comparison(2)).partition("## Notes and limitations")[0]
 
 
 def test_threshold_and_temperature_are_rows_of_the_configurations(served):

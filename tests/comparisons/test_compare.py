@@ -15,7 +15,7 @@ from sweep.metrics.predictions import read_predictions
 from sweep.stores.packaging import sha256
 from sweep.stores.shown_params import exact_params
 from sweep.stores.tags import MODEL_SHA256
-from tests.helpers.studies import client_of, runs_of, states, sweep, trials_of
+from tests.helpers.studies import client_of, runs_of, scores_of, states, sweep, trials_of
 
 TINY = ("--image-size", 24, "--epochs", 2)
 
@@ -37,8 +37,8 @@ def test_the_search_of_both_ends_with_one_table_as_served_and_the_champion(studi
     table = printed[printed.index("2 architectures on ") :]
     for arch in ("cnn1", "cnn3"):
         version = client.get_model_version_by_alias("blob-pictures", arch)
-        metrics = client.get_run(version.run_id).data.metrics
-        accuracy = metrics.get("test_at_threshold/accuracy", metrics["test/accuracy"])
+        metrics, scores = client.get_run(version.run_id).data.metrics, scores_of(client, version)
+        accuracy = scores.get("test_at_threshold/accuracy", scores["test/accuracy"])
         star = " *" if version.version == champion.version else ""
         (row,) = [line for line in table.splitlines() if line.startswith(f"{arch} v")]
         assert row.split("  ")[0] == f"{arch} v{version.version}{star}"

@@ -110,7 +110,7 @@ def test_the_scores_are_those_at_its_own_threshold_and_then_those_at_a_half():
         str(facts.test.scores["accuracy"]),
         "0.500",
     ]
-    assert cells_of(card, "auroc")[3] == ""  # no threshold changes it
+    assert cells_of(card, "AUROC")[3] == ""  # no threshold changes it
     assert "test at 0.5" not in card_summary(card_of(predictions(0), predictions(1), temperature))
 
 

@@ -115,5 +115,5 @@ def test_what_a_person_wrote_about_a_trial_stays(open_sqlite):
 )
 def test_a_link_names_the_server_without_its_password(uri, base):
     tracking = Tracking(cast(Any, None), uri, "synthetic", "1")
-    run = Run("a5", "cnn1-000", "RUNNING", {}, {}, {}, "")
+    run = Run("a5", "cnn1-000", "RUNNING", {}, {}, {}, "", 0.0)
     assert run_link(run, tracking) == f"[cnn1-000 in MLflow]({base}/#/experiments/1/runs/a5)"
