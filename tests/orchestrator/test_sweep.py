@@ -214,11 +214,8 @@ def in_the_middle(folder):
         return database.execute(begun).fetchone() is not None
 
 
-@pytest.mark.parametrize(
-    "how",
-    [signal.SIGKILL, *(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGINT, signal.SIGTERM))],
-    ids=lambda how: how.name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
 def test_ended_in_the_middle_the_same_command_goes_on(pictures, tmp_path, how):
     arguments = ("--arch", "cnn1", "--trials", 4, "--data", pictures, *LONG, "--workers", "2")
     # One of the three as a user types it.
