@@ -272,6 +272,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
         from sweep.comparisons.architectures.checklist import page as checklist
         from sweep.comparisons.architectures.report_info import ReportInfo
         from sweep.comparisons.architectures.run import Request, gather, log, pictures_of, to_dict
+        from sweep.metrics.network_diagram import svg
         from sweep.stores.mlflow_stores import open_client
 
         client = open_client(tracking_uri or mlflow_in(folder))
@@ -281,11 +282,14 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
         pictures = pictures_of(gathered) if with_images else []
         dates = {arch: (model.begun, model.ended) for arch, model in gathered.stored.items()}
         info = ReportInfo(datetime.now(UTC), dates, checklist.LOGGED, with_student_report)
-        page, text = report.to_html(comparison, gathered.drawings, (), info), report.to_markdown(comparison, info)
+        drawings = {arch: svg(drawing) for arch, drawing in gathered.drawings.items()}
+        charts = report.charts_of(comparison)
+        page = report.to_html(comparison, drawings, (), info, charts)
+        text = report.to_markdown(comparison, info)
         listed = checklist.to_html(comparison, gathered.stored, page, report.LOGGED, info.made)
         run_id = log(gathered, page, text, listed)  # without patients' images, which stay on this disk
     name, beside = f"{comparison.name}-comparison.html", f"{comparison.name}-checklist.html"
-    page = report.to_html(comparison, gathered.drawings, pictures, replace(info, checklist=beside))
+    page = report.to_html(comparison, drawings, pictures, replace(info, checklist=beside), charts)
     path = _write_report(folder, name, page)
     _write_report(folder, f"{comparison.name}-comparison.md", text)
     listed = checklist.to_html(comparison, gathered.stored, page, name, info.made)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -135,11 +136,20 @@ def draws(patients: Sequence[str], seed: int, count: int = RESAMPLES) -> Iterato
     """
     _, group = np.unique(np.asarray(patients), return_inverse=True)
     groups = int(group.max()) + 1
-    random = np.random.default_rng(seed)
     step = max(1, CHUNK // len(group))
+    if count <= step:
+        yield _counts(groups, seed, count)[:, group]
+        return
+    random = np.random.default_rng(seed)
     for start in range(0, count, step):
         size = min(step, count - start)
         yield random.multinomial(groups, np.full(groups, 1 / groups), size)[:, group].astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _counts(groups: int, seed: int, count: int) -> np.ndarray:
+    """How often each group is in each draw; kept, since all scores of a test set are computed from the same draws."""
+    return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), count).astype(np.float64)
 
 
 def weighted_scores(

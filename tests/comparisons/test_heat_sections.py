@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from data import cache as pixels
 from data.sources import read_synthetic
 from sweep.comparisons.architectures import heat_sections, report
 from sweep.comparisons.architectures.heat_images import CENTRE, CENTRE_NAME, LUNGS_NAME, check_heat
@@ -108,7 +109,8 @@ def test_heat_is_checked_on_films_where_their_lungs_are(tmp_path, monkeypatch):
     about = {"mean": 0.0, "std": 1.0, "classes": list(source.classes), "positive": source.classes[1]}
     classifier = SimpleNamespace(network=exported(network, 16), about=about)
 
-    check = check_heat(classifier, source, 16)
+    pixels.build(source, 16)
+    check = check_heat(classifier, source, pixels.test_images(source, 16))
 
     assert (check.images, check.empty, check.area) == (8, 0, LUNGS_NAME)
     assert check.area_share == pytest.approx(0.6, abs=0.15)

@@ -150,7 +150,7 @@ def measure(
     past, version, params = best.past, best.version, best.past.params
     size, classifier = int(params["image_size"]), registry.load(client, version)
     images = _test_images(best, source, size)
-    predictions = _tested(best) if images is None else _served(classifier, images)
+    predictions, seconds = (_tested(best), []) if images is None else _served(classifier, images)
     classes = predictions.classes
     search = None if best.study is None else _search(best, images, classes, progress)
     outlined = cost(sketch(best.arch, size, len(classes), **layout(params)), size)
@@ -175,11 +175,11 @@ def measure(
             classifier.bytes,
             _seconds(past.epochs),
             None if search is None else sum(trial.seconds for trial in search.trials),
-            _speed(classifier, size),
+            _speed(classifier, size, seconds),
         ),
         search=search,
         seeds=_seeds(best, studies),
-        heat=None if source is None else check_heat(classifier, source, size),
+        heat=None if source is None or images is None else check_heat(classifier, source, images),
     )
 
 
@@ -193,14 +193,23 @@ def _test_images(best: BestVersion, source: Source | None, size: int) -> Images 
     return cache.test_images(source, size)
 
 
-def _served(classifier: Any, images: Images) -> Predictions:
+def _served(classifier: Any, images: Images) -> tuple[Predictions, list[float]]:
     """The registered version's own predictions, in batches as `evaluate` makes them, so that every digit is the same.
 
     Those that were stored at the end of its study may come from another device, whose sums differ in the last digits.
+
+    Returns:
+        The predictions, and how many seconds each whole batch took, without the first, which warms up.
     """
     rows, pixels = images.rows, images.pixels()
-    logits = [classifier.logits(pixels[rows[start : start + BATCH]]) for start in range(0, len(rows), BATCH)]
-    return predictions_of(images, np.concatenate(logits), tuple(classifier.about["classes"]))
+    logits, seconds = [], []
+    for start in range(0, len(rows), BATCH):
+        batch = pixels[rows[start : start + BATCH]]
+        started = time.perf_counter()
+        logits.append(classifier.logits(batch))
+        if start and len(batch) == BATCH:
+            seconds.append(time.perf_counter() - started)
+    return predictions_of(images, np.concatenate(logits), tuple(classifier.about["classes"])), seconds
 
 
 def _tested(best: BestVersion) -> Predictions:
@@ -276,11 +285,12 @@ def _seconds(history: Sequence[Mapping[str, float]]) -> float:
     return float(sum(row.get("epoch_seconds", 0.0) for row in history))
 
 
-def _speed(classifier: Any, size: int) -> float:
-    """Images a second that a loaded model labels here, in batches: the median of some."""
+def _speed(classifier: Any, size: int, seconds: Sequence[float]) -> float:
+    """Images a second that a loaded model labels here, in batches: the median of those timed, and of more if needed."""
+    seconds = list(seconds)
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, size, size), dtype=np.uint8)
-    classifier.logits(pixels)  # the first one warms up
-    seconds: list[float] = []
+    if not seconds:
+        classifier.logits(pixels)  # the first one warms up
     while len(seconds) < LEAST_BATCHES or sum(seconds) < LEAST_SECONDS:
         started = time.perf_counter()
         classifier.logits(pixels)

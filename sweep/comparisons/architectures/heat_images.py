@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data import cache, synthetic
+from data import synthetic
+from data.cache import Images
 from data.sources import Source
 from sweep.metrics.heat import Box, HeatCheck, heat_check
 from sweep.stores.heat_map import heat_maps
@@ -23,16 +24,14 @@ CENTRE_NAME = (
 LUNGS_NAME = "the bounding box of both lungs, as the generator of the synthetic films drew them"
 
 
-def check_heat(classifier: Any, source: Source, size: int) -> HeatCheck:
+def check_heat(classifier: Any, source: Source, images: Images) -> HeatCheck:
     """Checks the heat maps of a model on test images, evenly spaced in their list, so of each class as it occurs.
 
     Args:
         classifier: As `registry.load` returns it.
         source: The data set.
-        size: Side of the network's input, in pixels.
+        images: All of its test images, in the size of the network's input.
     """
-    cache.build(source, size)
-    images = cache.test_images(source, size)
     rows = np.unique(np.linspace(0, len(images) - 1, min(IMAGES, len(images))).round().astype(int))
     pixels = images.pixels()
     heats = [

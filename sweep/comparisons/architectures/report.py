@@ -64,6 +64,7 @@ def to_html(
     diagrams: Mapping[str, str],
     pictures: Sequence[Picture] = (),
     info: ReportInfo = ReportInfo(),  # noqa: B008 - frozen
+    figures: Mapping[str, go.Figure] | None = None,
 ) -> str:
     """Writes the page.
 
@@ -72,11 +73,12 @@ def to_html(
         diagrams: A drawing of each architecture, as an SVG element.
         pictures: Images of patients; with them the page must not be published.
         info: Its date, what is linked, what was asked for.
+        figures: What `charts_of` makes, where another page has needed them already; None makes them.
 
     Returns:
         A whole document, the same for the same arguments.
     """
-    figures = _charts(comparison)
+    figures = charts_of(comparison) if figures is None else figures
     return (
         environment()
         .get_template(TEMPLATE)
@@ -235,7 +237,7 @@ def _student_report(comparison: Comparison) -> list[str]:
     ]
 
 
-def _charts(comparison: Comparison) -> dict[str, go.Figure]:
+def charts_of(comparison: Comparison) -> dict[str, go.Figure]:
     """Every chart that has something to show, by its name on the page."""
     models = comparison.models
     figures = {

@@ -85,7 +85,7 @@ class Gathered:
 
     Attributes:
         comparison: The comparison.
-        drawings: A diagram of each architecture, as SVG.
+        drawings: A diagram of each architecture.
         source: The data set, where it is here and was wanted.
         tracking: The champion's experiment.
         versions: The versions that are compared.
@@ -93,7 +93,7 @@ class Gathered:
     """
 
     comparison: Comparison
-    drawings: Mapping[str, str]
+    drawings: Mapping[str, figures.Figure]
     source: Source | None
     tracking: Tracking
     versions: Mapping[str, BestVersion]
@@ -160,7 +160,7 @@ def gather(
         counts=_counts(versions[champion]),
         provenance=_provenance(models, versions, champion),
     )
-    drawings = {model.arch: diagrams.svg(_diagram(model)) for model in models}
+    drawings = {model.arch: _diagram(model) for model in models}
     compared = {model.arch: versions[model.arch] for model in models}
     stored = {arch: stored_model(client, best) for arch, best in compared.items()}
     return Gathered(comparison, drawings, source, versions[champion].tracking, compared, stored)
@@ -232,7 +232,7 @@ def log(gathered: Gathered, html: str, page: str, checklist: str) -> str:
             report.LOGGED: html,
             LOGGED_CHECKLIST: checklist,
             "comparison.md": page,
-            **{f"figures/{model.arch}.png": figures.png(_diagram(model)) for model in comparison.models},
+            **{f"figures/{arch}.png": figures.png(drawing) for arch, drawing in gathered.drawings.items()},
             "scores.json": pd.DataFrame(score_rows(comparison)),
         },
         page="comparison.md",
