@@ -57,7 +57,7 @@ def test_the_link_opens_the_best_trials_first_with_scores_and_hyperparameters(pa
     page.wait_for_function(f"{header.format('duration')} > {header.format('params.`dropout`')}")  # the order is applied
     cells = in_order(page.locator(".ag-header-cell").all(), "x")
     assert [text for cell in cells if (text := cell.inner_text().strip())] == [
-        "Run Name", "Created", "sweep.state", "objective", "test/accuracy", "test/auroc",
+        "Run Name", "Created", "sweep.state", "objective", "served_test_accuracy", "served_test_auroc",
         "activation", "optimizer", "learning_rate", "batch_size", "dropout", "Duration",
     ]  # fmt: skip
     rows = in_order(page.locator(".ag-row").filter(has=page.get_by_role("link")).all(), "y")
@@ -67,7 +67,7 @@ def test_the_link_opens_the_best_trials_first_with_scores_and_hyperparameters(pa
     best = page.locator(".ag-row").filter(has=page.get_by_role("link", name="cnn3-001", exact=True)).first
     shown = site.mirror.tracking.get(site.mirror.runs[BEST])
     assert shown is not None
-    for column in ("objective", "test/accuracy", "test/auroc"):
+    for column in ("objective", "served_test_accuracy", "served_test_auroc"):
         expect(cell(page, best, f"metrics.`{column}`")).to_have_text(str(shown.metrics[column]))
     for column in ("activation", "optimizer", "learning_rate", "batch_size", "dropout"):
         expect(cell(page, best, f"params.`{column}`")).to_have_text(shown.params[column])
@@ -89,11 +89,11 @@ def test_the_chosen_trial_s_charts_are_curves_and_three_bars(page: Page, site: S
     page.goto(f"{site.address}/#/experiments/{experiment}/runs/{run}/model-metrics")
 
     sections = page.get_by_test_id("experiment-view-compare-runs-section-header")
-    expect(sections).to_have_count(4)
+    expect(sections).to_have_count(3)
     assert ["".join(text.split()[:-2]) for text in sections.all_inner_texts()] == [
-        "test(3)", "train(1)", "val(3)", "Modelmetrics(2)",
+        "train(1)", "val(3)", "Modelmetrics(5)",
     ]  # fmt: skip
-    page.get_by_placeholder("Search metric charts").fill("test/")
+    page.get_by_placeholder("Search metric charts").fill("served_test")
     expect(page.locator(".js-plotly-plot .barlayer .point")).to_have_count(3)  # bars, not curves of one point
     expect(page.locator(".js-plotly-plot path.js-line")).to_have_count(0)
 

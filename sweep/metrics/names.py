@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 # What a study can choose by.
@@ -33,8 +34,9 @@ SCORES = {
     "f1_macro": "macro F1",
     "f1_weighted": "weighted F1",
 }  # for people, where that is more than the name without underscores
-# Of all test scores those that the chosen trial's run shows: MLflow draws each as a chart, above the learning curves.
-MAIN_TEST_SCORES = ("test/accuracy", "test/auroc", "test/balanced_accuracy")
+# Of all test scores those that the chosen trial's run shows, since MLflow draws each as a chart. No slash is in their
+# names: MLflow puts such charts below the learning curves, and those of a group called `test` above them.
+MAIN_TEST_SCORES = {f"served_test_{score}": score for score in ("accuracy", "auroc", "balanced_accuracy")}
 LABELS = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss", "stressed_auroc": "stressed AUROC"}  # for people
 
 NOT_A_DEVICE = "**Not a medical device: for research alone, and no basis for any decision about a patient.**"
@@ -51,6 +53,22 @@ def label_of(score: str, *, two: bool) -> str:
     ('sensitivity', 'recall', 'balanced accuracy')
     """
     return score if score in ("recall", "precision") and not two else SCORES.get(score, score.replace("_", " "))
+
+
+def main_test_scores(scores: Mapping[str, float]) -> dict[str, float]:
+    """The main test scores of a model as it is served.
+
+    Args:
+        scores: All of its test scores: `test/...` at 0.5, `test_at_threshold/...` where it has another threshold.
+
+    >>> main_test_scores({"test/accuracy": 0.8, "test_at_threshold/accuracy": 0.9, "test/auroc": 0.95, "test/f1": 0.8})
+    {'served_test_accuracy': 0.9, 'served_test_auroc': 0.95}
+    """
+    served = {
+        name: scores.get(f"test_at_threshold/{score}", scores.get(f"test/{score}"))
+        for name, score in MAIN_TEST_SCORES.items()
+    }
+    return {name: value for name, value in served.items() if value is not None}
 
 
 def sign_of(metric: str) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.metrics import figures, markdown
-from sweep.metrics.names import MAIN_TEST_SCORES
+from sweep.metrics.names import main_test_scores
 from sweep.orchestrator.artifacts import CHECKPOINT, Artifacts, study_pictures
 from sweep.orchestrator.figure_pool import FigurePool
 from sweep.orchestrator.leaderboard import leaderboard
@@ -385,13 +385,13 @@ class Mirror:
     def _log_test(self, number: int, run_id: str) -> None:
         """Logs the main test scores of a trial; the study's run and the logged model have the others."""
         tested = self._tested[str(number)]
-        scores = {name: tested["scores"][name] for name in MAIN_TEST_SCORES if name in tested["scores"]}
+        scores = main_test_scores(tested["scores"])
         self.tracking.log(run_id, scores, tags=tested["tags"])  # of no epoch: MLflow draws a bar, not a lonely point
 
     def _has_test(self, number: int, run: Run) -> bool:
         tested = self._tested[str(number)]
-        scores = {name for name in MAIN_TEST_SCORES if name in tested["scores"]}
-        return scores <= run.metrics.keys() and tested["tags"].keys() <= run.tags.keys()
+        scores = main_test_scores(tested["scores"])
+        return scores.keys() <= run.metrics.keys() and tested["tags"].keys() <= run.tags.keys()
 
     def _params(self, trial: TrialRecord) -> dict[str, Any]:
         # MLflow takes not every name, and a trial of another program may have any.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sweep.metrics.names import NOT_A_DEVICE, sign_of
+from sweep.metrics.names import MAIN_TEST_SCORES, NOT_A_DEVICE, sign_of
 from sweep.stores import tags as tag
 from sweep.stores.tracking import Tracking
 
-COLUMN_WIDTH = 95  # in pixels: the hyperparameters are to be seen without scrolling
+COLUMN_WIDTH, SCORE_WIDTH = 95, 140  # in pixels: the hyperparameters are to be seen without scrolling
 # Columns that the table always has, by its own names: the second says when, and has the sign of the status.
 NAME_WIDTHS = {"attributes.`Run Name`": 145, "runDateAndNestInfo": 135}
 OBJECTIVE = "objective"  # what a study chooses by, of a trial's best epoch
@@ -33,7 +33,7 @@ def shared_view(metric: str, hyperparameters: Sequence[str]) -> str:
         JSON, with the fields of MLflow 3.17 that its own "share view" writes.
     """
     state, objective = f"tags.`{tag.STATE}`", f"metrics.`{OBJECTIVE}`"
-    scores = [f"metrics.`{name}`" for name in ("test/accuracy", "test/auroc")]
+    scores = [f"metrics.`{name}`" for name in list(MAIN_TEST_SCORES)[:2]]
     params = [f"params.`{name}`" for name in hyperparameters]
     order = [*NAME_WIDTHS, state, objective, *scores, *params, "duration"]
     return json.dumps(
@@ -42,7 +42,11 @@ def shared_view(metric: str, hyperparameters: Sequence[str]) -> str:
             "orderByAsc": sign_of(metric) < 0,
             "selectedColumns": ["attributes.`Created`", state, objective, *scores, *params],
             "columnOrder": order,
-            "columnWidths": {**dict.fromkeys((state, objective, *scores, *params), COLUMN_WIDTH), **NAME_WIDTHS},
+            "columnWidths": {
+                **dict.fromkeys((state, objective, *params), COLUMN_WIDTH),
+                **dict.fromkeys(scores, SCORE_WIDTH),
+                **NAME_WIDTHS,
+            },
             "searchFilter": "",
             "startTime": "ALL",
             "lifecycleFilter": "Active",
@@ -80,8 +84,8 @@ def _note(experiment_id: str, data: str, classes: Sequence[str]) -> str:
         f"[All trials, the best first](.{runs_page(experiment_id)})\n\n"
         f"- `{OBJECTIVE}` is the metric that a study chooses by, on validation images, at the best epoch of a trial.\n"
         f"- `{tag.STATE}` says how a trial ended. PRUNED: it was stopped early, because others were better.\n"
-        "- `test/...` is there for the chosen trial of each study alone. All of its scores are in the run of the study "
-        "and on the page of its model.\n"
+        "- `served_test_...` is there for the chosen trial of each study alone: its test scores at the threshold with "
+        "which its model is served. All of its scores are in the run of the study and on the page of its model.\n"
         f"- {NOT_A_DEVICE}"
     )
 

@@ -75,13 +75,14 @@ def test_it_says_who_is_best_and_who_is_missing(compared):
 
 def test_its_scores_are_those_of_the_chosen_trials(compared):
     folder, answer, _ = compared
-    client = client_of(folder)
+    client, (parents, _) = client_of(folder), runs_of(folder)
     for arch in ("cnn1", "cnn3"):
         version = client.get_model_version_by_alias("blob-pictures", arch)
-        run = client.get_run(version.run_id)
+        run, study = client.get_run(version.run_id), parents[arch]
         shown = {row["score"]: row for row in answer["scores"] if row["arch"] == arch}
-        assert shown["accuracy"]["value"] == pytest.approx(run.data.metrics["test/accuracy"])
-        assert shown["AUROC"]["value"] == pytest.approx(run.data.metrics["test/auroc"])
+        for score, name in (("accuracy", "accuracy"), ("AUROC", "auroc")):
+            assert shown[score]["served"] == pytest.approx(run.data.metrics[f"served_test_{name}"])
+            assert shown[score]["value"] == pytest.approx(study.data.metrics[f"test/{name}"])
         assert shown["AUROC"]["validation"] == pytest.approx(run.data.metrics["objective"])
         (cost,) = (row for row in answer["costs"] if row["arch"] == arch)
         assert cost["images_per_second"] > 0
@@ -120,10 +121,10 @@ def test_trials_that_were_not_chosen_are_audited_and_the_choice_stays(compared):
         run = children[f"cnn1-{number:03d}"]
         if run.info.run_id == chosen:
             assert "audit/auroc" not in run.data.metrics
-            assert "test/auroc" in run.data.metrics
+            assert "served_test_auroc" in run.data.metrics
         elif trial.state.name == "COMPLETE":
             assert 0 <= run.data.metrics["audit/auroc"] <= 1
-            assert not any(name.startswith("test/") for name in run.data.metrics)
+            assert not any("test" in name for name in run.data.metrics)
             path = client.download_artifacts(run.info.run_id, "predictions/audit.csv", str(folder))
             assert len(read_predictions(Path(path)).labels) == 60
     assert "after the choice" in parents["cnn1"].data.tags["sweep.audited"]

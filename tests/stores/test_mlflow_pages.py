@@ -26,8 +26,8 @@ def test_the_view_has_the_best_first_whichever_way_the_metric_goes(metric: str, 
 
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`objective`", ascending)
     assert view["selectedColumns"] == [
-        "attributes.`Created`", "tags.`sweep.state`", "metrics.`objective`", "metrics.`test/accuracy`",
-        "metrics.`test/auroc`", "params.`optimizer`", "params.`dropout`",
+        "attributes.`Created`", "tags.`sweep.state`", "metrics.`objective`", "metrics.`served_test_accuracy`",
+        "metrics.`served_test_auroc`", "params.`optimizer`", "params.`dropout`",
     ]  # fmt: skip
     assert set(view["selectedColumns"][1:]) < set(view["columnOrder"])
 

@@ -70,7 +70,8 @@ def runs_of(tracking: Tracking, parent: str) -> dict[int, Run]:
 def _stored(run: Run, tracking: Tracking, digest: str) -> Predictions | None:
     with tempfile.TemporaryDirectory() as folder:
         path = None
-        if any(name.startswith("test/") for name in run.metrics):  # it was the chosen one
+        # It was the chosen one; an earlier release named its scores `test/...`.
+        if any(name.startswith(("served_test_", "test/")) for name in run.metrics):
             path = tracking.fetch(run.run_id, TESTED, Path(folder))
         if path is None and run.tags.get(DIGEST) == digest:
             path = tracking.fetch(run.run_id, AUDITED, Path(folder))
