@@ -171,7 +171,6 @@ def to_markdown(comparison: Comparison, info: ReportInfo = ReportInfo()) -> str:
         f"{sections.decision(comparison)}, on {comparison.images:,} images of {comparison.patients:,} patients. "
         f"In brackets {100 * CONFIDENCE:g} % intervals, from a bootstrap of whole patients; they do not include the "
         "variation between training seeds.",
-        *(["\n".join(f"- {sections.missing(arch)}" for arch in comparison.missing)] if comparison.missing else []),
         "## Notes and limitations",
         "\n".join(f"- {note}" for note in (NOT_A_DEVICE, *sections.notes(comparison))),
     ]

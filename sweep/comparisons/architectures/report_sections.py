@@ -42,7 +42,7 @@ def lead(comparison: Comparison) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Notes as sentences; an architecture's name stays as it is written."""
-    names = (*(model.arch for model in comparison.models), *comparison.missing)
+    names = tuple(model.arch for model in comparison.models)
     notes = [note if note.startswith(names) else note[:1].upper() + note[1:] for note in comparison.notes]
     return [note if note.endswith(".") else f"{note}." for note in notes]
 
@@ -56,11 +56,6 @@ def decision(comparison: Comparison) -> str:
         return "Each model as it is served, at a threshold of 0.5"
     rest = ", the others 0.5" if len(own) < len(comparison.models) else ""
     return f"Each model as it is served, at its own threshold ({', '.join(own)}{rest})"
-
-
-def missing(arch: str) -> str:
-    """A line about an architecture without a model."""
-    return f"missing: {arch} - run `python -m sweep --arch {arch}`"
 
 
 def columns(comparison: Comparison) -> list[str]:
