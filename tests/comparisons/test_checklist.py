@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from sweep.comparisons.architectures import report
+from sweep.comparisons.architectures.candidates import BestVersion
 from sweep.comparisons.architectures.checklist import page
 from sweep.comparisons.architectures.checklist.answers import answers
 from sweep.comparisons.architectures.checklist.facts import NOT_APPLICABLE, NOT_REPORTED, REPORTED, Facts
 from sweep.comparisons.architectures.checklist.items import CLAIM, TRIPOD
-from sweep.comparisons.architectures.stored import StoredModel, sections_of
+from sweep.comparisons.architectures.stored import StoredModel, evaluated_elsewhere, sections_of
 from tests.comparisons.test_report import Elements
 from tests.helpers.compared import comparison
 
@@ -175,3 +178,23 @@ def test_the_page_is_well_formed_links_to_sections_that_exist_and_promises_nothi
     assert len(elements.all("tr")) == 2 + 44 + 52 + sum(
         len(page._parts(page.rows_of(x, {}, {}))) for x in (CLAIM, TRIPOD)
     )
+
+
+def test_an_evaluation_on_the_model_s_own_test_images_is_none_on_others():
+    digests = {"own-copy": "same", "hospital": "other"}
+    runs = [
+        SimpleNamespace(
+            name=name,
+            tags={"sweep.model": "chest-xray", "sweep.data": name, "sweep.data_digest": f"of {name}"},
+            params={"test_digest": digest},
+        )
+        for name, digest in digests.items()
+    ]
+    best = SimpleNamespace(
+        version=SimpleNamespace(name="chest-xray", version="1"),
+        past=SimpleNamespace(tags={"sweep.data_digest": "whole"}),
+        tracking=SimpleNamespace(search=lambda condition: runs),
+    )
+    about = {"provenance": {"test digest": "same"}}
+    assert evaluated_elsewhere(cast(BestVersion, best), about) == (("hospital", "hospital"),)
+    assert len(evaluated_elsewhere(cast(BestVersion, best), {})) == 2  # an earlier release recorded no such digest
