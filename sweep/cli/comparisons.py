@@ -139,7 +139,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     work_dir: option.WorkDir = None,
     json: option.Json = False,
 ) -> None:
-    """Try changes of one configuration, each with the same seeds; say which of them pay."""
+    """Try changes of one configuration, each with the same seeds; say which improve the score."""
     settings = option.settings_from(locals(), archs=(arch,), trials=max(seeds, 1), study=None, pruner="none")
     from sweep.cli.terminal import Terminal
     from sweep.orchestrator.former_name import keep_former_name

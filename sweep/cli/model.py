@@ -149,7 +149,7 @@ def promote(
     tracking_uri: option.TrackingUri = None,
     json: option.Json = False,
 ) -> None:
-    """Give an alias to a version if it is better on validation beyond chance; exit 1 if it is not."""
+    """Give an alias to a version if it is significantly better on validation; exit 1 if it is not."""
     from sweep.cli.terminal import Terminal
     from sweep.lifecycle.promotion import promote as decide
     from sweep.orchestrator.workdir import mlflow_in

@@ -185,7 +185,7 @@ def picture(
     write((left, top), "true class: not known" if truth is None else f"true class: {truth}")
     write((left, top + line), f"predicted: {answer['label']}")
     write((left, top + 2 * line), _probability(about, answer))
-    write((right, top), f"speaks for {about['positive'] or answer['label']}")
+    write((right, top), f"evidence for {about['positive'] or answer['label']}")
     bar = np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (line, width))
     sheet.paste(_heated(Image.new("L", (width, line), 110), bar), (right, top + line))
     write((right, top + 2 * line + letters // 4), "nothing" if heat.any() else "nothing: the map is empty", MUTED)

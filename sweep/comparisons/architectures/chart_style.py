@@ -43,10 +43,10 @@ def symbol(arch: str) -> str:
     return SYMBOLS[_place(arch) % len(SYMBOLS)]
 
 
-def tick_values(steps: Sequence[float], low: float, high: float) -> list[float]:
-    """Six of the steps between two ends, or fewer; the ends themselves where no step is."""
+def tick_values(steps: Sequence[float], low: float, high: float, most: int = 6) -> list[float]:
+    """At most so many of the steps between two ends; the ends themselves where no step is."""
     within = [step for step in steps if low <= step <= high]
-    return within[:: -(-len(within) // 6)] if within else sorted({low, high})
+    return within[:: -(-len(within) // most)] if within else sorted({low, high})
 
 
 def _place(arch: str) -> int:

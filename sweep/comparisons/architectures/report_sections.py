@@ -148,6 +148,22 @@ def _amount(number: float) -> str:
     return f"{number:,.0f}" if number >= 99.5 else f"{number:.{1 if number >= 9.95 else 2}f}"
 
 
+def search_caption(comparison: Comparison) -> str:
+    """What the charts of the trials show; marks that none of them has are not explained."""
+    trials = [trial for model in comparison.models if model.search for trial in model.search.trials]
+    pruned = " Crosses were pruned." if any(trial.state == "PRUNED" for trial in trials) else ""
+    failed = " Open triangles failed." if any(trial.state == "FAIL" for trial in trials) else ""
+    unscored = any(trial.value is None or np.isnan(trial.value) for trial in trials)
+    edge = " Trials without a score stand at the edge of the others." if unscored else ""
+    marks = f"{pruned}{failed}{edge} The ring marks the chosen one."
+    return f"The value of each trial on validation, and the best so far.{marks}"
+
+
+def several_splits(comparison: Comparison) -> bool:
+    """Whether not all models learned from the same split."""
+    return len({value for name, value in comparison.provenance.items() if name.startswith("split digest")}) > 1
+
+
 def selection_sentences(comparison: Comparison) -> list[str]:
     """How far scores fall from validation to test, one sentence per model."""
     sentences = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -357,9 +358,13 @@ def _notes(models: Sequence[ComparedModel], versions: Mapping[str, BestVersion],
     notes = []
     if versions[champion].past.data_name in synthetic.NAMES:
         notes.append("all of it was learned from synthetic images: it says nothing about X-rays")
+    known: dict[str, list[str]] = {}
     for model in models:
-        warnings, of_study = warnings_of(versions[model.arch].version)
-        notes += [f"{model.arch}: {sentence}" for sentence in (*warnings, *of_study)]
+        for sentence in chain(*warnings_of(versions[model.arch].version)):
+            known.setdefault(sentence, []).append(model.arch)
+    for sentence, archs in known.items():
+        said = sentence if len(archs) == 1 else sentence.replace("in its study", "in their studies", 1)
+        notes.append(f"{', '.join(archs)}: {said}")
     notes += [
         f"{model.arch} began with random weights (--weights none): it is not the fine-tuned network of the report"
         for model in models
