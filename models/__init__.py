@@ -105,6 +105,14 @@ def is_file(name: str) -> bool:
     return re.search(r"\.py(:\w+)?$", name) is not None
 
 
+def absolute(name: str) -> str:
+    """An architecture's name that means the same in another directory: a file's becomes its whole path."""
+    if not is_file(name):
+        return name
+    path, _, function = name.partition(".py")
+    return f"{Path(f'{path}.py').resolve()}:{function.removeprefix(':') or 'build'}"
+
+
 def short_name(name: str) -> str:
     """What studies, runs and the registry's alias of an architecture are called; an alias has no `:`, `.` or `/`.
 

@@ -147,6 +147,8 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = (), 
                 faults.append(f"{option} {text}: {error}")
     if faults:
         raise InputError(*faults)
+    if arch == "resnet50" and pretrained and space["normalisation"] == Choice(("fixed",)):
+        del space["normalisation"]  # as in studies of earlier releases, which can go on then
     return space
 
 

@@ -105,6 +105,22 @@ def test_resnet50_leaves_no_choice_of_pooling():
     check(Settings(archs=("cnn1",), fix=("pooling=average",)))
 
 
+def test_pretrained_resnet50_reads_pixels_as_its_weights_are_used_to():
+    assert study_space("resnet50", pretrained=True)["normalisation"] == Choice(("imagenet",))
+    report = study_space("resnet50", ["normalisation=fixed"], pretrained=True)
+    assert report == study_space("resnet50")  # as in a study of an earlier release
+    assert study_space("resnet50", [], ["normalisation=fixed,imagenet"], pretrained=True)["normalisation"] == Choice(
+        ("fixed", "imagenet")
+    )
+
+
+def test_weights_and_stages_are_checked_before_anything_else():
+    with pytest.raises(InputError, match="--weights w.pth: cnn1 cannot start from a file of weights"):
+        check(Settings(archs=("cnn1",), weights="w.pth"))
+    with pytest.raises(InputError, match="--finetune last:0: there is no such value; there are all, head and last:N"):
+        check(Settings(archs=("resnet50",), finetune="last:0"))
+
+
 def test_all_faults_come_in_one_message():
     settings = Settings(
         archs=("cnn9", "cnn1", "cnn1"),

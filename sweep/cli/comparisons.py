@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN
+from models import short_name
 from sweep.cli import options as option
 from sweep.settings import Settings, check
 
@@ -155,7 +156,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
         from sweep.comparisons.ablation.run import changes_of, log, plan_of_changes, variants_of
         from sweep.comparisons.enqueued import conclude_enqueued
 
-        changes = changes_of(arch, change)  # before weights are looked for
+        changes = changes_of(settings.archs[0], change)  # before weights are looked for
         plan = keep_former_name(make_plan(settings, fetch=True), folder)
         plan = plan_of_changes(plan, changes, seeds, study)
         prepare(plan, folder, terminal, stopping)
@@ -164,7 +165,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
 
         (trained,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, _shows(terminal))
         run_id, lines, page = log(variants_of(trained, changes), plan, tracking)
-    path = _write_report(folder, f"{plan.source.name}-{arch}-{study}.md", page)
+    path = _write_report(folder, f"{plan.source.name}-{short_name(settings.archs[0])}-{study}.md", page)
     terminal.show(ablation_view(lines, metric))
     terminal.say(f"written to {path}, and logged as run {run_id}")
     terminal.end(run_id=run_id, report=str(path), changes=lines)

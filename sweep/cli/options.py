@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from data.faults import InputError
-from models import ARCHITECTURES
+from models import ARCHITECTURES, absolute
 from models.finetuning_choices import CHOICES
 from sweep.settings import ENGINES, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings
 
@@ -33,6 +33,7 @@ def settings_from(options: Mapping[str, Any], **others: Any) -> Settings:
     frozen: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
+    frozen["archs"] = tuple(absolute(arch) for arch in frozen["archs"])
     return Settings(**frozen)
 
 

@@ -272,6 +272,8 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
     weights = file if file is not None and Path(file).exists() else params.get("weights", "none")
     names = dict.fromkeys((*FIVE, *(name for name in EXTRA if name in params)))
     optional = {name: params[name] for name in ("patient_pattern", "finetune") if name in params}
+    # An earlier release left pixels from 0 to 1 where weights were ImageNet's.
+    before = () if arch != "resnet50" or "normalisation" in params else ("normalisation=fixed",)
     return Settings(
         **{
             "archs": (arch,),
@@ -285,7 +287,7 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
             "precision": params["precision"],
             "weights": weights,
             "allow_leakage": "allow_leakage" in params,  # by whoever trained it
-            "fix": tuple(f"{name}={params[name]}" for name in names),
+            "fix": (*(f"{name}={params[name]}" for name in names), *before),
             "pruner": "none",
             **optional,
             **others,

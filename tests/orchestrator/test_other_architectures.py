@@ -1,0 +1,141 @@
+"""Networks of timm and of one's own, from the search to the comparison. Slow: torch exports each of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import cache
+from data.cache import images_of
+from data.sources import open_source
+from data.splits import split_source
+from models import architecture
+from sweep.stores.heat_map import heat_maps
+from sweep.stores.packaging import export_network
+from sweep.training.config import BEST, TrainingConfig
+from sweep.training.inference import normalise, predict, restore
+from sweep.training.loop import train
+from tests.helpers.studies import client_of, sweep, trials_of
+from tests.models.test_own import NETWORK
+
+pytestmark = pytest.mark.slow
+
+FAMILIES = ("tf_efficientnet_lite0", "resnet50", "densenet121", "vit_tiny_patch16_224", "convnext_atto")
+SMALL = ("--image-size", 64, "--epochs", 1, "--limit", 96, "--search", "batch_size=16,32", "--workers", 1)
+
+
+@pytest.fixture(scope="module")
+def images(pictures):
+    source = open_source(pictures)
+    cache.build(source, 64)
+    split = split_source(source)
+    return images_of(source, replace(split, train=split.train[:32], validation=split.validation[:16]), 64)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_of_each_family_is_trained_exported_and_shows_where_it_looks(name: str, images, tmp_path: Path):
+    row = architecture(f"timm:{name}")
+    config = TrainingConfig(
+        f"timm:{name}", "own", "adamw", 1e-3, 16, 0.1, 7, 1, 0, 64, 2, options={"weights": None, "finetune": "all"}
+    )
+    (result,) = train(config, images["train"], images["validation"], tmp_path)
+    trained = restore(tmp_path / BEST)
+    assert np.isfinite(result.validation_loss)
+    np.testing.assert_allclose(
+        trained.validation_logits, predict(trained.network, config, images["validation"]), atol=1e-5
+    )
+
+    export_network(trained.network, 64, tmp_path / "network.pt2")
+    served = torch.export.load(tmp_path / "network.pt2").module()
+    pixels = images["validation"].pixels()[images["validation"].rows]
+    with torch.no_grad():
+        logits = served(normalise(torch.from_numpy(pixels).unsqueeze(1).float() / 255, row.mean, row.std)).numpy()
+    np.testing.assert_allclose(logits, trained.validation_logits, atol=1e-5)
+
+    about = {"mean": row.mean, "std": row.std, "classes": ["NORMAL", "PNEUMONIA"], "positive": None}
+    own, random = heat_maps(served, about, pixels[:4], (None, 0))
+    assert own.shape[1] == own.shape[2] > 1  # places, not channels
+    assert ((own >= 0) & (own <= 1)).all()
+    assert own.max() == 1
+    assert not np.allclose(own, random)
+
+
+@pytest.fixture(scope="module")
+def studies(pictures, tmp_path_factory: pytest.TempPathFactory):
+    """A study of a network of one's own and one of timm's, in one command: the folder, and what --json printed."""
+    folder = tmp_path_factory.mktemp("others")
+    (folder / "my_model.py").write_text(NETWORK)
+    both = ("--arch", "my_model.py:build", "--arch", "timm:tf_efficientnet_lite0", "--weights", "none")
+    done = sweep(folder, *both, "--trials", 1, "--data", pictures, *SMALL, "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)["studies"], both
+
+
+def test_they_are_searched_registered_and_compared(studies):
+    folder, outcomes, _ = studies
+    assert [outcome["aliases"] for outcome in outcomes]
+    client = client_of(folder)
+    aliases = client.get_registered_model("blob-pictures").aliases
+    assert {"my_model", "timm-tf_efficientnet_lite0", "champion"} == set(aliases)
+    runs = {run.info.run_name: run.data for run in client.search_runs(["1"])}
+    assert runs["my_model-000"].params["source_digest"] == architecture(f"{folder / 'my_model.py'}:build").digest
+    assert runs["timm-tf_efficientnet_lite0-000"].params["activation"] == "own"
+
+    done = sweep(folder, "compare", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert {row["arch"] for row in answer["costs"]} == {"my_model", "timm-tf_efficientnet_lite0"}
+    assert {row["arch"] for row in answer["heat_maps"]} == {"my_model", "timm-tf_efficientnet_lite0"}
+    assert not any("cnn1" in note or "resnet50" in note for note in answer["notes"])  # which nobody asked for
+
+
+def test_a_network_of_one_s_own_is_trained_again_to_the_same_numbers(studies):
+    folder, _, _ = studies
+    done = sweep(folder, "replay", "my_model-000", "--json")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_file_goes_on_with_no_older_study_and_replays_nothing(studies, pictures):
+    folder, _, both = studies
+    path = folder / "my_model.py"
+    path.write_text(NETWORK.replace("Conv2d(1, 4, 3", "Conv2d(1, 4, 5"))
+    try:
+        more = sweep(folder, *both[:2], "--trials", 2, "--data", pictures, *SMALL)
+        again = sweep(folder, "replay", "my_model-000")
+    finally:
+        path.write_text(NETWORK)
+    assert (more.returncode, again.returncode) == (2, 2)
+    assert "source_digest" in more.stderr
+    assert len(trials_of(folder, "blob-pictures/my_model")) == 1
+    assert "has changed" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("nn.Linear(4, classes)", "gives [2, 5] for 2 images of 64 x 64 pixels, not logits [2, 2]"),
+        ("nn.AdaptiveAvgPool2d(1)", "takes no images of 64 x 64 pixels"),
+        ("nn.Flatten()", "torch cannot export it"),
+    ],
+)
+def test_what_a_network_breaks_is_said_before_training(pictures, tmp_path: Path, typed, change: str, said: str):
+    other = {
+        "nn.Linear(4, classes)": "nn.Linear(4, 5)",
+        "nn.AdaptiveAvgPool2d(1)": "nn.AdaptiveAvgPool2d(3)",
+        "nn.Flatten()": "Branch()",
+    }[change]
+    branch = (
+        "class Branch(nn.Module):\n    def forward(self, x):\n        x = x.flatten(1)\n"
+        "        return x if x.sum() > 0 else -x\n"
+    )
+    text = NETWORK.replace(change, other).replace("\ndef build", f"\n{branch}\ndef build", 1)
+    (tmp_path / "my_model.py").write_text(text)
+    arguments = ("--arch", "my_model.py", "--trials", 1, "--data", pictures, *SMALL, "--dry-run")
+    code, _, err = typed(tmp_path, *arguments)
+    assert code == 2
+    assert said in " ".join(err.split())
