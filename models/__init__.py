@@ -29,6 +29,7 @@ class Architecture:
         augmentation: What happens to its training images.
         options: Further arguments of `build`, which only this architecture has.
         flattens: Whether it turns its feature maps into a vector by flattening, unless `pooling` says otherwise.
+        drop_path: Whether its `build` takes `drop_path`, the probability of stochastic depth.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Architecture:
     augmentation: Augmentation
     options: tuple[str, ...] = field(default=())
     flattens: bool = True
+    drop_path: bool = False
 
     def build(
         self,
@@ -49,6 +51,7 @@ class Architecture:
         image_size: int,
         normalisation: str = "fixed",
         pooling: str = "own",
+        drop_path: float = 0.0,
         **options: Any,
     ) -> nn.Module:
         """Builds a freshly initialised network; see the architecture's own module.
@@ -61,10 +64,12 @@ class Architecture:
             normalisation: `fixed` leaves images as `mean` and `std` make them; a key of
                 `models.layers.NORMALISATIONS` puts that before the network.
             pooling: As `models.layers.gathered` takes it; makes no difference to one that averages anyway.
+            drop_path: Probability of stochastic depth, for one that has it.
             options: Further arguments; those that the architecture has are used.
         """
         module = import_module(f"models.{self.name}")
         known = {name: options[name] for name in self.options} | ({"pooling": pooling} if self.flattens else {})
+        known |= {"drop_path": drop_path} if self.drop_path else {}
         network = module.build(activation, dropout, classes, image_size, **known)
         if normalisation == "fixed":
             return network

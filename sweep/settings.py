@@ -46,6 +46,7 @@ class Settings:
         metric: What the study chooses by, a key of METRICS.
         pruner: One of PRUNERS.
         warmup: Epochs before a trial can be pruned.
+        space: What the studies search before `fix` and `search` change it, a key of `sweep.space.READY`.
         fix: Hyperparameters to fix, as `sweep.space.study_space` takes them.
         search: Hyperparameters to search elsewhere, likewise.
         weights: Where resnet50 starts: `imagenet`, `none` or a file.
@@ -83,6 +84,7 @@ class Settings:
     metric: str = "val/auroc"
     pruner: str = "median"
     warmup: int = 3
+    space: str = "basic"
     fix: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     weights: str = "imagenet"
@@ -109,8 +111,8 @@ class Settings:
 
     @cached_property
     def spaces(self) -> Mapping[str, Space]:
-        """What the study of each architecture searches. Raises InputError where `fix` or `search` are wrong."""
-        return {arch: study_space(arch, self.fix, self.search) for arch in self.archs}
+        """What the study of each architecture searches. Raises InputError where an option that says so is wrong."""
+        return {arch: study_space(arch, self.fix, self.search, self.space) for arch in self.archs}
 
     def study_of(self, arch: str) -> str:
         """The short name of the study of an architecture."""

@@ -21,6 +21,7 @@ from sweep.metrics.formatting import format_duration, format_probability
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE, label_of
 from sweep.orchestrator.trial_table import WIDTH
 from sweep.plan import data_line, overlaps
+from sweep.space import ready_space
 from sweep.stores.databases import file_of
 from sweep.stores.experiment_page import runs_page
 from sweep.stores.tags import DATA_DIGEST
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from sweep.lifecycle.evaluate import Evaluation
     from sweep.lifecycle.scored_data import ScoredData
     from sweep.orchestrator.conclude import Outcome
-    from sweep.plan import Estimate, Plan
+    from sweep.plan import Estimate, Plan, PlannedStudy
     from sweep.stores.registry import Version
 
 
@@ -60,7 +61,8 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
         Text(f"validation: {how}; split {split.digest}, data {source.digest}"),
     ]
     for planned, estimate in zip(plan.studies, estimates, strict=True):
-        space = Table("hyperparameter", "searched", title=f"Study {plan.full_name(planned)}", title_justify="left")
+        title = f"Study {plan.full_name(planned)}: space {_space_of(planned, settings.space)}"
+        space = Table("hyperparameter", "searched", title=title, title_justify="left")
         for name, domain in planned.space.items():
             space.add_row(name, str(domain))
         lines += [
@@ -76,6 +78,13 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
             ),
         ]
     return Group(*lines, Text("\ndry run: nothing was written"))
+
+
+def _space_of(planned: PlannedStudy, name: str) -> str:
+    """The name of a study's ready space, and what --fix and --search changed of it."""
+    ready = ready_space(planned.arch, name)
+    changed = [key for key, domain in planned.space.items() if ready.get(key) != domain]
+    return f"{name}, changed: {', '.join(changed)}" if changed else name
 
 
 def outcome_view(outcome: Outcome, plan: Plan) -> Group:
