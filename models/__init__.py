@@ -27,9 +27,8 @@ class Architecture:
         mean: Subtracted from pixels that go from 0 to 1.
         std: Divides what is left.
         augmentation: What happens to its training images.
-        options: Further arguments of `build`, which only this architecture has.
+        options: Further arguments of `build`, which only this architecture has; `drop_path` is the hyperparameter.
         flattens: Whether it turns its feature maps into a vector by flattening, unless `pooling` says otherwise.
-        drop_path: Whether its `build` takes `drop_path`, the probability of stochastic depth.
     """
 
     name: str
@@ -41,7 +40,6 @@ class Architecture:
     augmentation: Augmentation
     options: tuple[str, ...] = field(default=())
     flattens: bool = True
-    drop_path: bool = False
 
     def build(
         self,
@@ -51,7 +49,6 @@ class Architecture:
         image_size: int,
         normalisation: str = "fixed",
         pooling: str = "own",
-        drop_path: float = 0.0,
         **options: Any,
     ) -> nn.Module:
         """Builds a freshly initialised network; see the architecture's own module.
@@ -64,12 +61,11 @@ class Architecture:
             normalisation: `fixed` leaves images as `mean` and `std` make them; a key of
                 `models.layers.NORMALISATIONS` puts that before the network.
             pooling: As `models.layers.gathered` takes it; makes no difference to one that averages anyway.
-            drop_path: Probability of stochastic depth, for one that has it.
             options: Further arguments; those that the architecture has are used.
         """
         module = import_module(f"models.{self.name}")
-        known = {name: options[name] for name in self.options} | ({"pooling": pooling} if self.flattens else {})
-        known |= {"drop_path": drop_path} if self.drop_path else {}
+        known = {name: options[name] for name in self.options if name in options}
+        known |= {"pooling": pooling} if self.flattens else {}
         network = module.build(activation, dropout, classes, image_size, **known)
         if normalisation == "fixed":
             return network

@@ -181,7 +181,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
             settings.spaces[arch],
             settings.trials,
             settings.size_of(arch, source),
-            {name: options[name] for name in ARCHITECTURES[arch].options},
+            {name: options[name] for name in ARCHITECTURES[arch].options if name in options},
         )
         for arch in settings.archs
     )

@@ -101,19 +101,19 @@ _BASIC: Space = {
 FIVE = tuple(_BASIC)
 # Wide enough for every row of the report's tables (a test holds them to it).
 SPACES: dict[str, Space] = dict.fromkeys(ARCHITECTURES, _BASIC)
+# What a ready space has beside or instead of the architecture's own.
 READY: Mapping[str, Space] = {
-    "basic": _BASIC,
+    "basic": {},
     # A cosine schedule pays in the ablation of RESULTS.md; the winners of its three searches augment more than the
-    # report and standardise each image. Averaging and smoothing stay undecided there.
+    # report does and standardise each image. Averaging and smoothing stay undecided there.
     "scratch": {
-        **_BASIC,
         "augmentation": Choice(("own", "both", "wide")),
         "normalisation": Choice(("fixed", "image")),
         "schedule": Choice(("constant", "cosine")),
     },
-    # AdamW, warm-up and cosine, decay up to .05 or .1 and lower rates for early layers are what fine-tuning recipes
-    # share (ULMFiT, arXiv 1801.06146; BEiT, 2106.08254; MAE, 2111.06377; ConvNeXt, 2201.03545). The rates are those
-    # for small batches. A pretrained network's own activations are no choice.
+    # AdamW, warm-up and cosine, decay of .05 to .1, mixup, stochastic depth and lower rates for early layers are what
+    # published recipes share (ULMFiT, arXiv 1801.06146; BEiT, 2106.08254; MAE, 2111.06377; ConvNeXt, 2201.03545). The
+    # range of rates is theirs, for smaller batches. An activation is no choice once the weights are trained.
     "finetune": {
         "activation": Choice(("relu",)),
         "optimizer": Choice(("adamw",)),
@@ -127,6 +127,7 @@ READY: Mapping[str, Space] = {
         "first_layer_rate": Range(0.01, 1.0, log=True),
         "weight_decay": Range(1e-3, 0.1, log=True),
         "mix": Choice(("none", "mixup")),
+        "drop_path": Choice((0.0, 0.1)),
     },
 }
 
@@ -135,7 +136,7 @@ def ready_space(arch: str, name: str = "basic") -> Space:
     """The space of a study before `--fix` and `--search` change it.
 
     Args:
-        arch: A key of ARCHITECTURES.
+        arch: A key of ARCHITECTURES. What it leaves no choice of is as it is in every ready space.
         name: A key of READY.
 
     Raises:
@@ -143,9 +144,9 @@ def ready_space(arch: str, name: str = "basic") -> Space:
     """
     if name not in READY:
         raise InputError(f"--space {name}: there is no such space; there are {', '.join(READY)}")
-    if name == "finetune" and ARCHITECTURES[arch].drop_path:
-        return {**READY[name], "drop_path": Choice((0.0, 0.1))}
-    return READY[name]
+    own = SPACES[arch]
+    left_out = {*decided(own), *(() if "drop_path" in ARCHITECTURES[arch].options else ("drop_path",))}
+    return {**own, **{key: domain for key, domain in READY[name].items() if key not in left_out}}
 
 
 def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = (), space_name: str = "basic") -> Space:
@@ -174,7 +175,7 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = (), 
                     raise ValueError(f"{name} is given twice")
                 if name == "pooling" and not ARCHITECTURES[arch].flattens:
                     raise ValueError(f"{arch} averages its feature maps anyway")
-                if name == "drop_path" and not ARCHITECTURES[arch].drop_path:
+                if name == "drop_path" and "drop_path" not in ARCHITECTURES[arch].options:
                     raise ValueError(f"{arch} has no residual blocks that can be left out (stochastic depth)")
                 seen.add(name)
                 space[name] = Choice((value_of(name, written),)) if option == "--fix" else _domain(name, written)

@@ -22,7 +22,7 @@ from data.recipe import Augmentation
 from data.sources import open_source
 from data.splits import split_source
 from models import ARCHITECTURES, Architecture
-from sweep.space import Choice, study_space
+from sweep.space import SPACES, Choice, study_space
 from sweep.training import checkpoint
 from sweep.training import loop as training
 from sweep.training.config import BEST, LAST, TrainingConfig
@@ -236,8 +236,9 @@ def residual(monkeypatch):
 
     module.build = build  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "models.residual", module)
-    row = Architecture("residual", "", SIZE, 4, 0.0, 1.0, Augmentation(), flattens=False, drop_path=True)
+    row = Architecture("residual", "", SIZE, 4, 0.0, 1.0, Augmentation(), ("drop_path",), flattens=False)
     monkeypatch.setitem(models.ARCHITECTURES, "residual", row)
+    monkeypatch.setitem(SPACES, "residual", SPACES["cnn1"])
     return replace(CONFIG, arch="residual", epochs=2)
 
 
