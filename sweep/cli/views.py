@@ -61,13 +61,14 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
         Text(f"validation: {how}; split {split.digest}, data {source.digest}"),
     ]
     for planned, estimate in zip(plan.studies, estimates, strict=True):
-        title = f"Study {plan.full_name(planned)}: space {_space_of(planned, settings.space)}"
+        title = f"Study {plan.full_name(planned)}: space {settings.space}"
         space = Table("hyperparameter", "searched", title=title, title_justify="left")
         for name, domain in planned.space.items():
             space.add_row(name, str(domain))
         lines += [
             Text(),
             space,
+            *_changed(planned, settings.space),
             Text(
                 f"{settings.trials} trials of up to {settings.epochs} epochs at "
                 f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
@@ -80,11 +81,11 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
     return Group(*lines, Text("\ndry run: nothing was written"))
 
 
-def _space_of(planned: PlannedStudy, name: str) -> str:
-    """The name of a study's ready space, and what --fix and --search changed of it."""
+def _changed(planned: PlannedStudy, name: str) -> list[Text]:
+    """What --fix and --search changed of a ready space; nothing where they did not."""
     ready = ready_space(planned.arch, name)
     changed = [key for key, domain in planned.space.items() if ready.get(key) != domain]
-    return f"{name}, changed: {', '.join(changed)}" if changed else name
+    return [Text(textwrap.fill(f"changed by --fix and --search: {', '.join(changed)}", WIDTH))] if changed else []
 
 
 def outcome_view(outcome: Outcome, plan: Plan) -> Group:

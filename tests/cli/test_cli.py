@@ -176,7 +176,7 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(run, home, pictures):
     for part in (
         "136 train, 24 validation, 60 test",
         "blob-pictures/cnn3: space basic",
-        "changed: batch_size",
+        "changed by --fix and --search: batch_size",
         "16, 32",
         "7 trials of up to 12 epochs",
     ):
