@@ -15,7 +15,8 @@ from typing import TypedDict
 
 from data.faults import InputError
 from data.recipe import RECIPES
-from models import ARCHITECTURES
+from models import ARCHITECTURES, architecture
+from models.architecture import ACTIVATIONS, Architecture
 
 Value = str | int | float
 
@@ -88,7 +89,6 @@ EXTRA: Mapping[str, Value] = {
     "mix": "none",
     "drop_path": 0.0,
 }
-ACTIVATIONS = ("relu", "sigmoid", "gelu", "silu")
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
 
 _BASIC: Space = {
@@ -132,36 +132,63 @@ READY: Mapping[str, Space] = {
 }
 
 
-def ready_space(arch: str, name: str = "basic") -> Space:
+def space_of(arch: str, *, pretrained: bool = False) -> Space:
+    """The space of an architecture where the user asks for no other.
+
+    Args:
+        arch: As `models.architecture` takes it.
+        pretrained: Whether it starts from weights of ImageNet. Then resnet50 reads pixels as these weights are used to;
+            `--fix normalisation=fixed` leaves them from 0 to 1, as the student report did.
+    """
+    if arch == "resnet50" and pretrained:
+        return {**SPACES[arch], "normalisation": Choice(("imagenet",))}
+    if arch in SPACES:
+        return SPACES[arch]
+    row = architecture(arch)
+    own = {"activation": Choice(row.activations[:1])} if row.activations[0] == "own" else {}
+    return {**_BASIC, **own, **({} if row.drops else {"dropout": Choice((0.0,))})}
+
+
+def ready_space(arch: str, name: str = "basic", *, pretrained: bool = False) -> Space:
     """The space of a study before `--fix` and `--search` change it.
 
     Args:
-        arch: A key of ARCHITECTURES. What it leaves no choice of is as it is in every ready space.
+        arch: As `models.architecture` takes it. What it leaves no choice of is as it is in every ready space.
         name: A key of READY.
+        pretrained: As `space_of` takes it.
 
     Raises:
         InputError: There is no ready space of that name.
     """
     if name not in READY:
         raise InputError(f"--space {name}: there is no such space; there are {', '.join(READY)}")
-    own = SPACES[arch]
-    left_out = {*decided(own), *(() if "drop_path" in ARCHITECTURES[arch].options else ("drop_path",))}
+    own = space_of(arch, pretrained=pretrained)
+    left_out = {*decided(own), *(() if "drop_path" in architecture(arch).options else ("drop_path",))}
     return {**own, **{key: domain for key, domain in READY[name].items() if key not in left_out}}
 
 
-def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = (), space_name: str = "basic") -> Space:
+def study_space(
+    arch: str,
+    fix: Sequence[str] = (),
+    search: Sequence[str] = (),
+    space_name: str = "basic",
+    *,
+    pretrained: bool = False,
+) -> Space:
     """Builds the space of a study: a ready one, changed by what the user wrote.
 
     Args:
-        arch: A key of ARCHITECTURES.
+        arch: As `models.architecture` takes it.
         fix: Each as `name=value`.
         search: Each as `name=low..high`, `name=low..high:log` or `name=value,value`.
         space_name: A key of READY.
+        pretrained: As `space_of` takes it.
 
     Raises:
         InputError: A text cannot be understood, or names what does not exist; with every fault found.
     """
-    space, faults, seen = dict(ready_space(arch, space_name)), [], set()
+    row = architecture(arch)
+    space, faults, seen = dict(ready_space(arch, space_name, pretrained=pretrained)), [], set()
     for option, texts in (("--fix", fix), ("--search", search)):
         for text in texts:
             name, _, written = text.partition("=")
@@ -173,17 +200,30 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = (), 
                     raise ValueError(f"write {name}=VALUE")
                 if name in seen:
                     raise ValueError(f"{name} is given twice")
-                if name == "pooling" and not ARCHITECTURES[arch].flattens:
-                    raise ValueError(f"{arch} averages its feature maps anyway")
-                if name == "drop_path" and "drop_path" not in ARCHITECTURES[arch].options:
-                    raise ValueError(f"{arch} has no residual blocks that can be left out (stochastic depth)")
+                if name == "pooling" and not row.flattens:
+                    raise ValueError(f"{arch} gathers its feature maps in its own way")
                 seen.add(name)
                 space[name] = Choice((value_of(name, written),)) if option == "--fix" else _domain(name, written)
+                if fault := _fault_of(row, name, space[name]):
+                    raise ValueError(fault)
             except ValueError as error:
                 faults.append(f"{option} {text}: {error}")
     if faults:
         raise InputError(*faults)
     return space
+
+
+def _fault_of(row: Architecture, name: str, domain: Choice | Range) -> str:
+    """Why an architecture cannot have these values; empty where it can."""
+    if name == "activation" and isinstance(domain, Choice):
+        others = [str(value) for value in domain.values if value not in row.activations]
+        if others:
+            return f"{row.name} has not {', '.join(others)}; it has {', '.join(row.activations)}"
+    if name == "dropout" and not row.drops and domain != Choice((0.0,)):
+        return f"{row.name} has no dropout"
+    if name == "drop_path" and name not in row.options:
+        return f"{row.name} has no residual blocks that can be left out (stochastic depth)"
+    return ""
 
 
 class Layout(TypedDict):
@@ -237,10 +277,10 @@ def _domain(name: str, written: str) -> Choice | Range:
 
 
 _WORDS = {
-    "activation": ACTIVATIONS,
+    "activation": ("own", *ACTIVATIONS),
     "optimizer": OPTIMIZERS,
     "augmentation": ("own", *RECIPES),
-    "normalisation": ("fixed", "image", "histogram"),
+    "normalisation": ("fixed", "image", "histogram", "imagenet"),
     "pooling": ("own", "average"),
     "averaging": ("none", "ema"),
     "schedule": ("constant", "cosine"),

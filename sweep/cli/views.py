@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sweep.lifecycle.scored_data import ScoredData
     from sweep.orchestrator.conclude import Outcome
     from sweep.plan import Estimate, Plan, PlannedStudy
+    from sweep.settings import Settings
     from sweep.stores.registry import Version
 
 
@@ -68,7 +69,7 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
         lines += [
             Text(),
             space,
-            *_changed(planned, settings.space),
+            *_changed(planned, settings),
             Text(
                 f"{settings.trials} trials of up to {settings.epochs} epochs at "
                 f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
@@ -81,9 +82,9 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
     return Group(*lines, Text("\ndry run: nothing was written"))
 
 
-def _changed(planned: PlannedStudy, name: str) -> list[Text]:
+def _changed(planned: PlannedStudy, settings: Settings) -> list[Text]:
     """What --fix and --search changed of a ready space; nothing where they did not."""
-    ready = ready_space(planned.arch, name)
+    ready = ready_space(planned.arch, settings.space, pretrained=settings.pretrained)
     changed = [key for key, domain in planned.space.items() if ready.get(key) != domain]
     return [Text(textwrap.fill(f"changed by --fix and --search: {', '.join(changed)}", WIDTH))] if changed else []
 
@@ -106,7 +107,7 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         table,
     ]
     if outcome.threshold is not None:
-        lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
+        lines.append(Text(f"threshold {outcome.threshold.value:.4g}: {outcome.threshold.reason}"))
     if outcome.test.at_threshold is not None:
         lines.append(Text(f"the scores are at that threshold; test accuracy at 0.5: {outcome.test.scores['accuracy']}"))
     if plan.source.kind == "synthetic":
@@ -137,7 +138,7 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
     counts = answers["label"].value_counts()
     totals = ", ".join(f"{counts.get(name, 0):,} {name}" for name in about["classes"])
     threshold = answers["threshold"].iloc[0]
-    cut = "" if threshold is None else f", {about['positive']} from {threshold:g} on"
+    cut = "" if threshold is None else f", {about['positive']} from {threshold:.4g} on"
     learned = f"learned from {about['name']}, data digest {version.tags.get(DATA_DIGEST, 'unknown')}"
     model = f"{version.name} version {version.version} ({about['architecture']}{cut}), {learned}"
     return Group(
@@ -163,7 +164,7 @@ def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
     clinical = [] if assessment.clinical is None else [clinical_view(assessment.clinical)]
     title = f"{version.name} version {version.version} on {assessment.images:,} images of {scored.source.location}"
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation.counts.items())
-    kept = "" if assessment.threshold is None else f", threshold {assessment.threshold:g}"
+    kept = "" if assessment.threshold is None else f", threshold {assessment.threshold:.4g}"
     intervals = f"intervals from a bootstrap of {assessment.patients:,} patients"
     return Group(
         Text(title, style="bold"),

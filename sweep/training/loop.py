@@ -27,7 +27,7 @@ from data.augment import augmented_batches, stress
 from data.cache import Images
 from data.mixing import mixed_batches
 from data.recipe import STRESS
-from models import ARCHITECTURES
+from models import architecture
 from models.layers import hastened
 from sweep.training.config import BEST, ConfigurationError, EpochResult, NonFiniteLossError, TrainingConfig
 from sweep.training.inference import build_network, compute_logits, normalise, to_device
@@ -66,8 +66,8 @@ def train(
         NonFiniteLossError: The loss of an epoch is infinite or not a number.
     """
     device = torch.device(config.device)
-    architecture = ARCHITECTURES[config.arch]
     with _as_configuration_errors():
+        described = architecture(config.arch)
         train_data, validation_data = to_device(training, device), to_device(validation, device)
         class_weights = _class_weights(training.labels, config.classes).to(device)
         stressed_data = _stressed(*validation_data) if config.stress else None
@@ -76,7 +76,7 @@ def train(
         optimizer = OPTIMIZERS[config.optimizer](
             parameter_groups(network, config.first_layer_rate, config.weight_decay), config.learning_rate
         )
-    augmentation = architecture.recipe(config.augmentation)
+    augmentation = described.recipe(config.augmentation)
     forward = hastened(network)
     averaged = copy.deepcopy(network) if config.averaging == "ema" else None
     validated = network if averaged is None else averaged
@@ -106,7 +106,7 @@ def train(
             weight = class_weights[labels].sum()  # and of `others`, which are the same labels in another order
             for part, own, other in zip(*(whole.split(micro_batch) for whole in (images, labels, others)), strict=True):
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                    logits = forward(normalise(part, architecture.mean, architecture.std))
+                    logits = forward(normalise(part, described.mean, described.std))
                 loss = _loss(logits.float(), own, other, share, class_weights, config.label_smoothing)
                 (loss / weight).backward()
                 total_loss += loss.detach()
