@@ -286,3 +286,22 @@ def test_with_a_whole_recipe_and_small_parts_it_resumes_bit_for_bit(optimizer, m
     config = replace(CONFIG, learning_rate=1e-3, dropout=0.3, epochs=2, micro_batch=20, **changes)
     whole = run(config, images, tmp_path / "whole")
     goes_on_as(whole, config, images, tmp_path)
+
+
+# timm -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_of_timm_has_its_stochastic_depth_and_keeps_its_activation():
+    space = study_space("timm:convnext_atto", space_name="finetune", pretrained=True)
+    assert (space["activation"], space["drop_path"]) == (Choice(("own",)), Choice((0.0, 0.1)))
+    assert study_space("resnet50", space_name="finetune", pretrained=True)["normalisation"] == Choice(("imagenet",))
+    options = {"weights": None, "finetune": "all"}
+    config = replace(CONFIG, arch="timm:convnext_atto", activation="own", image_size=32, options=options)
+    with torch.device("meta"):
+        usual, dropping = (build_network(replace(config, drop_path=drop_path)) for drop_path in (0.0, 0.2))
+    dropped = [module.drop_prob for module in dropping.modules() if type(module).__name__ == "DropPath"]
+    assert dropped[-1] == pytest.approx(0.2)
+    assert not any(type(module).__name__ == "DropPath" for module in usual.modules())
+    shares = [group["rate_share"] for group in parameter_groups(usual, 0.1, "own")]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (pytest.approx(0.1), 1)
