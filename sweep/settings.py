@@ -48,6 +48,7 @@ class Settings:
         metric: What the study chooses by, a key of METRICS.
         pruner: One of PRUNERS.
         warmup: Epochs before a trial can be pruned.
+        space: What the studies search before `fix` and `search` change it, a key of `sweep.space.READY`.
         fix: Hyperparameters to fix, as `sweep.space.study_space` takes them.
         search: Hyperparameters to search elsewhere, likewise.
         weights: Where networks start that can be pretrained, resnet50 and those of timm: `pretrained`, `none`, a file.
@@ -86,6 +87,7 @@ class Settings:
     metric: str = "val/auroc"
     pruner: str = "median"
     warmup: int = 3
+    space: str = "basic"
     fix: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     weights: str = "pretrained"
@@ -112,9 +114,16 @@ class Settings:
 
     @cached_property
     def spaces(self) -> Mapping[str, Space]:
-        """What the study of each architecture searches. Raises InputError where `fix` or `search` are wrong."""
-        pretrained = self.weights != "none"
-        return {arch: study_space(arch, self.fix, self.search, pretrained=pretrained) for arch in self.archs}
+        """What the study of each architecture searches. Raises InputError where an option that says so is wrong."""
+        return {
+            arch: study_space(arch, self.fix, self.search, self.space, pretrained=self.pretrained)
+            for arch in self.archs
+        }
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether networks start from trained weights, where they can."""
+        return self.weights != "none"
 
     def study_of(self, arch: str) -> str:
         """The short name of the study of an architecture."""

@@ -2,11 +2,14 @@
 
 --fix activation=sigmoid
 --search learning_rate=1e-4..1e-2:log    --search batch_size=64,128    --search dropout=0..0.5
+
+A study begins from a ready space: `basic`, `scratch` or `finetune` (`--space`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -80,19 +83,53 @@ EXTRA: Mapping[str, Value] = {
     "label_smoothing": 0.0,
     "averaging": "none",
     "schedule": "constant",
+    "warmup_ratio": "own",
+    "first_layer_rate": 1.0,
+    "weight_decay": "own",
+    "mix": "none",
+    "drop_path": 0.0,
 }
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
 
-_SPACE: Space = {
+_BASIC: Space = {
     "activation": Choice(ACTIVATIONS),
     "optimizer": Choice(OPTIMIZERS),
     "learning_rate": Range(1e-5, 1e-1, log=True),
     "batch_size": Choice((32, 64, 128, 256)),
     "dropout": Range(0.0, 0.6),
 }
-FIVE = tuple(_SPACE)
+FIVE = tuple(_BASIC)
 # Wide enough for every row of the report's tables (a test holds them to it).
-SPACES: dict[str, Space] = dict.fromkeys(ARCHITECTURES, _SPACE)
+SPACES: dict[str, Space] = dict.fromkeys(ARCHITECTURES, _BASIC)
+# What a ready space has beside or instead of the architecture's own.
+READY: Mapping[str, Space] = {
+    "basic": {},
+    # A cosine schedule pays in the ablation of RESULTS.md; the winners of its three searches augment more than the
+    # report does and standardise each image. Averaging and smoothing stay undecided there.
+    "scratch": {
+        "augmentation": Choice(("own", "both", "wide")),
+        "normalisation": Choice(("fixed", "image")),
+        "schedule": Choice(("constant", "cosine")),
+    },
+    # AdamW, warm-up and cosine, decay of .05 to .1, mixup, stochastic depth and lower rates for early layers are what
+    # published recipes share (ULMFiT, arXiv 1801.06146; BEiT, 2106.08254; MAE, 2111.06377; ConvNeXt, 2201.03545). The
+    # range of rates is theirs, for smaller batches. An activation is no choice once the weights are trained.
+    "finetune": {
+        "activation": Choice(("relu",)),
+        "optimizer": Choice(("adamw",)),
+        "learning_rate": Range(3e-5, 3e-3, log=True),
+        "batch_size": Choice((32, 64)),
+        "dropout": Range(0.0, 0.4),
+        "augmentation": Choice(("light", "both", "wide")),
+        "normalisation": Choice(("fixed", "image")),
+        "schedule": Choice(("cosine",)),
+        "warmup_ratio": Choice((0.1,)),
+        "first_layer_rate": Range(0.01, 1.0, log=True),
+        "weight_decay": Range(1e-3, 0.1, log=True),
+        "mix": Choice(("none", "mixup")),
+        "drop_path": Choice((0.0, 0.1)),
+    },
+}
 
 
 def space_of(arch: str, *, pretrained: bool = False) -> Space:
@@ -109,23 +146,49 @@ def space_of(arch: str, *, pretrained: bool = False) -> Space:
         return SPACES[arch]
     row = architecture(arch)
     own = {"activation": Choice(row.activations[:1])} if row.activations[0] == "own" else {}
-    return {**_SPACE, **own, **({} if row.drops else {"dropout": Choice((0.0,))})}
+    return {**_BASIC, **own, **({} if row.drops else {"dropout": Choice((0.0,))})}
 
 
-def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = (), *, pretrained: bool = False) -> Space:
-    """Builds the space of a study: the architecture's own, changed by what the user wrote.
+def ready_space(arch: str, name: str = "basic", *, pretrained: bool = False) -> Space:
+    """The space of a study before `--fix` and `--search` change it.
+
+    Args:
+        arch: As `models.architecture` takes it. What it leaves no choice of is as it is in every ready space.
+        name: A key of READY.
+        pretrained: As `space_of` takes it.
+
+    Raises:
+        InputError: There is no ready space of that name.
+    """
+    if name not in READY:
+        raise InputError(f"--space {name}: there is no such space; there are {', '.join(READY)}")
+    own = space_of(arch, pretrained=pretrained)
+    left_out = {*decided(own), *(() if "drop_path" in architecture(arch).options else ("drop_path",))}
+    return {**own, **{key: domain for key, domain in READY[name].items() if key not in left_out}}
+
+
+def study_space(
+    arch: str,
+    fix: Sequence[str] = (),
+    search: Sequence[str] = (),
+    space_name: str = "basic",
+    *,
+    pretrained: bool = False,
+) -> Space:
+    """Builds the space of a study: a ready one, changed by what the user wrote.
 
     Args:
         arch: As `models.architecture` takes it.
         fix: Each as `name=value`.
         search: Each as `name=low..high`, `name=low..high:log` or `name=value,value`.
+        space_name: A key of READY.
         pretrained: As `space_of` takes it.
 
     Raises:
         InputError: A text cannot be understood, or names what does not exist; with every fault found.
     """
     row = architecture(arch)
-    space, faults, seen = dict(space_of(arch, pretrained=pretrained)), [], set()
+    space, faults, seen = dict(ready_space(arch, space_name, pretrained=pretrained)), [], set()
     for option, texts in (("--fix", fix), ("--search", search)):
         for text in texts:
             name, _, written = text.partition("=")
@@ -140,7 +203,7 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = (), 
                 if name == "pooling" and not row.flattens:
                     raise ValueError(f"{arch} gathers its feature maps in its own way")
                 seen.add(name)
-                space[name] = Choice((_value(name, written),)) if option == "--fix" else _domain(name, written)
+                space[name] = Choice((value_of(name, written),)) if option == "--fix" else _domain(name, written)
                 if fault := _fault_of(row, name, space[name]):
                     raise ValueError(fault)
             except ValueError as error:
@@ -160,6 +223,8 @@ def _fault_of(row: Architecture, name: str, domain: Choice | Range) -> str:
             return f"{row.name} has not {', '.join(others)}; it has {', '.join(row.activations)}"
     if name == "dropout" and not row.drops and domain != Choice((0.0,)):
         return f"{row.name} has no dropout"
+    if name == "drop_path" and name not in row.options:
+        return f"{row.name} has no residual blocks that can be left out (stochastic depth)"
     return ""
 
 
@@ -193,16 +258,17 @@ def largest_batch(space: Space) -> int:
 
 def _domain(name: str, written: str) -> Choice | Range:
     if ".." not in written:
-        values = tuple(_value(name, part.strip()) for part in written.split(","))
+        values = tuple(value_of(name, part.strip()) for part in written.split(","))
         if len(set(values)) < len(values):
             raise ValueError("a value is given twice")
         return Choice(values)
     ends, _, scale = written.partition(":")
     if scale not in ("", "log", "linear"):
         raise ValueError(f"{scale!r} is no scale; write :log or nothing")
-    low, high = (_value(name, part) for part in ends.split("..", 1))
+    low, high = (value_of(name, part) for part in ends.split("..", 1))
     if isinstance(low, str) or isinstance(high, str):
-        raise ValueError(f"{name} has no order; list its values, such as {name}={','.join(_WORDS[name][:2])}")
+        examples = _WORDS.get(name, ("own", "0.1"))[:2]
+        raise ValueError(f"{name} has no order; list its values, such as {name}={','.join(examples)}")
     if low >= high:
         raise ValueError(f"the lower end {low:g} is not below the upper end {high:g}")
     if scale == "log" and low <= 0:
@@ -220,10 +286,20 @@ _WORDS = {
     "pooling": ("own", "average"),
     "averaging": ("none", "ema"),
     "schedule": ("constant", "cosine"),
+    "mix": ("none", "mixup", "cutmix"),
 }
+_OWN = ("weight_decay", "warmup_ratio")  # numbers, or the word `own`
 
 
-def _value(name: str, written: str) -> Value:
+def value_of(name: str, written: str) -> Value:
+    """Reads a value of a hyperparameter.
+
+    Raises:
+        ValueError: It cannot have that value.
+
+    >>> value_of("weight_decay", "own"), value_of("weight_decay", "0.05"), value_of("batch_size", "64")
+    ('own', 0.05, 64)
+    """
     if name in _WORDS:
         if written not in _WORDS[name]:
             raise ValueError(f"{written!r} is none of {', '.join(_WORDS[name])}")
@@ -232,12 +308,25 @@ def _value(name: str, written: str) -> Value:
         if not written.isascii() or not written.isdigit() or int(written) < 1:
             raise ValueError(f"{written!r} is no whole number from 1")
         return int(written)
+    if name in _OWN and written == "own":
+        return written
     try:
         number = float(written)
     except ValueError:
-        raise ValueError(f"{written!r} is no number") from None
-    if name == "learning_rate" and not 0 < number < float("inf"):
-        raise ValueError(f"{written} is not above 0")
-    if name in ("dropout", "label_smoothing") and not 0 <= number < 1:
-        raise ValueError(f"{written} is not from 0 to below 1")
+        raise ValueError(f"{written!r} is no number" + (" and not own" if name in _OWN else "")) from None
+    good, fault = _LIMITS[name]
+    if not good(number):
+        raise ValueError(f"{written} is not {fault}")
     return number
+
+
+_SHARE = (lambda number: 0 <= number < 1, "from 0 to below 1")
+_LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda number: 0 < number < math.inf, "above 0"),
+    "dropout": _SHARE,
+    "label_smoothing": _SHARE,
+    "warmup_ratio": _SHARE,
+    "first_layer_rate": (lambda number: 0 < number <= 1, "above 0 and at most 1"),
+    "weight_decay": (lambda number: 0 <= number < math.inf, "0 or more"),
+    "drop_path": _SHARE,
+}

@@ -6,7 +6,7 @@ from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.comparisons.replication.published import ROWS
 from sweep.settings import Settings, check
-from sweep.space import EXTRA, SPACES, Choice, Range, decided, largest_batch, layout, study_space
+from sweep.space import EXTRA, FIVE, SPACES, Choice, Range, decided, largest_batch, layout, study_space, value_of
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -41,21 +41,52 @@ def test_fixing_and_searching_change_the_space():
 def test_extra_hyperparameters_are_fixed_and_searched_like_the_five_and_are_in_no_space_unasked():
     space = study_space(
         "cnn1",
-        fix=["pooling=average", "schedule=cosine", "averaging=ema"],
-        search=["augmentation=own,both", "normalisation=fixed,image,histogram", "label_smoothing=0..0.2"],
+        fix=["pooling=average", "schedule=cosine", "averaging=ema", "warmup_ratio=0.1"],
+        search=[
+            *("augmentation=own,both", "normalisation=fixed,image,histogram", "label_smoothing=0..0.2"),
+            *("first_layer_rate=0.01..1:log", "weight_decay=own,0.05", "mix=none,mixup"),
+        ],
     )
-    assert {name: space[name] for name in EXTRA} == {
+    usual = {name: value for name, value in EXTRA.items() if name != "drop_path"}  # which cnn1 does not have
+    assert {name: space[name] for name in usual} == {
         "augmentation": Choice(("own", "both")),
         "normalisation": Choice(("fixed", "image", "histogram")),
         "pooling": Choice(("average",)),
         "label_smoothing": Range(0.0, 0.2),
         "averaging": Choice(("ema",)),
         "schedule": Choice(("cosine",)),
+        "warmup_ratio": Choice((0.1,)),
+        "first_layer_rate": Range(0.01, 1.0, log=True),
+        "weight_decay": Choice(("own", 0.05)),
+        "mix": Choice(("none", "mixup")),
     }
-    assert decided(space) == {"pooling": "average", "schedule": "cosine", "averaging": "ema"}
+    fixed = {"pooling": "average", "schedule": "cosine", "averaging": "ema", "warmup_ratio": 0.1}
+    assert decided(space) == fixed
     assert not any(SPACES[arch].keys() & EXTRA.keys() for arch in ARCHITECTURES)
-    for name, usual in EXTRA.items():  # what nobody asks for can be asked for
-        assert study_space("cnn1", fix=[f"{name}={usual}"])[name] == Choice((usual,))
+    for name, value in usual.items():  # what nobody asks for can be asked for
+        assert study_space("cnn1", fix=[f"{name}={value}"])[name] == Choice((value,))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_ready_space_is_changed_as_the_basic_one_is(arch):
+    assert study_space(arch, space_name="basic") == SPACES[arch] == study_space(arch)
+    scratch, finetune = (study_space(arch, space_name=name) for name in ("scratch", "finetune"))
+    assert {name: scratch[name] for name in FIVE} == SPACES[arch]
+    assert set(scratch) == {*FIVE, "augmentation", "normalisation", "schedule"}
+    assert set(FIVE) < set(finetune) <= {*FIVE, *EXTRA}
+    assert all(f"{EXTRA[name]}" in f"{scratch[name]}" for name in set(scratch) - set(FIVE))  # the report's is in it
+    for name, domain in finetune.items():  # and all of it can be typed
+        values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+        assert all(value_of(name, str(value)) == value for value in values)
+
+    changed = study_space(arch, ["mix=cutmix"], ["learning_rate=1e-4..1e-3:log"], "finetune")
+    assert changed == {**finetune, "mix": Choice(("cutmix",)), "learning_rate": Range(1e-4, 1e-3, log=True)}
+
+
+def test_a_space_that_there_is_not_is_named_once():
+    with pytest.raises(InputError) as caught:
+        check(Settings(archs=("cnn1", "cnn2"), space="best"))
+    assert caught.value.faults == ("--space best: there is no such space; there are basic, scratch, finetune",)
 
 
 def test_the_layout_of_a_network_is_what_its_run_says_or_as_usual():
@@ -82,9 +113,15 @@ def test_the_layout_of_a_network_is_what_its_run_says_or_as_usual():
         ("fix", "schedule=step", "'step' is none of constant, cosine"),
         ("fix", "label_smoothing=1", "1 is not from 0 to below 1"),
         ("fix", "label_smoothing=nan", "nan is not from 0 to below 1"),
+        ("fix", "warmup_ratio=1", "1 is not from 0 to below 1"),
+        ("fix", "first_layer_rate=0", "0 is not above 0 and at most 1"),
+        ("fix", "weight_decay=-1", "-1 is not 0 or more"),
+        ("fix", "weight_decay=none", "'none' is no number and not own"),
+        ("fix", "mix=both", "'both' is none of none, mixup, cutmix"),
+        ("search", "weight_decay=own..0.1", "weight_decay has no order; list its values, such as weight_decay=own,0.1"),
         ("search", "pooling=own..average", "pooling has no order; list its values, such as pooling=own,average"),
         ("search", "label_smoothing=-0.1..0.1", "-0.1 is not from 0 to below 1"),
-        ("search", "colour=red,blue", "there are activation, .*, dropout, augmentation, .*, schedule"),
+        ("search", "colour=red,blue", "there are activation, .*, dropout, augmentation, .*, schedule, .*, drop_path"),
         ("search", "learning_rate=2..1", "the lower end 2 is not below the upper end 1"),
         ("search", "dropout=0..0.5:log", "a logarithmic range starts above 0"),
         ("search", "dropout=0..0.5:cubic", "'cubic' is no scale"),

@@ -95,6 +95,14 @@ Change = Annotated[
     list[str],
     Option(metavar="NAME=VALUE", help="A change to try; + between several makes them one change. Repeatable."),
 ]
+Space = Annotated[
+    str,
+    Option(
+        metavar="NAME",
+        help="What is searched: basic (the five hyperparameters); scratch (more, for random weights); finetune (for "
+        "pretrained ones). --fix and --search change it.",
+    ),
+]
 Fix = Annotated[list[str], Option(metavar="NAME=VALUE", help="Fix a hyperparameter: activation=sigmoid. Repeatable.")]
 FixAll = Annotated[
     list[str], Option("--fix", metavar="NAME=VALUE", help="The configuration: every hyperparameter of a search.")

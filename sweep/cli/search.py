@@ -36,6 +36,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     metric: option.Metric = Settings.metric,
     pruner: option.Pruner = Settings.pruner,
     warmup: option.Warmup = Settings.warmup,
+    space: option.Space = Settings.space,
     fix: option.Fix = [],  # noqa: B006
     search: option.Search = [],  # noqa: B006
     weights: option.Weights = Settings.weights,
@@ -125,6 +126,7 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
     studies = [
         {
             "study": plan.full_name(planned),
+            "space_name": settings.space,
             "space": {name: str(domain) for name, domain in planned.space.items()},
             "image_size": planned.image_size,
             "seconds": round(expected.seconds),

@@ -21,6 +21,7 @@ from sweep.metrics.formatting import format_duration, format_probability
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE, label_of
 from sweep.orchestrator.trial_table import WIDTH
 from sweep.plan import data_line, overlaps
+from sweep.space import ready_space
 from sweep.stores.databases import file_of
 from sweep.stores.experiment_page import runs_page
 from sweep.stores.tags import DATA_DIGEST
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from sweep.lifecycle.evaluate import Evaluation
     from sweep.lifecycle.scored_data import ScoredData
     from sweep.orchestrator.conclude import Outcome
-    from sweep.plan import Estimate, Plan
+    from sweep.plan import Estimate, Plan, PlannedStudy
+    from sweep.settings import Settings
     from sweep.stores.registry import Version
 
 
@@ -60,12 +62,14 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
         Text(f"validation: {how}; split {split.digest}, data {source.digest}"),
     ]
     for planned, estimate in zip(plan.studies, estimates, strict=True):
-        space = Table("hyperparameter", "searched", title=f"Study {plan.full_name(planned)}", title_justify="left")
+        title = f"Study {plan.full_name(planned)}: space {settings.space}"
+        space = Table("hyperparameter", "searched", title=title, title_justify="left")
         for name, domain in planned.space.items():
             space.add_row(name, str(domain))
         lines += [
             Text(),
             space,
+            *_changed(planned, settings),
             Text(
                 f"{settings.trials} trials of up to {settings.epochs} epochs at "
                 f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
@@ -76,6 +80,13 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
             ),
         ]
     return Group(*lines, Text("\ndry run: nothing was written"))
+
+
+def _changed(planned: PlannedStudy, settings: Settings) -> list[Text]:
+    """What --fix and --search changed of a ready space; nothing where they did not."""
+    ready = ready_space(planned.arch, settings.space, pretrained=settings.pretrained)
+    changed = [key for key, domain in planned.space.items() if ready.get(key) != domain]
+    return [Text(textwrap.fill(f"changed by --fix and --search: {', '.join(changed)}", WIDTH))] if changed else []
 
 
 def outcome_view(outcome: Outcome, plan: Plan) -> Group:

@@ -18,7 +18,7 @@ from data.sources import PATIENT_PATTERN
 from sweep.metrics.names import STRESSED
 from sweep.plan import Plan, PlannedStudy, leakage_of
 from sweep.settings import Settings
-from sweep.space import EXTRA, FIVE
+from sweep.space import EXTRA, FIVE, value_of
 from sweep.stores import tags as tag
 from sweep.stores.attributes import ABOUT, FINGERPRINT
 from sweep.stores.study import Study
@@ -234,7 +234,7 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         options["weights"] = params["weights_file"]
     elif options.get("weights") == "none":
         options["weights"] = None
-    extra: dict[str, Any] = {name: type(usual)(params[name]) for name, usual in EXTRA.items() if name in params}
+    extra: dict[str, Any] = {name: value_of(name, str(params[name])) for name in EXTRA if name in params}
     return TrainingConfig(
         arch=params["arch"],
         activation=params["activation"],
@@ -268,15 +268,15 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
         params: As the run has them; strings are converted.
         others: Settings that a run does not decide, such as its data and stores, or that are to be different.
     """
-    arch, limit, file = params["arch"], params.get("limit"), params.get("weights_file")
+    limit, file = params.get("limit"), params.get("weights_file")
     weights = file if file is not None and Path(file).exists() else params.get("weights", "none")
-    names = dict.fromkeys((*FIVE, *(name for name in EXTRA if name in params)))
+    names = [*FIVE, *(name for name in EXTRA if name in params)]
     optional = {name: params[name] for name in ("patient_pattern", "finetune") if name in params}
     # An earlier release left pixels from 0 to 1 where weights were ImageNet's.
     before = () if arch != "resnet50" or "normalisation" in params else ("normalisation=fixed",)
     return Settings(
         **{
-            "archs": (arch,),
+            "archs": (params["arch"],),
             "epochs": int(params["epochs"]),
             "patience": int(params["patience"]),
             "image_size": int(params["image_size"]),

@@ -52,7 +52,16 @@ class TrainingConfig:
         averaging: `none`, or `ema`: a moving average of the weights is validated, kept and served.
         stress: Whether the validation images are also scored as another machine might have made them, by
             `data.recipe.STRESS`; the loss on these then decides which weights are kept.
-        schedule: `constant`, or `cosine`: the learning rate rises in the first half epoch and then falls to 0.
+        schedule: `constant`, or `cosine`: the learning rate rises at first (`warmup_ratio`) and then falls to 0.
+        warmup_ratio: Share of `epochs` in which the learning rate rises from 0, from 0 to below 1; `own` is half an
+            epoch with the schedule `cosine` and nothing with `constant`.
+        first_layer_rate: Learning rate of the network's first layer as a share of that of its last one, above 0, at
+            most 1; `optimizers.parameter_groups` says what the layers between get.
+        weight_decay: As torch's optimisers take it, 0 or more; `own` is the optimiser's default, .01 for adamw and 0
+            for the others.
+        mix: `none`, or a key of `data.mixing.ALPHAS`: training images are mixed in pairs, and so are their labels.
+        drop_path: Probability, from 0 to below 1, that the last residual block leaves an image as it is (stochastic
+            depth); 0 for architectures that have none.
     """
 
     arch: str
@@ -77,6 +86,11 @@ class TrainingConfig:
     averaging: str = "none"
     schedule: str = "constant"
     stress: bool = False
+    warmup_ratio: float | str = "own"
+    first_layer_rate: float = 1.0
+    weight_decay: float | str = "own"
+    mix: str = "none"
+    drop_path: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as a checkpoint holds it, so that one read back compares equal, on another machine too.
@@ -99,8 +113,8 @@ class EpochResult:
     Attributes:
         epoch: From 1.
         train_loss: Weighted cross entropy over the epoch, in training mode, while the weights moved; with smoothed
-            labels, if they are smoothed.
-        train_accuracy: Likewise, from 0 to 1.
+            or mixed labels, if they are.
+        train_accuracy: Likewise, from 0 to 1. Of mixed images the label of the larger share counts.
         validation_loss: Weighted cross entropy after the epoch.
         validation_logits: float32 [N, classes], after the epoch.
         improved: Whether `judged_by` is the lowest so far; then these weights are the best ones.

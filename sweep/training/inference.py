@@ -45,6 +45,7 @@ def build_network(config: TrainingConfig) -> nn.Module:
         config.image_size,
         config.normalisation,
         config.pooling,
+        drop_path=config.drop_path,
         **config.options,
     )
 

@@ -25,15 +25,16 @@ from torch.nn import functional
 
 from data.augment import augmented_batches, stress
 from data.cache import Images
+from data.mixing import mixed_batches
 from data.recipe import STRESS
 from models import architecture
 from models.layers import hastened
 from sweep.training.config import BEST, ConfigurationError, EpochResult, NonFiniteLossError, TrainingConfig
 from sweep.training.inference import build_network, compute_logits, normalise, to_device
-from sweep.training.optimizers import OPTIMIZERS, out_of_memory
+from sweep.training.optimizers import OPTIMIZERS, out_of_memory, parameter_groups
 from sweep.training.state import resume, save_best, save_last
 
-WARM_UP = 0.5  # epochs in which the learning rate of a schedule rises
+WARM_UP = 0.5  # epochs in which the learning rate of a cosine schedule rises, unless it is given
 
 
 # Long on purpose: a recipe, to be read from top to bottom.
@@ -73,7 +74,7 @@ def train(
         _seed_torch(config.seed, 0)
         network = build_network(config).to(device=device).to(memory_format=torch.channels_last)
         optimizer = OPTIMIZERS[config.optimizer](
-            [parameter for parameter in network.parameters() if parameter.requires_grad], config.learning_rate
+            parameter_groups(network, config.first_layer_rate, config.weight_decay), config.learning_rate
         )
     augmentation = described.recipe(config.augmentation)
     forward = hastened(network)
@@ -92,22 +93,24 @@ def train(
         # Sums stay on the device: reading a number here would wait for it at every step.
         total_loss, total_weight = torch.zeros((), device=device), torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
-        batches = augmented_batches(*train_data, config.batch_size, augmentation, generator)
-        for step, (images, labels) in enumerate(batches):
+        batches = mixed_batches(
+            augmented_batches(*train_data, config.batch_size, augmentation, generator),
+            config.mix,
+            generator.initial_seed(),
+        )
+        for step, (images, labels, others, share) in enumerate(batches):
             if stop():
                 return
             _set_learning_rate(optimizer, config, epoch - 1 + step * config.batch_size / len(training))
             optimizer.zero_grad(set_to_none=True)
-            weight = class_weights[labels].sum()
-            for part, part_labels in zip(images.split(micro_batch), labels.split(micro_batch), strict=True):
+            weight = class_weights[labels].sum()  # and of `others`, which are the same labels in another order
+            for part, own, other in zip(*(whole.split(micro_batch) for whole in (images, labels, others)), strict=True):
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                     logits = forward(normalise(part, described.mean, described.std))
-                loss = functional.cross_entropy(
-                    logits.float(), part_labels, class_weights, reduction="sum", label_smoothing=config.label_smoothing
-                )
+                loss = _loss(logits.float(), own, other, share, class_weights, config.label_smoothing)
                 (loss / weight).backward()
                 total_loss += loss.detach()
-                correct += (logits.detach().argmax(1) == part_labels).sum()
+                correct += (logits.detach().argmax(1) == (own if share >= 0.5 else other)).sum()
             total_weight += weight
             optimizer.step()
             if averaged is not None:
@@ -161,6 +164,22 @@ def _stressed(
     return stress(pixels, rows, STRESS), torch.arange(len(rows), device=rows.device), labels
 
 
+def _loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    others: torch.Tensor,
+    share: float,
+    class_weights: torch.Tensor,
+    label_smoothing: float,
+) -> torch.Tensor:
+    """The sum of the weighted cross entropies of images of which `labels` have a share and `others` the rest."""
+
+    def against(labels: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(logits, labels, class_weights, reduction="sum", label_smoothing=label_smoothing)
+
+    return against(labels) if share == 1 else share * against(labels) + (1 - share) * against(others)
+
+
 def _validate(
     network: nn.Module,
     config: TrainingConfig,
@@ -195,14 +214,17 @@ def _seed_torch(seed: int, epoch: int) -> torch.Generator:
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, epochs: float) -> None:
-    """Sets the learning rate of the schedule after a number of epochs, which need not be whole."""
-    rate = config.learning_rate
-    if config.schedule == "cosine":
+    """Sets the learning rates of the schedule after a number of epochs, which need not be whole."""
+    rate, cosine = config.learning_rate, config.schedule == "cosine"
+    own = WARM_UP if cosine else 0.0
+    rising = own if isinstance(config.warmup_ratio, str) else config.warmup_ratio * config.epochs
+    if rising:
         # A little above 0 at the very first step, which would otherwise change nothing.
-        warm_up = min(1.0, (epochs + 0.01) / WARM_UP)
-        rate = rate * warm_up * (1 + math.cos(math.pi * epochs / config.epochs)) / 2
+        rate *= min(1.0, (epochs + 0.01) / rising)
+    if cosine:
+        rate = rate * (1 + math.cos(math.pi * epochs / config.epochs)) / 2
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_share", 1.0)
 
 
 @torch.no_grad()

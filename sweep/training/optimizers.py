@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import nn
 
 from sweep.training.config import ConfigurationError
 
@@ -31,19 +32,62 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
 
 
-def build_optimizer(name: str, parameters: Iterable[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+Group = dict[str, Any]  # as torch's optimisers take it: `params`, and what is different for these
+
+
+def parameter_groups(
+    network: nn.Module, first_layer_rate: float, weight_decay: float | str
+) -> Sequence[torch.Tensor] | Sequence[Group]:
+    """What an optimiser is to change, with the learning rate of each layer.
+
+    Layers are the modules that hold parameters, in the order in which the network registers them. Their learning rates
+    rise in even steps of the logarithm from the first to the last, as in fastai's discriminative fine-tuning (Howard
+    and Ruder, arXiv 1801.06146). That needs no name of a layer and no boundary between backbone and head, so it holds
+    for every module: a new head has about the full rate, of however many layers it consists. Frozen layers count, so
+    that a head that is trained alone has it too.
+
+    Args:
+        network: Its parameters that require a gradient are taken.
+        first_layer_rate: Share of the learning rate that the first layer has, above 0, at most 1.
+        weight_decay: 0 or more, for all; `own` leaves it to the optimiser.
+
+    Returns:
+        The parameters alone where all are treated as the optimiser treats them by default; else groups, in the same
+        order, whose `rate_share` says what part of the learning rate is theirs.
+    """
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if first_layer_rate == 1 and weight_decay == "own":
+        return trained
+    decay = {} if weight_decay == "own" else {"weight_decay": weight_decay}
+    if first_layer_rate == 1:
+        return [{"params": trained, "rate_share": 1.0, **decay}]
+    layers: dict[str, list[torch.Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        layers.setdefault(name.rpartition(".")[0], []).append(parameter)
+    groups = []
+    for place, parameters in enumerate(layers.values(), start=1):
+        share = first_layer_rate ** (1 - (place - 1) / (len(layers) - 1)) if place < len(layers) else 1.0
+        if kept := [parameter for parameter in parameters if parameter.requires_grad]:
+            groups.append({"params": kept, "rate_share": share, **decay})
+    return groups
+
+
+def build_optimizer(
+    name: str, parameters: Iterable[torch.Tensor] | Iterable[Group], rate: float
+) -> torch.optim.Optimizer:
     """Builds an optimiser.
 
     Args:
         name: A key of KINDS.
-        parameters: What it changes; all on one device.
+        parameters: What it changes, as `parameter_groups` returns it; all on one device.
         rate: The learning rate.
 
     Raises:
         ConfigurationError: Torch has no such optimiser for the device.
     """
-    parameters = list(parameters)
-    device = parameters[0].device.type
+    changed: list[Any] = list(parameters)
+    first = changed[0]["params"][0] if isinstance(changed[0], dict) else changed[0]
+    device = first.device.type
     if (refusal := _refusal(name, device, fused=True)) is None:
         fused = True
     elif (refusal := _refusal(name, device, fused=None)) is None:
@@ -54,7 +98,7 @@ def build_optimizer(name: str, parameters: Iterable[torch.Tensor], rate: float) 
             f"torch {torch.__version__} has no {name} for the device {device} ({refusal.splitlines()[0]}); "
             f"search without it, such as --search optimizer={others}"
         )
-    return _build(name, parameters, rate, fused=fused)
+    return _build(name, changed, rate, fused=fused)
 
 
 OPTIMIZERS: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {
@@ -80,6 +124,6 @@ def _refusal(name: str, device: str, *, fused: bool | None) -> str | None:
     return None
 
 
-def _build(name: str, parameters: list[torch.Tensor], rate: float, *, fused: bool | None) -> torch.optim.Optimizer:
+def _build(name: str, parameters: list[Any], rate: float, *, fused: bool | None) -> torch.optim.Optimizer:
     kind: Any = KINDS[name]
     return kind(parameters, rate, fused=fused, **OPTIONS.get(name, {}))

@@ -173,14 +173,22 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(run, home, pictures):
     code, out, _ = run("--arch", "cnn1", "--arch", "cnn3", *options)
     assert code == 0
     text = " ".join(out.split())
-    for part in ("136 train, 24 validation, 60 test", "blob-pictures/cnn3", "16, 32", "7 trials of up to 12 epochs"):
+    for part in (
+        "136 train, 24 validation, 60 test",
+        "blob-pictures/cnn3: space basic",
+        "changed by --fix and --search: batch_size",
+        "16, 32",
+        "7 trials of up to 12 epochs",
+    ):
         assert part in text
     assert "nothing was written" in text
     assert not list(run.folder.iterdir())
     assert files(home) == before
-    code, out, _ = run("--arch", "cnn1", *options, "--json")
+    code, out, _ = run("--arch", "cnn1", "--space", "finetune", *options, "--json")
     plan = json.loads(out)["studies"][0]
-    assert plan["study"] == "blob-pictures/cnn1"
+    assert (plan["study"], plan["space_name"]) == ("blob-pictures/cnn1", "finetune")
+    assert plan["space"]["optimizer"] == "adamw"
+    assert plan["space"]["batch_size"] == "16, 32"
     assert plan["parameters"] == 12 * 9 + 24 + 20 * 12 * 9 + 40 + 32 * 20 * 9 + 64 + 2 * 32 * 16 * 16 + 2
     assert plan["seconds"] > 0
     assert plan["disk_bytes"] > 7 * 4 * plan["parameters"]

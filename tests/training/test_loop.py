@@ -110,6 +110,10 @@ EXTRA = {
     "label_smoothing": 0.1,
     "averaging": "ema",
     "schedule": "cosine",
+    "warmup_ratio": 0.3,
+    "first_layer_rate": 0.1,
+    "weight_decay": 0.05,
+    "mix": "cutmix",
 }
 
 

@@ -126,10 +126,11 @@ def test_an_epoch_is_that_of_the_loop_that_everyone_writes(arch, optimizer, imag
     assert weights < TOLERANCES[optimizer]
 
 
+@pytest.mark.parametrize("recipe", [{}, {"first_layer_rate": 0.1, "weight_decay": 0.1}], ids=["plain", "layers"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_fused_optimiser_goes_where_the_plain_one_goes(optimizer, images, tmp_path, monkeypatch):
+def test_a_fused_optimiser_goes_where_the_plain_one_goes(optimizer, recipe, images, tmp_path, monkeypatch):
     """All else being equal, within a thousandth of the way; a twentieth of that is seen."""
-    config, networks = replace(CONFIG, arch="cnn2", optimizer=optimizer), []
+    config, networks = replace(CONFIG, arch="cnn2", optimizer=optimizer, **recipe), []
     training._seed_torch(config.seed, 0)
     networks.append(flat(build_network(config).state_dict()))
     for folder in (tmp_path / "fused", tmp_path / "plain"):
@@ -202,6 +203,8 @@ def test_no_step_of_an_epoch_waits_for_the_device(arch, optimizer, precision, im
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 def test_no_step_waits_for_what_was_asked_for_beside_the_five(normalisation, averaging, images, tmp_path):
     extra = {"augmentation": "both", "pooling": "average", "label_smoothing": 0.1, "schedule": "cosine"}
+    extra |= {"warmup_ratio": 0.3, "first_layer_rate": 0.1, "weight_decay": 0.05}
+    extra |= {"mix": "mixup" if averaging == "none" else "cutmix"}
     config = replace(CONFIG, arch="cnn3", normalisation=normalisation, averaging=averaging, **extra)
     assert_nothing_waits(config, images, tmp_path)
 
