@@ -103,6 +103,10 @@ def build(
         named, _ = _named(name, Path(weights))
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": named}}
     network = _create(name, image_size, **options)
+    if weights is not None:
+        # timm's own start gives logits of several, and the first steps would unlearn what the weights know.
+        for parameter in network.get_classifier().parameters():  # pyright: ignore[reportCallIssue]
+            nn.init.zeros_(parameter)
     return FineTuned(network, () if finetune == "all" else frozen_stages(finetune, _stages(network)))
 
 

@@ -200,8 +200,6 @@ def study_space(
                     raise ValueError(f"write {name}=VALUE")
                 if name in seen:
                     raise ValueError(f"{name} is given twice")
-                if name == "pooling" and not row.flattens:
-                    raise ValueError(f"{arch} gathers its feature maps in its own way")
                 seen.add(name)
                 space[name] = Choice((value_of(name, written),)) if option == "--fix" else _domain(name, written)
                 if fault := _fault_of(row, name, space[name]):
@@ -217,6 +215,8 @@ def study_space(
 
 def _fault_of(row: Architecture, name: str, domain: Choice | Range) -> str:
     """Why an architecture cannot have these values; empty where it can."""
+    if name == "pooling" and not row.flattens:
+        return f"{row.name} gathers its feature maps in its own way"
     if name == "activation" and isinstance(domain, Choice):
         others = [str(value) for value in domain.values if value not in row.activations]
         if others:

@@ -273,7 +273,7 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
     names = [*FIVE, *(name for name in EXTRA if name in params)]
     optional = {name: params[name] for name in ("patient_pattern", "finetune") if name in params}
     # An earlier release left pixels from 0 to 1 where weights were ImageNet's.
-    before = () if arch != "resnet50" or "normalisation" in params else ("normalisation=fixed",)
+    before = () if params["arch"] != "resnet50" or "normalisation" in params else ("normalisation=fixed",)
     return Settings(
         **{
             "archs": (params["arch"],),
