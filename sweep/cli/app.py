@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from data.faults import InputError
-from sweep.cli import comparisons, data, model, repair
+from sweep.cli import comparisons, data, ensembles, model, repair
 from sweep.cli.output import open_output
 from sweep.cli.search import search
 from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
@@ -34,6 +34,7 @@ for command in (
     comparisons.replicate,
     comparisons.ablate,
     comparisons.crossvalidate,
+    ensembles.ensemble,
 ):
     app.command()(command)
 

@@ -111,7 +111,7 @@ def evaluate(
     classifier, tracking = load(client, version), tracking_of(client, version.run_id)
     if prevalence is not None and classifier.about["positive"] is None:
         raise InputError(f"--prevalence: {model} has more than two classes, and predictive values are of two")
-    past = read_run(tracking.uri, version.run_id)
+    past = read_run(tracking.uri, version.run_id, ensembles=True)
     scored = data_for(version, classifier.about, past, data, patient_pattern, depth)
     source = scored.source
     for note in scored.notes:
