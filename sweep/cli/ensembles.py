@@ -84,6 +84,8 @@ def ensemble_view(outcome: Outcome) -> Group:
     lines: list[Any] = [Text(f"\n{outcome.name}", style="bold"), members, table, Text(outcome.validation_note)]
     if outcome.threshold is not None:
         lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
+    if outcome.test.at_threshold is not None:
+        lines.append(Text(f"the scores are at that threshold; test accuracy at 0.5: {outcome.test.scores['accuracy']}"))
     lines += [Text(f"warning: {sentence}", style="yellow") for sentence in outcome.warnings]
     lines.append(Text(f"registered as {outcome.model} version {outcome.version}, run {outcome.run_id}"))
     lines += [Text(f"  @{alias}: {sentence}") for alias, sentence in outcome.aliases.items()]

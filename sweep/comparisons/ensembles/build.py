@@ -102,7 +102,8 @@ def make(ensemble: Ensemble) -> Outcome:
     parts = {"val": (data.name, data.digests["validation"]), "test": (data.name, data.digests["train"])}
     tracking.log_scores(run_id, scores, version.model_id, parts)
     if run is None or run.tags.get(tag.STATE) != "COMPLETE":
-        tracking.log(run_id, main_test_scores(scores), tags={tag.STATE: "COMPLETE"})
+        stopped = {tag.REASON: "went on after that"} if run is not None and tag.REASON in run.tags else {}
+        tracking.log(run_id, main_test_scores(scores), tags={tag.STATE: "COMPLETE", **stopped})
         tracking.finish(run_id, FINISHED)
     return Outcome(
         ensemble.name,
