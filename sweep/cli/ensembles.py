@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.faults import InputError
 from sweep.cli import options as option
 
 if TYPE_CHECKING:
@@ -43,11 +44,13 @@ def ensemble(  # noqa: PLR0913 - typer: one parameter per option
         from sweep.comparisons.ensembles.scored import Ensemble
         from sweep.stores.mlflow_stores import open_client, open_tracking
         from sweep.stores.study import stored_studies
+        from sweep.system.redaction import shown
 
         studies, uri = stored_studies(storage or optuna_in(folder)), tracking_uri or mlflow_in(folder)
         finished = searched(studies, search, "ensemble")
         selection = select(finished, studies, asked, study)
-        open_client(uri)  # what is not there is not made
+        if open_client(uri).get_experiment_by_name(finished.study.experiment) is None:  # it is not to be made here
+            raise InputError(f"--tracking-uri {shown(uri)}: it has no runs of {finished.study.name}")
         plan = plan_of_search(finished, data, 1, machine, fetch=False)
         prepare(plan, folder, terminal, stopping)
         with locked(folder):
@@ -73,7 +76,8 @@ def ensemble_view(outcome: Outcome) -> Group:
     members = Table("member", outcome.metric, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, value in outcome.members.items():
         members.add_row(escape(name), f"{value:.4f}")
-    members.add_row("the ensemble", f"{outcome.value:.4f}", style="bold")
+    answered = "each image by one of them" if outcome.out_of_fold else "the ensemble"
+    members.add_row(answered, f"{outcome.value:.4f}", style="bold")
     heads = ("score", "validation", "test (95 % interval)", escape(f"all {outcome.test.always}"))
     table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, interval in outcome.test.served.items():
@@ -101,6 +105,7 @@ def to_dict(outcome: Outcome) -> dict[str, Any]:
         "metric": outcome.metric,
         "members": dict(outcome.members),
         "value": outcome.value,
+        "out_of_fold": outcome.out_of_fold,
         "validation": outcome.validation.values("val"),
         "test": test.values("test"),
         "intervals": {name: [interval.low, interval.high] for name, interval in test.scores.items()},

@@ -41,7 +41,8 @@ class Outcome:
         run_id: Its run.
         members: The runs of its members, by name, with the value of the study's metric on their own.
         metric: That metric.
-        value: The ensemble's.
+        value: The ensemble's; with folds that of single members, see `validation_note`.
+        out_of_fold: Whether it is the latter.
         validation: Its scores on validation, as it is served.
         test: Its scores on test, likewise.
         temperature: Its temperature.
@@ -58,6 +59,7 @@ class Outcome:
     members: Mapping[str, float]
     metric: str
     value: float
+    out_of_fold: bool
     validation: Assessment
     test: Assessment
     temperature: Temperature
@@ -111,6 +113,7 @@ def make(ensemble: Ensemble) -> Outcome:
         {member.name: member.value(metric) for member in ensemble.members},
         metric,
         value,
+        ensemble.selection.of_folds,
         validation,
         test,
         temperature,
