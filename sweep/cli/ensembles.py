@@ -52,11 +52,11 @@ def ensemble(  # noqa: PLR0913 - typer: one parameter per option
         if open_client(uri).get_experiment_by_name(finished.study.experiment) is None:  # it is not to be made here
             raise InputError(f"--tracking-uri {shown(uri)}: it has no runs of {finished.study.name}")
         plan = plan_of_search(finished, data, 1, machine, fetch=False)
-        prepare(plan, folder, terminal, stopping)
         with locked(folder):
             tracking = open_tracking(uri, plan.experiment, terminal.say)
             with tracking.reaching():
                 networks = load(selection, plan, tracking)
+                prepare(plan, folder, terminal, stopping)
                 terminal.say(f"{len(networks)} members: {selection.chosen}")
                 outcome = make(Ensemble(finished, plan, selection, networks, flip, tracking))
     terminal.show(ensemble_view(outcome))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from torch import nn
 from data.decode import decode
 from data.faults import InputError
 from sweep.stores import heat_map, registry
+from sweep.stores.mlflow_stores import open_tracking
 from sweep.stores.packaging import Example
 from sweep.stores.tracking import Tracking
 from tests.helpers.served import SIZE, TEMPERATURE, new_spec, picture, post, serving, small_network, text
+from tests.helpers.stocked import stocked
 
 NAME = "several"
 IMAGES = [picture(seed) for seed in range(5)]
@@ -59,6 +62,14 @@ def registered(tracking: Tracking, networks: nn.ModuleList, name: str, *, flip: 
     members = [{"name": f"cnn1-00{number}", "run": str(number), "seed": number} for number in range(len(networks))]
     spec = new_spec(tracking, name=name, architecture="cnn1-ensemble", members=members, flip=flip, **changes)
     return registry.register(tracking.client, spec, networks, example)
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+    folder = stocked(tmp_path_factory.mktemp("store"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # where artifacts go
+        yield open_tracking(f"sqlite:///{folder}/mlflow.db", NAME)
 
 
 @pytest.fixture(scope="module")

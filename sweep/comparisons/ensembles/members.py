@@ -174,9 +174,10 @@ def _folds(search: Searched, studies: dict[str, Study], asked: Asked, folds_name
     return Selection(f"folds:{count}", chosen, tuple(candidates))
 
 
-def identity_of(runs: Sequence[Run], *, flip: bool) -> str:
-    """What finds the run of an ensemble again: 32 hexadecimal digits of its members' runs."""
-    text = "\n".join([*(run.run_id for run in runs), "flip" if flip else ""])
+def identity_of(selection: Selection, *, flip: bool) -> str:
+    """What finds the run of an ensemble again: 32 hexadecimal digits of its members' studies and numbers."""
+    trials = (f"{description_of(one.study).study_id} {one.trial.number}" for one in selection.candidates)
+    text = "\n".join([*trials, "flip" if flip else ""])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

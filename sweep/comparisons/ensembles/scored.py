@@ -59,7 +59,7 @@ class Ensemble:
     @property
     def identity(self) -> str:
         """What finds its run again."""
-        return identity_of([member.run for member in self.members], flip=self.flip)
+        return identity_of(self.selection, flip=self.flip)
 
 
 @dataclass(frozen=True)
