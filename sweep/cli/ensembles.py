@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ def ensemble(  # noqa: PLR0913 - typer: one parameter per option
     machine: dict[str, Any] = {"device": device, "tracking_uri": tracking_uri, "storage": storage}
     machine |= {"allow_leakage": True} if allow_leakage else {}
     from sweep.cli.terminal import Terminal
-    from sweep.orchestrator.workdir import locked, mlflow_in, optuna_in, prepare, stoppable
+    from sweep.orchestrator.workdir import locked, mlflow_in, optuna_in, prepare, stoppable, unless
 
     terminal, folder = Terminal(json=json), Path.cwd()
     with stoppable() as stopping:
@@ -58,7 +59,10 @@ def ensemble(  # noqa: PLR0913 - typer: one parameter per option
                 networks = load(selection, plan, tracking)
                 prepare(plan, folder, terminal, stopping)
                 terminal.say(f"{len(networks)} members: {selection.chosen}")
-                outcome = make(Ensemble(finished, plan, selection, networks, flip, tracking))
+                whole = Ensemble(finished, plan, selection, networks, flip, tracking)
+                with terminal.counting("predicting", whole.steps) as progress:
+                    done, go_on = count(1), unless(stopping, progress)
+                    outcome = make(replace(whole, step=lambda: go_on(next(done))))
     terminal.show(ensemble_view(outcome))
     terminal.end(**to_dict(outcome))
 

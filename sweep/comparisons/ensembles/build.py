@@ -93,8 +93,9 @@ def make(ensemble: Ensemble) -> Outcome:
 
     number = others.index(run) + 1 if run else len(others) + 1
     facts = facts_of(ensemble, validation, test, temperature, threshold, missed, number)
-    tags = {**tags_of(ensemble, temperature.value, threshold, missed), metric: f"{value:.4f}"}
+    tags = tags_of(ensemble, temperature.value, threshold, missed)
     run_id = _log(ensemble, run, scored, facts, tags)
+    tags[metric] = f"{value:.4f}"  # of the version, whose list shows it
     scores = {**validation.values("val"), **test.values("test")}
     version = registry.registered(tracking.client, facts.name, run_id, {})
     if version is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Ensemble:
         members: Their networks.
         flip: Whether each answers the mean of an image and its mirror image.
         tracking: The study's experiment.
+        step: Called after each of `steps`; may raise to stop.
     """
 
     search: Searched
@@ -44,6 +46,12 @@ class Ensemble:
     members: tuple[Member, ...]
     flip: bool
     tracking: Tracking
+    step: Callable[[], None] = lambda: None
+
+    @property
+    def steps(self) -> int:
+        """How often a member predicts: validation, test, and examples before the ensemble is registered."""
+        return len(self.members) * (4 if self.search.metric in STRESSED else 3)
 
     @property
     def arch(self) -> str:
@@ -126,6 +134,7 @@ def logits_of(ensemble: Ensemble, images: Images, *, stressed: bool = False) -> 
             for mirrored in ((False, True) if ensemble.flip else (False,))
         ]
         answers.append(np.mean([softmax(view) for view in views], axis=0))
+        ensemble.step()
     return log_mean(np.stack(answers))
 
 
