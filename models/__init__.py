@@ -1,85 +1,23 @@
-"""Networks: what each architecture is, what it reads and how its images are prepared (report sections 2.1 and 3).
+"""Networks: the table of the project's own architectures (report sections 2.1 and 3), and how others are found.
 
-The table here imports no torch, so that a command line can ask it for names and sizes at no cost.
+The table imports no torch, so that a command line can ask it for names and sizes at no cost.
+
+    cnn1, cnn2, cnn3, resnet50    this table
+    timm:NAME                     an image classifier of timm                                   models/timm_models.py
+    FILE.py:FUNCTION              a function of the user's                                      models/own.py
+    NAME                          one that an installed package offers as `sweep.architectures`  models/own.py
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path, PurePath
 
-from data.recipe import RECIPES, Augmentation
+from data.faults import InputError
+from data.recipe import Augmentation
+from models.architecture import Architecture
 
-if TYPE_CHECKING:
-    from torch import nn
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One row of the table.
-
-    Attributes:
-        name: Its name, and that of the module in `models` whose `build` makes it.
-        section: Where the report describes it.
-        image_size: Side of its input, in pixels, where the user asks for no other.
-        smallest: Smallest side that its poolings leave something of.
-        mean: Subtracted from pixels that go from 0 to 1.
-        std: Divides what is left.
-        augmentation: What happens to its training images.
-        options: Further arguments of `build`, which only this architecture has.
-        flattens: Whether it turns its feature maps into a vector by flattening, unless `pooling` says otherwise.
-    """
-
-    name: str
-    section: str
-    image_size: int
-    smallest: int
-    mean: float
-    std: float
-    augmentation: Augmentation
-    options: tuple[str, ...] = field(default=())
-    flattens: bool = True
-
-    def build(
-        self,
-        activation: str,
-        dropout: float,
-        classes: int,
-        image_size: int,
-        normalisation: str = "fixed",
-        pooling: str = "own",
-        **options: Any,
-    ) -> nn.Module:
-        """Builds a freshly initialised network; see the architecture's own module.
-
-        Args:
-            activation: A key of `models.layers.ACTIVATIONS`.
-            dropout: Probability from 0 to 1.
-            classes: Number of logits.
-            image_size: Side of the input, in pixels.
-            normalisation: `fixed` leaves images as `mean` and `std` make them; a key of
-                `models.layers.NORMALISATIONS` puts that before the network.
-            pooling: As `models.layers.gathered` takes it; makes no difference to one that averages anyway.
-            options: Further arguments; those that the architecture has are used.
-        """
-        module = import_module(f"models.{self.name}")
-        known = {name: options[name] for name in self.options} | ({"pooling": pooling} if self.flattens else {})
-        network = module.build(activation, dropout, classes, image_size, **known)
-        if normalisation == "fixed":
-            return network
-        from torch import nn
-
-        from models.layers import NORMALISATIONS
-
-        first = NORMALISATIONS[normalisation](self.mean, self.std)
-        return nn.Sequential(first, *(network if isinstance(network, nn.Sequential) else (network,)))
-
-    def recipe(self, augmentation: str) -> Augmentation:
-        """What happens to its training images: its `own`, or a key of `data.recipe.RECIPES`."""
-        return self.augmentation if augmentation == "own" else RECIPES[augmentation]
-
-
+TIMM = "timm:"
 _FLIP_AND_ROTATE = Augmentation(rotation=15, horizontal_flip=True)
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -110,3 +48,70 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     )
 }
+
+
+def architecture(name: str) -> Architecture:
+    """Describes an architecture.
+
+    Args:
+        name: A key of ARCHITECTURES, `timm:NAME`, `FILE.py:FUNCTION`, or the name of an entry point.
+
+    Raises:
+        InputError: There is no such architecture.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    if name.startswith(TIMM):
+        from models.timm_models import architecture_of
+
+        return architecture_of(name.removeprefix(TIMM))
+    from models.own import architecture_of_file, architecture_of_package
+
+    if is_file(name):
+        return architecture_of_file(name)
+    found = architecture_of_package(name)
+    if found is None:
+        raise InputError(
+            f"--arch {name}: there is no such architecture; there are {', '.join(ARCHITECTURES)}, timm:NAME (any image "
+            "classifier of timm) and FILE.py:FUNCTION (your own)"
+        )
+    return found
+
+
+def weights_of(name: str, choice: str) -> tuple[Path | None, str]:
+    """Finds the file behind `--weights` of an architecture that has this option; downloads published ones on first use.
+
+    Args:
+        name: Its name.
+        choice: `pretrained` or `imagenet`, `none` or a path.
+
+    Returns:
+        An existing file, or None for `none`; and a sentence for people, empty where there is nothing to say.
+
+    Raises:
+        InputError: The file is missing or not this network's, or the published weights cannot be downloaded.
+    """
+    if name.startswith(TIMM):
+        from models import timm_models
+
+        return timm_models.weights_file(name.removeprefix(TIMM), choice)
+    from models import resnet50
+
+    return resnet50.weights_file(choice)
+
+
+def is_file(name: str) -> bool:
+    """Whether an architecture's name is of a file of the user's: `my_model.py:build`, `my_model.py`."""
+    return re.search(r"\.py(:\w+)?$", name) is not None
+
+
+def short_name(name: str) -> str:
+    """What studies, runs and the registry's alias of an architecture are called; an alias has no `:`, `.` or `/`.
+
+    >>> [short_name(name) for name in ("cnn1", "timm:vit_tiny_patch16_224.augreg_in21k", "/home/ann/net.py:build")]
+    ['cnn1', 'timm-vit_tiny_patch16_224-augreg_in21k', 'net']
+    """
+    if is_file(name):
+        path, _, function = name.partition(".py")
+        name = PurePath(path).name + ("" if function in ("", ":build") else f"-{function.removeprefix(':')}")
+    return re.sub(r"[^\w-]", "-", name, flags=re.ASCII).lower()

@@ -118,7 +118,22 @@ class Equalise(nn.Module):
         return (shares.view_as(images) - self.mean) / self.std
 
 
-NORMALISATIONS = {"image": Standardise, "histogram": Equalise}
+class ImageNetPixels(nn.Module):
+    """Scales pixels as networks that learned from ImageNet saw them: its mean and deviation, over the three colors.
+
+    torchvision and timm publish (.485, .456, .406) and (.229, .224, .225); a gray image has the mean of the three.
+    """
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.scale, self.shift = std / 0.226, (mean - 0.449) / 0.226
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps float [N, 1, H, W] to the same shape."""
+        return images * self.scale + self.shift
+
+
+NORMALISATIONS = {"image": Standardise, "histogram": Equalise, "imagenet": ImageNetPixels}
 
 
 def _channels_last(gradient: torch.Tensor) -> torch.Tensor:

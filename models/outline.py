@@ -12,14 +12,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from models import ARCHITECTURES
+from models import architecture
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # What leaves its input's values as they are is not drawn.
 _UNSEEN = ("Flatten", "Identity")
-_WORDS = {"BatchNorm2d": "batch norm", "Standardise": "standardised", "Equalise": "histogram equalised"}
+_WORDS = {
+    "BatchNorm2d": "batch norm",
+    "Standardise": "standardised",
+    "Equalise": "histogram equalised",
+    "ImageNetPixels": "scaled as ImageNet",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def sketch(
     arch: str,
     image_size: int,
     classes: int = 2,
-    activation: str = "relu",
+    activation: str | None = None,
     dropout: float = 0.0,
     normalisation: str = "fixed",
     pooling: str = "own",
@@ -67,10 +72,10 @@ def sketch(
     """Builds a network without memory for its weights, so at once.
 
     Args:
-        arch: A key of ARCHITECTURES.
+        arch: As `models.architecture` takes it.
         image_size: Side of the input, in pixels.
         classes: Number of logits.
-        activation: A key of `models.layers.ACTIVATIONS`.
+        activation: One of its activations; None takes its usual one.
         dropout: Probability from 0 to 1.
         normalisation: As `Architecture.build` takes it.
         pooling: As `models.layers.gathered` takes it, where the architecture leaves a choice.
@@ -83,7 +88,9 @@ def sketch(
     with torch.device("meta"):
         # An architecture takes those options that it has.
         options = {"weights": None, "finetune": "all"}
-        return ARCHITECTURES[arch].build(activation, dropout, classes, image_size, normalisation, pooling, **options)
+        row = architecture(arch)
+        chosen = activation or row.activations[0]
+        return row.build(chosen, dropout, classes, image_size, normalisation, pooling, **options)
 
 
 def cost(network: nn.Module, image_size: int) -> Cost:
@@ -157,7 +164,9 @@ def _is_stage(module: nn.Module) -> bool:
 
     blocks = list(module.children())
     alike = len({type(block) for block in blocks}) == 1
-    return isinstance(module, nn.Sequential) and alike and all(list(block.children()) for block in blocks)
+    return (
+        isinstance(module, nn.Sequential | nn.ModuleDict) and alike and all(list(block.children()) for block in blocks)
+    )
 
 
 def _drawn(name: str, module: nn.Module) -> tuple[str, str, str] | None:

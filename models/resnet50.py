@@ -1,17 +1,20 @@
-"""The report's reference network (section 3.4): torchvision's ResNet-50, ImageNet weights, a new head, fine-tuned."""
+"""The report's reference network (section 3.4): torchvision's ResNet-50, ImageNet weights, a new head, fine-tuned.
+
+The report gives it pixels from 0 to 1. These weights learned from pixels of mean 0 and deviation 1, so a study that
+starts from them scales pixels likewise (`normalisation` is `imagenet`), unless it is told `--fix normalisation=fixed`.
+"""
 
 from __future__ import annotations
 
-import urllib.error
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from data.faults import InputError
+from models.finetuning_choices import frozen_stages
 from models.layers import ACTIVATIONS, Dropout
+from models.weights import PRETRAINED, cache_folder, downloaded, file_of, fitted, read_tensors
 
 HIDDEN = 256
 
@@ -53,7 +56,7 @@ def build(
         classes: Number of logits.
         image_size: Side of the input, in pixels; the network takes any.
         weights: A file of the backbone's weights as `weights_file` gives it, or None for a random start.
-        finetune: `all` trains everything, `layer4` the last stage and the head, `head` the head alone.
+        finetune: As `models.finetuning_choices.is_choice` takes it; stages are `layer1` to `layer4` and what is before.
 
     Returns:
         A network from float [N, 1, image_size, image_size] to logits [N, classes].
@@ -71,73 +74,45 @@ def build(
         nn.Linear(HIDDEN, classes),
     )
     backbone.add_module("fc", head)
-    stages = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
-    return ResNet50(backbone, {"all": (), "layer4": stages[:-1], "head": stages}[finetune])
+    stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+    return ResNet50(backbone, tuple(sorted(frozen_stages(finetune, stages))))
 
 
-def weights_file(choice: str) -> Path | None:
+def weights_file(choice: str) -> tuple[Path | None, str]:
     """Finds the file behind `--weights`; downloads ImageNet's on first use.
 
     Args:
-        choice: `imagenet`, `none` or a path.
+        choice: `pretrained` or `imagenet`, `none` or a path.
 
     Returns:
-        An existing file, or None for `none`.
+        An existing file, or None for `none`; and a sentence for people, empty where there is nothing to say.
 
     Raises:
         InputError: The file is missing or is not a ResNet-50's, or ImageNet's cannot be downloaded; says what to
             fetch and where to put it.
     """
     if choice == "none":
-        return None
-    if choice != "imagenet":
-        path = Path(choice)
-        if not path.is_file():
-            raise InputError(f"--weights {choice}: no such file; give imagenet, none or a .safetensors or .pth file")
-        load_backbone(resnet50(weights=None), path)
-        return path.resolve()
+        return None, ""
+    if choice not in PRETRAINED:
+        path = file_of(choice)
+        return path, load_backbone(resnet50(weights=None), path)
     url = ResNet50_Weights.IMAGENET1K_V2.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rsplit("-", 1)[1], progress=False)
-        except (urllib.error.URLError, OSError, RuntimeError) as error:
-            raise InputError(
-                f"--weights imagenet: {url} cannot be downloaded ({error}). Fetch it where there is a network and "
-                f"put it at {path}, or give --weights FILE; --weights none starts from random weights"
-            ) from error
-    return path
+    path = cache_folder() / url.rsplit("/", 1)[1]
+    return downloaded(f"--weights {choice}", url, path, path.stem.rsplit("-", 1)[1]), ""
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> None:
+def load_backbone(backbone: nn.Module, path: Path) -> str:
     """Loads a backbone's weights; those of another head are left out.
+
+    Returns:
+        A sentence where tensors were matched by order alone; empty where their names are torchvision's.
 
     Raises:
         InputError: The file cannot be read as tensors, or tensors are missing or of another shape.
     """
-    try:
-        # torchvision publishes .pth files alone. weights_only reads tensors and nothing that could run.
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # both readers raise whatever the damage runs into
-        raise InputError(f"--weights {path}: cannot be read as tensors ({error})") from error
-    wanted = {name: tensor for name, tensor in backbone.state_dict().items() if not name.startswith("fc.")}
-    if not isinstance(state, dict):
-        raise InputError(f"--weights {path}: holds a {type(state).__name__}, not a dictionary of tensors")
-    missing = [
-        name
-        for name, tensor in wanted.items()
-        # torchvision's older files lack the counters of batch normalisation
-        if not name.endswith("num_batches_tracked")
-        and (not isinstance(state.get(name), torch.Tensor) or state[name].shape != tensor.shape)
-    ]
-    if missing:
-        raise InputError(
-            f"--weights {path}: not a ResNet-50 of torchvision: {len(missing)} of its {len(wanted)} tensors are "
-            f"missing or of another shape, the first is {missing[0]}"
-        )
-    backbone.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
+    wanted = backbone.state_dict()
+    named, note = fitted(path, read_tensors(path), wanted, "a ResNet-50 of torchvision", head="fc")
+    backbone.load_state_dict(
+        {name: tensor for name, tensor in named.items() if not name.startswith("fc.")}, strict=False
+    )
+    return note

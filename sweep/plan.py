@@ -14,7 +14,7 @@ from data.faults import InputError
 from data.leakage import OPTION, Overlap, overlaps_of, refuse, sentences_of
 from data.sources import Source, open_source
 from data.splits import Split, split_source
-from models import ARCHITECTURES
+from models import ARCHITECTURES, architecture, short_name, weights_of
 from sweep.metrics.names import STRESSED
 from sweep.settings import Settings, check, check_data
 from sweep.space import Choice, Space, decided, layout
@@ -33,7 +33,7 @@ class PlannedStudy:
     """One study of a sweep.
 
     Attributes:
-        arch: The architecture.
+        arch: The architecture, as `models.architecture` takes it.
         name: The study's short name, also the parent run's.
         space: What it searches.
         trials: Finished or pruned trials that it is to have in the end.
@@ -49,6 +49,11 @@ class PlannedStudy:
     image_size: int
     options: Mapping[str, Any]
     enqueued: tuple[EnqueuedTrial, ...] = ()
+
+    @property
+    def short_arch(self) -> str:
+        """What the registry's alias and pages call the architecture."""
+        return short_name(self.arch)
 
     def of(self, name: str, enqueued: Sequence[EnqueuedTrial]) -> PlannedStudy:
         """A study of given trials of the same architecture."""
@@ -168,12 +173,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
         machine, gpus = _cluster_of(settings)
     else:
         machine, gpus = this_machine(settings.device, settings.precision, settings.workers), 0.0
-    options: dict[str, Any] = {}
-    if any("weights" in ARCHITECTURES[arch].options for arch in settings.archs):
-        from models.resnet50 import weights_file
-
-        path = weights_file(settings.weights) if fetch or settings.weights != "imagenet" else None
-        options = {"weights": str(path) if path else None, "finetune": settings.finetune}
+    options, notes = _options(settings, fetch=fetch)
     studies = tuple(
         PlannedStudy(
             arch,
@@ -181,13 +181,16 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
             settings.spaces[arch],
             settings.trials,
             settings.size_of(arch, source),
-            {name: options[name] for name in ARCHITECTURES[arch].options},
+            options[arch],
         )
         for arch in settings.archs
     )
+    for study in studies:
+        if study.arch not in ARCHITECTURES:  # the tests have seen these
+            _try_out(study, len(source.classes))
     return Plan(
         settings,
-        replace(source, notes=(*source.notes, *_notes_of_size(source, studies)), sides=source.largest),
+        replace(source, notes=(*source.notes, *_notes_of_size(source, studies), *notes), sides=source.largest),
         split,
         machine.device,
         machine.precision,
@@ -196,6 +199,33 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
         gpus,
         studies,
     )
+
+
+def _try_out(study: PlannedStudy, classes: int) -> None:
+    """Checks a network of others before anything is trained, with the first values of its space."""
+    from sweep.stores.trial_export import check_network
+
+    space = study.space
+    first = {name: space[name] for name in ("activation", "dropout") if name in space}
+    params = {name: domain.values[0] if isinstance(domain, Choice) else domain.low for name, domain in first.items()}
+    check_network(study.arch, study.image_size, classes, {**params, **layout(decided(space))}, study.options)
+
+
+def _options(settings: Settings, *, fetch: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The further arguments of each architecture's `build`, and what people should know of the weights."""
+    options: dict[str, dict[str, Any]] = {}
+    notes = []
+    for arch in settings.archs:
+        row = architecture(arch)
+        values: dict[str, Any] = {"finetune": settings.finetune, "source_digest": row.digest}
+        if "weights" in row.options:
+            path, note = (None, "")
+            if fetch or settings.weights not in ("pretrained", "imagenet"):
+                path, note = weights_of(arch, settings.weights)
+            values["weights"] = str(path) if path else None
+            notes += [note] if note else []
+        options[arch] = {name: values[name] for name in row.options if name in values}
+    return options, notes
 
 
 def _notes_of_size(source: Source, studies: Sequence[PlannedStudy]) -> tuple[str, ...]:
@@ -211,7 +241,7 @@ def _notes_of_size(source: Source, studies: Sequence[PlannedStudy]) -> tuple[str
         f"{size} x {size} ({', '.join(archs)}: {int(size**2 / (width * height))} times the work)"
         for size, archs in sizes.items()
     )
-    least = {arch: ARCHITECTURES[arch].smallest for arch in enlarging}
+    least = {arch: architecture(arch).smallest for arch in enlarging}
     size = max(width, height, min(least.values()))
     others = "".join(f"; {arch} takes {least[arch]} or more" for arch in enlarging if least[arch] > size)
     return (

@@ -11,16 +11,18 @@ from pathlib import Path
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, fold_of
-from models import ARCHITECTURES
+from models import ARCHITECTURES, architecture, is_file, short_name
+from models.architecture import Architecture
+from models.finetuning_choices import CHOICES, is_choice
 from sweep.metrics.names import METRICS
 from sweep.space import Space, largest_batch, study_space
 from sweep.system.environment import faults_of_environment
 
 SYNTHETIC_IMAGE_SIZE = 64
-FINETUNE = ("all", "layer4", "head")
 PRUNERS = ("median", "hyperband", "none")
 KEEP = ("all", "best")
 ENGINES = ("local", "ray")
+RESERVED = ("champion", "latest")  # aliases of the registry that are of no architecture
 VALIDATIONS = ("auto", "split", "val", "sixteen")
 
 
@@ -48,8 +50,9 @@ class Settings:
         warmup: Epochs before a trial can be pruned.
         fix: Hyperparameters to fix, as `sweep.space.study_space` takes them.
         search: Hyperparameters to search elsewhere, likewise.
-        weights: Where resnet50 starts: `imagenet`, `none` or a file.
-        finetune: How much of resnet50 is trained: one of FINETUNE.
+        weights: Where networks start that can be pretrained, resnet50 and those of timm: `pretrained`, `none`, a file.
+            `imagenet` is the older name of the first.
+        finetune: How much of these networks is trained, as `models.finetuning_choices.is_choice` takes it.
         retries: Further attempts at a configuration that lost its worker or ran out of memory.
         budget: Seconds that training may take, over all studies; None for as long as it takes.
         keep: Whose checkpoints stay in MLflow: those of `all` finished trials, or of the `best` of each study.
@@ -85,7 +88,7 @@ class Settings:
     warmup: int = 3
     fix: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
-    weights: str = "imagenet"
+    weights: str = "pretrained"
     finetune: str = "all"
     retries: int = 2
     budget: float | None = None
@@ -104,17 +107,25 @@ class Settings:
 
     def size_of(self, arch: str, source: Source) -> int:
         """Side of the images that an architecture reads, in pixels."""
-        default = SYNTHETIC_IMAGE_SIZE if source.kind == "synthetic" else ARCHITECTURES[arch].image_size
+        default = SYNTHETIC_IMAGE_SIZE if source.kind == "synthetic" else architecture(arch).image_size
         return self.image_size or default
 
     @cached_property
     def spaces(self) -> Mapping[str, Space]:
         """What the study of each architecture searches. Raises InputError where `fix` or `search` are wrong."""
-        return {arch: study_space(arch, self.fix, self.search) for arch in self.archs}
+        pretrained = self.weights != "none"
+        return {arch: study_space(arch, self.fix, self.search, pretrained=pretrained) for arch in self.archs}
 
     def study_of(self, arch: str) -> str:
         """The short name of the study of an architecture."""
-        return self.study or arch
+        return self.study or short_name(arch)
+
+    def option_of(self, arch: str, name: str) -> str:
+        """What runs and studies record of an option that only some architectures have: `weights`, `finetune`."""
+        value = str(getattr(self, name))
+        if name == "weights" and value in ("pretrained", "imagenet"):
+            return "imagenet" if arch == "resnet50" else "pretrained"  # what these are is known of resnet50 alone
+        return value
 
 
 def seconds_of(text: str) -> float:
@@ -137,17 +148,14 @@ def check(settings: Settings) -> None:
     Raises:
         InputError: With every fault found.
     """
-    faults = []
+    faults: list[str] = []
 
     def want(good: bool, fault: str) -> None:
         if not good:
             faults.append(fault)
 
-    unknown = [arch for arch in settings.archs if arch not in ARCHITECTURES]
+    known, faults = _architectures(settings)
     want(bool(settings.archs), f"--arch: name one or more of {', '.join(ARCHITECTURES)}")
-    for arch in unknown:
-        want(False, f"--arch {arch}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")
-    want(len(set(settings.archs)) == len(settings.archs), "--arch: an architecture is named twice")
     want(settings.trials >= 1, f"--trials {settings.trials}: give 1 or more")
     want(settings.epochs >= 1, f"--epochs {settings.epochs}: give 1 or more")
     want(settings.patience >= 0, f"--patience {settings.patience}: give 0 (never stop early) or more")
@@ -161,12 +169,11 @@ def check(settings: Settings) -> None:
         f"--depth {settings.depth}: give how many bits of a pixel are used, from 8 to 32",
     )
     want(settings.workers is None or settings.workers >= 1, f"--workers {settings.workers}: give 1 or more")
-    for arch in dict.fromkeys(settings.archs):
-        if settings.image_size is not None and arch in ARCHITECTURES:
-            smallest = ARCHITECTURES[arch].smallest
+    for arch, row in known.items():
+        if settings.image_size is not None:
             want(
-                smallest <= settings.image_size <= 1024,
-                f"--image-size {settings.image_size}: {arch} takes {smallest} to 1024 pixels",
+                row.smallest <= settings.image_size <= 1024,
+                f"--image-size {settings.image_size}: {arch} takes {row.smallest} to 1024 pixels",
             )
     want(
         settings.study is None or len(settings.archs) == 1,
@@ -180,12 +187,37 @@ def check(settings: Settings) -> None:
     faults += _faults_of_the_cluster(settings)
     faults += faults_of_environment(settings.tracking_uri)
     try:  # the options that change a space are checked even where no architecture is known
-        archs = tuple(arch for arch in settings.archs if arch in ARCHITECTURES) or tuple(ARCHITECTURES)[:1]
-        _ = (replace(settings, archs=archs) if unknown else settings).spaces
+        archs = tuple(known) or tuple(ARCHITECTURES)[:1]
+        _ = (settings if archs == settings.archs else replace(settings, archs=archs)).spaces
     except InputError as error:  # most faults are the same for every architecture, and are listed once
         faults += error.faults
     if faults:
         raise InputError(*faults)
+
+
+def _architectures(settings: Settings) -> tuple[dict[str, Architecture], list[str]]:
+    """The architectures that there are of those named, and what is wrong with the names."""
+    known, faults = {}, []
+    for arch in dict.fromkeys(settings.archs):
+        try:
+            known[arch] = architecture(arch)
+        except InputError as error:
+            faults += error.faults
+    names = [short_name(arch) for arch in settings.archs]
+    if len(set(names)) < len(names):
+        faults.append("--arch: an architecture is named twice")
+    for arch in known:
+        name = short_name(arch)
+        if arch not in ARCHITECTURES and (name in (*ARCHITECTURES, *RESERVED) or re.fullmatch(r"v\d+", name)):
+            kind = "file" if is_file(arch) else "architecture"
+            faults.append(
+                f"--arch {arch}: its study would be called {name}, which is taken; give the {kind} another name"
+            )
+    given = settings.weights not in ("pretrained", "imagenet", "none")
+    without = [arch for arch, row in known.items() if "weights" not in row.options]
+    if given and without:
+        faults.append(f"--weights {settings.weights}: {', '.join(without)} cannot start from a file of weights")
+    return known, faults
 
 
 def _faults_of_choices(settings: Settings) -> list[str]:
@@ -193,7 +225,6 @@ def _faults_of_choices(settings: Settings) -> list[str]:
     choices = {
         "--metric": (settings.metric, tuple(METRICS)),
         "--pruner": (settings.pruner, PRUNERS),
-        "--finetune": (settings.finetune, FINETUNE),
         "--keep": (settings.keep, KEEP),
         "--engine": (settings.engine, ENGINES),
         "--device": (settings.device, ("auto", "cpu", "cuda")),
@@ -204,6 +235,8 @@ def _faults_of_choices(settings: Settings) -> list[str]:
         for option, (value, allowed) in choices.items()
         if value not in allowed
     ]
+    if not is_choice(settings.finetune):
+        faults.append(f"--finetune {settings.finetune}: there is no such value; there are {CHOICES}")
     if settings.validation not in VALIDATIONS and fold_of(settings.validation) is None:
         faults.append(
             f"--validation {settings.validation}: there is no such value; there are {', '.join(VALIDATIONS)}, "

@@ -12,7 +12,8 @@ from typing import TypedDict
 
 from data.faults import InputError
 from data.recipe import RECIPES
-from models import ARCHITECTURES
+from models import ARCHITECTURES, architecture
+from models.architecture import ACTIVATIONS, Architecture
 
 Value = str | int | float
 
@@ -80,7 +81,6 @@ EXTRA: Mapping[str, Value] = {
     "averaging": "none",
     "schedule": "constant",
 }
-ACTIVATIONS = ("relu", "sigmoid", "gelu", "silu")
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
 
 _SPACE: Space = {
@@ -95,18 +95,37 @@ FIVE = tuple(_SPACE)
 SPACES: dict[str, Space] = dict.fromkeys(ARCHITECTURES, _SPACE)
 
 
-def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) -> Space:
+def space_of(arch: str, *, pretrained: bool = False) -> Space:
+    """The space of an architecture where the user asks for no other.
+
+    Args:
+        arch: As `models.architecture` takes it.
+        pretrained: Whether it starts from weights of ImageNet. Then resnet50 reads pixels as these weights are used to;
+            `--fix normalisation=fixed` leaves them from 0 to 1, as the student report did.
+    """
+    if arch == "resnet50" and pretrained:
+        return {**SPACES[arch], "normalisation": Choice(("imagenet",))}
+    if arch in SPACES:
+        return SPACES[arch]
+    row = architecture(arch)
+    own = {"activation": Choice(row.activations[:1])} if row.activations[0] == "own" else {}
+    return {**_SPACE, **own, **({} if row.drops else {"dropout": Choice((0.0,))})}
+
+
+def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = (), *, pretrained: bool = False) -> Space:
     """Builds the space of a study: the architecture's own, changed by what the user wrote.
 
     Args:
-        arch: A key of SPACES.
+        arch: As `models.architecture` takes it.
         fix: Each as `name=value`.
         search: Each as `name=low..high`, `name=low..high:log` or `name=value,value`.
+        pretrained: As `space_of` takes it.
 
     Raises:
         InputError: A text cannot be understood, or names what does not exist; with every fault found.
     """
-    space, faults, seen = dict(SPACES[arch]), [], set()
+    row = architecture(arch)
+    space, faults, seen = dict(space_of(arch, pretrained=pretrained)), [], set()
     for option, texts in (("--fix", fix), ("--search", search)):
         for text in texts:
             name, _, written = text.partition("=")
@@ -118,15 +137,28 @@ def study_space(arch: str, fix: Sequence[str] = (), search: Sequence[str] = ()) 
                     raise ValueError(f"write {name}=VALUE")
                 if name in seen:
                     raise ValueError(f"{name} is given twice")
-                if name == "pooling" and not ARCHITECTURES[arch].flattens:
-                    raise ValueError(f"{arch} averages its feature maps anyway")
+                if name == "pooling" and not row.flattens:
+                    raise ValueError(f"{arch} gathers its feature maps in its own way")
                 seen.add(name)
                 space[name] = Choice((_value(name, written),)) if option == "--fix" else _domain(name, written)
+                if fault := _fault_of(row, name, space[name]):
+                    raise ValueError(fault)
             except ValueError as error:
                 faults.append(f"{option} {text}: {error}")
     if faults:
         raise InputError(*faults)
     return space
+
+
+def _fault_of(row: Architecture, name: str, domain: Choice | Range) -> str:
+    """Why an architecture cannot have these values; empty where it can."""
+    if name == "activation" and isinstance(domain, Choice):
+        others = [str(value) for value in domain.values if value not in row.activations]
+        if others:
+            return f"{row.name} has not {', '.join(others)}; it has {', '.join(row.activations)}"
+    if name == "dropout" and not row.drops and domain != Choice((0.0,)):
+        return f"{row.name} has no dropout"
+    return ""
 
 
 class Layout(TypedDict):
@@ -179,10 +211,10 @@ def _domain(name: str, written: str) -> Choice | Range:
 
 
 _WORDS = {
-    "activation": ACTIVATIONS,
+    "activation": ("own", *ACTIVATIONS),
     "optimizer": OPTIMIZERS,
     "augmentation": ("own", *RECIPES),
-    "normalisation": ("fixed", "image", "histogram"),
+    "normalisation": ("fixed", "image", "histogram", "imagenet"),
     "pooling": ("own", "average"),
     "averaging": ("none", "ema"),
     "schedule": ("constant", "cosine"),

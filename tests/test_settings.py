@@ -68,7 +68,7 @@ def test_the_layout_of_a_network_is_what_its_run_says_or_as_usual():
     [
         ("fix", "colour=red", "there is no hyperparameter 'colour'"),
         ("fix", "activation", "write activation=VALUE"),
-        ("fix", "activation=tanh", "'tanh' is none of relu, sigmoid"),
+        ("fix", "activation=tanh", "'tanh' is none of own, relu, sigmoid"),
         ("fix", "batch_size=0", "no whole number from 1"),
         ("fix", "batch_size=6.5", "no whole number from 1"),
         ("fix", "learning_rate=-1", "not above 0"),
@@ -100,7 +100,7 @@ def test_what_cannot_be_searched_says_why(option, text, said):
 
 
 def test_resnet50_leaves_no_choice_of_pooling():
-    with pytest.raises(InputError, match="pooling=average: resnet50 averages its feature maps anyway"):
+    with pytest.raises(InputError, match="pooling=average: resnet50 gathers its feature maps in its own way"):
         check(Settings(archs=("cnn1", "resnet50"), fix=("pooling=average",)))
     check(Settings(archs=("cnn1",), fix=("pooling=average",)))
 

@@ -149,7 +149,7 @@ def test_nothing_reads_a_pickle():
                     calls.append((module, "weights_only=True" in text))
                 if text.startswith("np.load("):
                     assert "allow_pickle=False" in text, f"{module}: {text}"
-    assert calls == [("models.resnet50", True)]
+    assert calls == [("models.weights", True)]
 
 
 def test_the_command_line_starts_without_the_heavy_libraries():

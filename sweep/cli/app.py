@@ -24,23 +24,32 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(search)
-for command in (
-    repair.doctor,
-    repair.replay,
-    model.predict,
-    model.evaluate,
-    model.promote,
-    comparisons.compare,
-    comparisons.replicate,
-    comparisons.ablate,
-    comparisons.crossvalidate,
-    ensembles.ensemble,
+# A line each in the list of commands, which would cut their own help off.
+for command, line in (
+    (repair.doctor, "Make Optuna, MLflow and the checkpoints agree."),
+    (repair.replay, "Train a recorded run again and compare every epoch."),
+    (model.predict, "Label images with a registered model."),
+    (model.evaluate, "Score a registered model on test images."),
+    (model.promote, "Give an alias to a version if it is better."),
+    (comparisons.compare, "Compare the architectures and write the report."),
+    (comparisons.replicate, "Train the rows of the student report again."),
+    (comparisons.ablate, "Try changes of one configuration."),
+    (comparisons.crossvalidate, "Train the best trials on every fold of patients."),
+    (ensembles.ensemble, "Register several trained networks as one model."),
 ):
-    app.command()(command)
+    app.command(short_help=line)(command)
 
-data_app = typer.Typer(help="What data there is, where it came from and what is wrong with it.", no_args_is_help=True)
-for command in (data.info, data.verify, data.download):
-    data_app.command()(command)
+data_app = typer.Typer(
+    help="What data there is, where it came from and what is wrong with it.",
+    short_help="Show, check and download the data.",
+    no_args_is_help=True,
+)
+for command, line in (
+    (data.info, "Say what data there is, and its digest."),
+    (data.verify, "Decode every image and say what is wrong."),
+    (data.download, "Download Kaggle's chest X-rays (1.2 GB)."),
+):
+    data_app.command(short_help=line)(command)
 app.add_typer(data_app, name="data")
 
 

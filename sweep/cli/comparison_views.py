@@ -114,6 +114,5 @@ def comparison_view(comparison: Comparison) -> Group:
             spreads = f"accuracy {format_spread(accuracies)}, AUROC {format_spread(model.seeds['auroc'])}"
             lines.append(Text(f"{model.arch}, {len(accuracies)} other seeds: {spreads}"))
     lines += [Text(f"{paired_test.sentence}.") for paired_test in comparison.paired_tests]
-    lines += [Text(f"missing: {arch}; `sweep --arch {arch}` searches it") for arch in comparison.missing]
     lines += [Text(f"note: {note}") for note in comparison.notes]
     return Group(*lines)

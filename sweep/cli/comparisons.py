@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN
-from models import ARCHITECTURES
 from sweep.cli import options as option
 from sweep.settings import Settings, check
 
@@ -140,7 +139,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     work_dir: option.WorkDir = None,
     json: option.Json = False,
 ) -> None:
-    """Try changes of one configuration, each with the same seeds; say which of them pay."""
+    """Try changes of one configuration, each with the same seeds; say which improve the score."""
     settings = option.settings_from(locals(), archs=(arch,), trials=max(seeds, 1), study=None, pruner="none")
     from sweep.cli.terminal import Terminal
     from sweep.orchestrator.former_name import keep_former_name
@@ -236,7 +235,7 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
 
 def compare(  # noqa: PLR0913 - typer: one parameter per option
     model: option.ModelName = None,
-    against: option.Against = "resnet50",
+    against: option.Against = None,
     seeds: option.OtherSeeds = 0,
     data: option.DataNow = None,
     allow_leakage: option.AllowLeakage = False,
@@ -257,8 +256,6 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
 ) -> None:
     """Compare every architecture's best on the same test images; write the report."""
     machine = option.machine_from(locals()) | ({"allow_leakage": True} if allow_leakage else {})
-    if against not in ARCHITECTURES:
-        raise InputError(f"--against {against}: there is no such architecture; there are {', '.join(ARCHITECTURES)}")
     if seeds < 0:
         raise InputError(f"--seeds {seeds}: give 0 (none) or more")
     option.check_prevalence(prevalence)

@@ -150,13 +150,13 @@ def promote(
     tracking_uri: option.TrackingUri = None,
     json: option.Json = False,
 ) -> None:
-    """Give an alias to a version if it is better on validation beyond chance; exit 1 if it is not."""
+    """Give an alias to a version if it is significantly better on validation; exit 1 if it is not."""
     from sweep.cli.terminal import Terminal
     from sweep.lifecycle.promotion import promote as decide
     from sweep.orchestrator.workdir import mlflow_in
     from sweep.stores import tags as tag
     from sweep.stores.mlflow_stores import open_client, tracking_of
-    from sweep.stores.registry import find_version
+    from sweep.stores.registry import architectures_of, find_version
 
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", alias) or alias == "latest" or re.fullmatch(r"v\d+", alias):
         raise InputError(
@@ -168,7 +168,7 @@ def promote(
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
     arch = version.tags.get(tag.ARCH)
-    if alias in ARCHITECTURES and alias != arch:
+    if alias in {*ARCHITECTURES, *architectures_of(client, version.name)} and alias != arch:
         raise InputError(f"--as {alias}: that alias is for networks of {alias}, and {model} is a {arch}")
     decision = decide(tracking_of(client, version.run_id), version, alias, force=force, reason=reason)
     holds = decision.moves or decision.holder == version.version

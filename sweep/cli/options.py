@@ -14,7 +14,8 @@ from typer import Argument, Option
 
 from data.faults import InputError
 from models import ARCHITECTURES
-from sweep.settings import ENGINES, FINETUNE, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings
+from models.finetuning_choices import CHOICES
+from sweep.settings import ENGINES, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings
 
 REPORTED = ("cnn1", "cnn2", "cnn3")  # architectures that the report has tables of
 STORES = ("tracking_uri", "storage")
@@ -53,9 +54,10 @@ def machine_from(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # What is trained.
+NAMES = f"{', '.join(ARCHITECTURES)}, timm:NAME, or a function of your own as FILE.py:FUNCTION"
 Archs = Annotated[
     list[str],
-    Option("--arch", metavar="NAME", help=f"What to search: {', '.join(ARCHITECTURES)}. Repeat it for several."),
+    Option("--arch", metavar="NAME", help=f"What to search: {NAMES}. Repeat it for several."),
 ]
 ReportArchs = Annotated[
     list[str],
@@ -63,7 +65,7 @@ ReportArchs = Annotated[
         "--arch", metavar="NAME", help=f"Train the rows of this one: {', '.join(REPORTED)}. Repeatable. Default: all."
     ),
 ]
-Arch = Annotated[str, Option(metavar="NAME", help=f"The architecture: {', '.join(ARCHITECTURES)}.")]
+Arch = Annotated[str, Option(metavar="NAME", help=f"The architecture: {NAMES}.")]
 Trials = Annotated[
     int, Option(help="Trials that the study is to have in all; the same command again runs the missing ones.")
 ]
@@ -114,8 +116,13 @@ Search = Annotated[
         "learning_rate=1e-4..1e-2:log or batch_size=64,128. Repeatable.",
     ),
 ]
-Weights = Annotated[str, Option(help="Where resnet50 starts: imagenet, none, or a .safetensors or .pth file.")]
-Finetune = Annotated[str, Option(help=f"How much of resnet50 is trained: {', '.join(FINETUNE)}.")]
+Weights = Annotated[
+    str,
+    Option(
+        help="Where resnet50 and networks of timm start: pretrained, none, or a .safetensors or .pth file of tensors."
+    ),
+]
+Finetune = Annotated[str, Option(help=f"How much of these networks is trained: {CHOICES}.")]
 
 # The data.
 Data = Annotated[
@@ -271,7 +278,13 @@ Prevalence = Annotated[
         help="Prevalence in a population of yours, such as 0.05: predictive values (PPV, NPV) for it too.",
     ),
 ]
-Against = Annotated[str, Option(metavar="NAME", help="The architecture that all others are compared with.")]
+Against = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="The architecture that all others are compared with. Default: resnet50, else the champion.",
+    ),
+]
 Audit = Annotated[bool, Option(help="Score all complete trials on test too, after the choice, to see what it gained.")]
 FoldAudit = Annotated[bool, Option("--audit", help="Score them on test too, to see what choosing this way gains.")]
 WithImages = Annotated[

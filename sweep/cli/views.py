@@ -96,7 +96,7 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         table,
     ]
     if outcome.threshold is not None:
-        lines.append(Text(f"threshold {outcome.threshold.value:g}: {outcome.threshold.reason}"))
+        lines.append(Text(f"threshold {outcome.threshold.value:.4g}: {outcome.threshold.reason}"))
     if outcome.test.at_threshold is not None:
         lines.append(Text(f"the scores are at that threshold; test accuracy at 0.5: {outcome.test.scores['accuracy']}"))
     if plan.source.kind == "synthetic":
@@ -130,7 +130,7 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
     counts = answers["label"].value_counts()
     totals = ", ".join(f"{counts.get(name, 0):,} {name}" for name in about["classes"])
     threshold = answers["threshold"].iloc[0]
-    cut = "" if threshold is None else f", {about['positive']} from {threshold:g} on"
+    cut = "" if threshold is None else f", {about['positive']} from {threshold:.4g} on"
     learned = f"learned from {about['name']}, data digest {version.tags.get(DATA_DIGEST, 'unknown')}"
     model = f"{version.name} version {version.version} ({about['architecture']}{cut}), {learned}"
     notes = [f"{len(answers):,} images, {totals}; {model}"]
@@ -158,7 +158,7 @@ def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:
     clinical = [] if assessment.clinical is None else [clinical_view(assessment.clinical)]
     title = f"{version.name} version {version.version} on {assessment.images:,} images of {scored.source.location}"
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation.counts.items())
-    kept = "" if assessment.threshold is None else f", threshold {assessment.threshold:g}"
+    kept = "" if assessment.threshold is None else f", threshold {assessment.threshold:.4g}"
     intervals = f"intervals from a bootstrap of {assessment.patients:,} patients"
     return Group(
         Text(title, style="bold"),

@@ -84,4 +84,4 @@ def conclude_enqueued(run: StudyRun, *, scored: bool = True) -> EnqueuedResult:
     description = SCORED if scored else OPENED_BEFORE if opened else CLOSED
     study.note(CONCLUSION, {"best": best.number, "scores": {}, "description": description})
     mirror.show_conclusion()
-    return EnqueuedResult(planned.arch, study.name, mirror.parent, tuple(trials), predictions, opened)
+    return EnqueuedResult(planned.short_arch, study.name, mirror.parent, tuple(trials), predictions, opened)

@@ -238,7 +238,7 @@ def _clinical(facts: CardData) -> str:
 
 def _threshold(facts: CardData) -> str:
     value = facts.test.threshold
-    return "not used: the likeliest class is the answer" if value is None else f"{value:g}: {facts.threshold}"
+    return "not used: the likeliest class is the answer" if value is None else f"{value:.4g}: {facts.threshold}"
 
 
 def _calibration(facts: CardData) -> str:
@@ -248,7 +248,7 @@ def _calibration(facts: CardData) -> str:
     for part, assessment in (("validation", facts.validation), ("test", facts.test)):
         for name in CALIBRATED:
             before, after = f"{assessment.uncalibrated[name]:.4f}", f"{assessment.scores[name].value:.4f}"
-            rows.append((part, name, *([before] if divided else []), after))
+            rows.append((part, label_of(name, two=True), *([before] if divided else []), after))
     changes = " ".join(
         f"On {part} the temperature {_change(assessment, 'log_loss', 'log loss')} and "
         f"{_change(assessment, 'ece', 'the calibration error')}."

@@ -17,7 +17,7 @@ from data.leakage import sentences_of
 from data.recorded import digest_of_images
 from data.resolution import native_size
 from data.sources import known_limits
-from models import ARCHITECTURES
+from models import architecture
 from sweep.lifecycle.model_card import DESCRIPTION_LENGTH, CardData, card_markdown, card_summary
 from sweep.lifecycle.promotion import settle
 from sweep.metrics import figures
@@ -117,12 +117,12 @@ def conclude(run: StudyRun) -> Outcome:
             version = registry.register(client, spec, trained.network, example)
         except packaging.ModelDiffersError as error:
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
-    aliases = {alias: settle(mirror.tracking, version, alias) for alias in (planned.arch, registry.CHAMPION)}
+    aliases = {alias: settle(mirror.tracking, version, alias) for alias in (planned.short_arch, registry.CHAMPION)}
     conclusion = {"best": best.number, "scores": scores, "description": card_summary(facts), "model": version.model_id}
     study.note(CONCLUSION, conclusion)
     mirror.show_conclusion()
     return Outcome(
-        planned.arch,
+        planned.short_arch,
         study.name,
         Counter(trial.state for trial in study.trials()),
         best,
@@ -243,7 +243,7 @@ def _facts(
     planned, study, mirror = run.planned, run.study, run.mirror
     return CardData(
         **facts_of_data(run.plan, planned),
-        arch=planned.arch,
+        arch=planned.short_arch,
         parameters=sum(parameter.numel() for parameter in trained.network.parameters()),
         study=study.name,
         trial=best.number,
@@ -366,7 +366,7 @@ def _model_spec(
     run: StudyRun, facts: CardData, scores: Mapping[str, float], tags: Mapping[str, str], validation: Predictions
 ) -> packaging.ModelSpec:
     planned, mirror = run.planned, run.mirror
-    architecture, run_id, test = ARCHITECTURES[planned.arch], mirror.runs[facts.trial], facts.test
+    row, run_id, test = architecture(planned.arch), mirror.runs[facts.trial], facts.test
     parts = {"validation": validation}
     with tempfile.TemporaryDirectory() as folder:
         if path := mirror.tracking.fetch(run_id, "predictions/test.csv", Path(folder)):
@@ -375,10 +375,10 @@ def _model_spec(
     return packaging.ModelSpec(
         name=facts.name,
         run_id=run_id,
-        architecture=planned.arch,
+        architecture=planned.short_arch,
         image_size=planned.image_size,
-        mean=architecture.mean,
-        std=architecture.std,
+        mean=row.mean,
+        std=row.std,
         classes=facts.classes,
         temperature=test.temperature,
         threshold=test.threshold,

@@ -171,10 +171,11 @@ class Loop:
         if asked.fault:
             self._refuse(asked)
             return
+        seed = seed_of(self.settings.seed, self.planned.short_arch, asked.origin)
+        seeded = {**asked.params, "seed": seed if asked.seed is None else asked.seed}
         config = TrainingConfig(
             arch=self.planned.arch,
-            **asked.params,
-            seed=seed_of(self.settings.seed, self.planned.arch, asked.origin) if asked.seed is None else asked.seed,
+            **seeded,
             epochs=self.settings.epochs,
             patience=self.settings.patience if asked.patience is None else asked.patience,
             image_size=self.planned.image_size,
@@ -186,8 +187,7 @@ class Loop:
             stress=self.settings.metric in STRESSED,
         )
         parts = {} if asked.micro_batch is None else {"micro_batch": asked.micro_batch}
-        params = {**asked.params, "seed": config.seed, **fixed_params(self.plan, self.planned), **parts}
-        params["patience"] = config.patience
+        params = {**seeded, **fixed_params(self.plan, self.planned), **parts, "patience": config.patience}
         label = {} if asked.label is None else {tag.LABEL: asked.label}
         folder = self.mirror.artifacts.folder(asked.origin)
         self.running[asked.number] = RunningTrial(asked, config, folder, time.monotonic())

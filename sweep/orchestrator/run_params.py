@@ -18,7 +18,7 @@ from data.sources import PATIENT_PATTERN
 from sweep.metrics.names import STRESSED
 from sweep.plan import Plan, PlannedStudy, leakage_of
 from sweep.settings import Settings
-from sweep.space import EXTRA, SPACES
+from sweep.space import EXTRA, FIVE
 from sweep.stores import tags as tag
 from sweep.stores.attributes import ABOUT, FINGERPRINT
 from sweep.stores.study import Study
@@ -119,7 +119,7 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
         tags={
             tag.STUDY: name,
             tag.STUDY_ID: study_id,
-            tag.ARCH: planned.arch,
+            tag.ARCH: planned.short_arch,
             tag.DATA: source.name,
             tag.DATA_DIGEST: source.digest,
             tag.SPLIT_DIGEST: split.digest,
@@ -177,8 +177,16 @@ def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "validation_images": len(plan.split.validation),
         "validation": settings.validation,
         "split_seed": settings.split_seed,
-        **{name: getattr(settings, name) for name in planned.options},
+        **recorded_options(settings, planned),
         **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def recorded_options(settings: Settings, planned: PlannedStudy) -> dict[str, Any]:
+    """The options that only some architectures have, as runs and studies record them."""
+    return {
+        name: planned.options[name] if name == "source_digest" else settings.option_of(planned.arch, name)
+        for name in planned.options
     }
 
 
@@ -186,7 +194,7 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
     """What must stay the same while a study lives, by names that people read where it differs."""
     settings = plan.settings
     return {
-        "arch": planned.arch,
+        "arch": planned.short_arch,
         "data digest": plan.source.digest,
         "split digest": plan.split.digest,
         "image size": planned.image_size,
@@ -196,7 +204,7 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         **({} if settings.depth is None else {"depth": settings.depth}),
         # A study of version 0.1.0 has no such entry: its trials saw other pixels.
         **({DEEP_IMAGES: "read as their files state"} if plan.source.read_otherwise else {}),
-        **{name: getattr(settings, name) for name in planned.options},
+        **recorded_options(settings, planned),
     }
 
 
@@ -221,7 +229,7 @@ def config_of(params: Mapping[str, Any], classes: int) -> TrainingConfig:
         params: As the run has them; strings are converted.
         classes: Number of logits.
     """
-    options = {name: params[name] for name in ("weights", "finetune") if name in params}
+    options = {name: params[name] for name in ("weights", "finetune", "source_digest") if name in params}
     if "weights_file" in params:
         options["weights"] = params["weights_file"]
     elif options.get("weights") == "none":
@@ -262,7 +270,7 @@ def settings_of(params: Mapping[str, Any], **others: Any) -> Settings:
     """
     arch, limit, file = params["arch"], params.get("limit"), params.get("weights_file")
     weights = file if file is not None and Path(file).exists() else params.get("weights", "none")
-    names = dict.fromkeys((*SPACES[arch], *(name for name in EXTRA if name in params)))
+    names = dict.fromkeys((*FIVE, *(name for name in EXTRA if name in params)))
     optional = {name: params[name] for name in ("patient_pattern", "finetune") if name in params}
     return Settings(
         **{

@@ -134,7 +134,7 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
             planned.space,
             direction=METRICS[settings.metric],
             fingerprint=fingerprint(plan, planned),
-            seed=seed_of(settings.seed, planned.arch),
+            seed=seed_of(settings.seed, planned.short_arch),
             pruning=Pruning(settings.pruner, settings.warmup, settings.epochs),
         )
         for planned in plan.studies

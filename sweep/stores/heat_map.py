@@ -17,6 +17,9 @@ arXiv:1610.02391) are the reason:
   maps are linear, contributions add up to the difference between the logits of the two.
 
 Padding of another kind would take the frame away too, but make other networks of those that were trained.
+
+Where a network's last layers are attention (vision transformers), its maps are the tokens that go into the last block:
+one for each patch of the film, less those that stand for no place.
 """
 
 from __future__ import annotations
@@ -90,7 +93,7 @@ def _heats(
         target = logits.argmax(dim=1) if positive is None else torch.full((len(images),), classes.index(positive))
     heats = []
     for head in heads:
-        contribution = (watched.gradient(images, maps, target, head) * change).sum(dim=1, keepdim=True)
+        contribution = watched.placed(watched.gradient(images, maps, target, head) * change)
         side = min(PLACES, *contribution.shape[2:])
         heat = torch.relu(functional.adaptive_avg_pool2d(contribution, side))[:, 0]
         heats.append(_up_to_one(heat))
@@ -110,14 +113,30 @@ class _LastMaps(torch.fx.Interpreter):
         self.nodes = nodes = list(network.graph.nodes)
         values = {node: node.meta.get("val") for node in nodes}
         shapes = {node: value.shape for node, value in values.items() if isinstance(value, torch.Tensor)}
-        # What global pooling leaves is four-dimensional too, and knows no place any more.
-        self.last = [node for node, shape in shapes.items() if len(shape) == 4 and shape[-1] > 1][-1]
+        attention = [index for index, node in enumerate(nodes) if "attention" in str(node.target)]
+        convolutions = [index for index, node in enumerate(nodes) if ".conv2d" in str(node.target)]
+        self.tokens = bool(attention) and attention[-1] > max(convolutions, default=0)
+        if self.tokens:
+            self.last = [node for node in nodes[: attention[-1]] if "layer_norm" in str(node.target)][-1].args[0]
+        else:  # what global pooling leaves is four-dimensional too, and knows no place any more
+            square = {node: len(shape) == 4 and shape[2] == shape[3] > 1 for node, shape in shapes.items()}
+            self.last = [node for node, places in square.items() if places][-1]
         self.before = set(nodes[: nodes.index(self.last)])
         self.replaced: dict[torch.fx.Node, torch.Tensor] = {}
         self.known: dict[torch.fx.Node, Any] = {}
 
+    def placed(self, contribution: torch.Tensor) -> torch.Tensor:
+        """Sums the contributions of each place: [N, C, h, w] or those of tokens become [N, 1, h, w]."""
+        if not self.tokens:
+            return contribution.sum(dim=1, keepdim=True)
+        summed = contribution.sum(dim=-1)
+        if summed.dim() == 2:  # tokens in a row, those of no place first
+            side = math.isqrt(summed.shape[1])
+            summed = summed[:, summed.shape[1] - side**2 :].unflatten(1, (side, side))
+        return summed[:, None]
+
     def maps_of(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The last feature maps, [N, C, h, w], and the logits, [N, classes]."""
+        """The last feature maps, [N, C, h, w] or tokens [N, T, C], and the logits, [N, classes]."""
         self.replaced, self.known = {}, {}
         logits = _first(self.run(images))
         return self.known[self.last], logits
@@ -194,7 +213,7 @@ def picture(
     write((left, top), "true class: not known" if truth is None else f"true class: {truth}")
     write((left, top + line), f"predicted: {answer['label']}")
     write((left, top + 2 * line), _probability(about, answer))
-    write((right, top), f"speaks for {about['positive'] or answer['label']}")
+    write((right, top), f"evidence for {about['positive'] or answer['label']}")
     bar = np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (line, width))
     sheet.paste(_heated(Image.new("L", (width, line), 110), bar), (right, top + line))
     write((right, top + 2 * line + letters // 4), "nothing" if heat.any() else "nothing: the map is empty", MUTED)

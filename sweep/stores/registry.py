@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,6 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from data.faults import InputError
+from models import ARCHITECTURES
 from sweep.metrics.names import NOT_A_DEVICE
 from sweep.stores import packaging
 from sweep.stores import tags as tag
@@ -138,9 +139,29 @@ def alias_holder(client: MlflowClient, name: str, alias: str) -> Version | None:
     return None if number is None else _version(client, client.get_model_version(name, number))
 
 
-def models_with(client: MlflowClient, aliases: Collection[str]) -> list[str]:
-    """The registered models with at least one of these aliases, by name."""
-    return sorted(model.name for model in client.search_registered_models() if set(aliases) & model.aliases.keys())
+def architectures_of(client: MlflowClient, name: str) -> list[str]:
+    """The architectures of which a registered model has a best version, by their short names.
+
+    Returns:
+        The project's own in their usual order, then others by name: an alias is of an architecture where the version
+        that holds it is tagged with the same name.
+    """
+    holders = client.get_registered_model(name).aliases
+    usual = [arch for arch in ARCHITECTURES if arch in holders]
+    others = sorted(
+        alias
+        for alias in holders.keys() - {*usual, CHAMPION}
+        if (version := alias_holder(client, name, alias)) is not None
+        and version.tags.get(tag.ARCH) == alias
+        and tag.MEMBERS not in version.tags
+    )
+    return [*usual, *others]
+
+
+def models_of_architectures(client: MlflowClient) -> list[str]:
+    """The registered models with a best version of at least one architecture, by name."""
+    names = sorted(model.name for model in client.search_registered_models() if model.aliases)
+    return [name for name in names if architectures_of(client, name)]
 
 
 def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
@@ -292,7 +313,8 @@ def _describe_model(client: MlflowClient, spec: ModelSpec) -> None:
         f"Networks that tell {joined(spec.classes)} apart in the images of {spec.name}.\n\n"
         "Each version is the trial that a study chose on validation images, or an ensemble of several; its description "
         "is its model card. An alias with the name of an architecture is held by the best version of it, `champion` by "
-        "the best of all.\n\n"
+        "the best of all: another takes an alias where it is better on the same validation images and the 95 % interval "
+        "of the difference excludes 0.\n\n"
         f"{NOT_A_DEVICE}",
     )
 

@@ -12,7 +12,7 @@ from torch import nn
 from data.augment import batches, stress
 from data.cache import Images
 from data.recipe import STRESS
-from models import ARCHITECTURES
+from models import architecture
 from sweep.training import checkpoint
 from sweep.training.config import TrainingConfig
 
@@ -38,7 +38,7 @@ class Trained:
 
 def build_network(config: TrainingConfig) -> nn.Module:
     """Builds a freshly initialised network; its initial weights come from torch's global generator."""
-    return ARCHITECTURES[config.arch].build(
+    return architecture(config.arch).build(
         config.activation,
         config.dropout,
         config.classes,
@@ -95,11 +95,11 @@ def compute_logits(
     network: nn.Module, config: TrainingConfig, pixels: torch.Tensor, rows: torch.Tensor
 ) -> torch.Tensor:
     """Computes logits, float32 [N, classes], of the `rows` of `pixels`; leaves the network in evaluation mode."""
-    architecture = ARCHITECTURES[config.arch]
+    row = architecture(config.arch)
     network.eval()
     return torch.cat(
         [
-            network(normalise(images, architecture.mean, architecture.std))
+            network(normalise(images, row.mean, row.std))
             for images in batches(pixels, rows, min(PREDICTION_BATCH, config.micro_batch or PREDICTION_BATCH))
         ]
     )

@@ -26,7 +26,7 @@ from torch.nn import functional
 from data.augment import augmented_batches, stress
 from data.cache import Images
 from data.recipe import STRESS
-from models import ARCHITECTURES
+from models import architecture
 from models.layers import hastened
 from sweep.training.config import BEST, ConfigurationError, EpochResult, NonFiniteLossError, TrainingConfig
 from sweep.training.inference import build_network, compute_logits, normalise, to_device
@@ -65,8 +65,8 @@ def train(
         NonFiniteLossError: The loss of an epoch is infinite or not a number.
     """
     device = torch.device(config.device)
-    architecture = ARCHITECTURES[config.arch]
     with _as_configuration_errors():
+        described = architecture(config.arch)
         train_data, validation_data = to_device(training, device), to_device(validation, device)
         class_weights = _class_weights(training.labels, config.classes).to(device)
         stressed_data = _stressed(*validation_data) if config.stress else None
@@ -75,7 +75,7 @@ def train(
         optimizer = OPTIMIZERS[config.optimizer](
             [parameter for parameter in network.parameters() if parameter.requires_grad], config.learning_rate
         )
-    augmentation = architecture.recipe(config.augmentation)
+    augmentation = described.recipe(config.augmentation)
     forward = hastened(network)
     averaged = copy.deepcopy(network) if config.averaging == "ema" else None
     validated = network if averaged is None else averaged
@@ -101,7 +101,7 @@ def train(
             weight = class_weights[labels].sum()
             for part, part_labels in zip(images.split(micro_batch), labels.split(micro_batch), strict=True):
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                    logits = forward(normalise(part, architecture.mean, architecture.std))
+                    logits = forward(normalise(part, described.mean, described.std))
                 loss = functional.cross_entropy(
                     logits.float(), part_labels, class_weights, reduction="sum", label_smoothing=config.label_smoothing
                 )

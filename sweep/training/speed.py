@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from models import architecture
 from sweep.training.config import TrainingConfig
 from sweep.training.inference import build_network
 
@@ -26,9 +27,10 @@ def measure_speed(
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
+        usual = architecture(arch).activations[0]
         options = {**options, "weights": None} if "weights" in options else dict(options)
         config = TrainingConfig(
-            arch, "relu", "adam", 1e-3, 16, 0.2, 0, 1, 0, image_size, classes, precision, device, options
+            arch, usual, "adam", 1e-3, 16, 0.2, 0, 1, 0, image_size, classes, precision, device, options
         )
         with torch.random.fork_rng(devices=[]):
             network = build_network(config).to(device=device).to(memory_format=torch.channels_last).train()

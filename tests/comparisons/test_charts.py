@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from sweep.comparisons.architectures import chart_style, charts, paired_charts, search_charts
+from sweep.comparisons.architectures import report_sections as sections
 from sweep.comparisons.architectures.analysis import SHOWN, paired_tests
 from sweep.metrics import formatting as wording
 from sweep.metrics.bootstrap import Interval
@@ -92,6 +93,23 @@ def test_without_a_search_its_charts_are_missing_and_no_other():
     assert absent == {"history", "importance", "seeds"}
     # The chosen ones are known all the same.
     assert [len(trace.x) for trace in search_charts.selection(found.models, "auroc").data] == [1, 1, 2, 2]
+
+
+def test_two_trials_give_no_importance():
+    (model,) = comparison(1).models
+    trials = [trial for trial in model.search.trials if trial.state == "COMPLETE"]
+    few = replace(model, search=replace(model.search, trials=tuple(trials[:2])))
+    assert search_charts.importance(model) is not None
+    assert search_charts.importance(few) is None
+
+
+def test_the_caption_of_the_search_explains_the_marks_that_are_there():
+    found = comparison(1)
+    (model,) = found.models
+    complete = tuple(trial for trial in model.search.trials if trial.state == "COMPLETE")
+    whole = replace(found, models=(replace(model, search=replace(model.search, trials=complete)),))
+    assert "Crosses were pruned." in sections.search_caption(found)
+    assert "Crosses" not in sections.search_caption(whole)
 
 
 def test_three_classes_have_a_macro_roc_without_an_operating_point():

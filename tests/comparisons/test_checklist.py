@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from sweep.comparisons.architectures import report
+from sweep.comparisons.architectures.candidates import BestVersion
 from sweep.comparisons.architectures.checklist import page
 from sweep.comparisons.architectures.checklist.answers import answers
 from sweep.comparisons.architectures.checklist.facts import NOT_APPLICABLE, NOT_REPORTED, REPORTED, Facts
 from sweep.comparisons.architectures.checklist.items import CLAIM, TRIPOD
-from sweep.comparisons.architectures.stored import StoredModel, sections_of
+from sweep.comparisons.architectures.stored import StoredModel, evaluated_elsewhere, sections_of
 from tests.comparisons.test_report import Elements
 from tests.helpers.compared import comparison
 
@@ -78,7 +81,7 @@ def test_every_topic_of_an_item_has_an_answer_somewhere():
     models = [replace(model, params={**model.params, "train_images": "70"}) for model in comparison(2).models]
     compared = replace(comparison(2), models=tuple(models))
     given = answers(Facts(compared, dict.fromkeys(("cnn1", "cnn2"), FULL), SECTIONS))
-    assert given["subset"].text == "None: all training images were used (no param `limit`)."
+    assert given["subset"].text == "All training images (no param `limit`)."
     assert {item.topic for item in (*CLAIM.items, *TRIPOD.items)} - {""} == given.keys()
 
 
@@ -86,18 +89,18 @@ def test_every_topic_of_an_item_has_an_answer_somewhere():
     ("number", "text", "place"),
     [
         ("claim 7", "Data set chest-xray, digest 6ed0f11b55fca413. All images are of children", "`sweep.data_digest` of runs cnn1-001, cnn2-001"),
-        ("claim 9", "64 x 64 pixels, from which 0 is subtracted and which 1 divides", "`artifacts/model.json`, `artifacts/decode.py` of versions 1, 2"),
-        ("claim 19", "train 70 images of 2,411 patients (30 NORMAL, 40 PNEUMONIA)", "tag `sweep.split_digest`"),
+        ("claim 9", "values from 0 to 1.\n64 x 64 pixels.", "`artifacts/model.json`, `artifacts/decode.py` of versions 1, 2"),
+        ("claim 19", "Train: 70 images of 2,411 patients (30 NORMAL, 40 PNEUMONIA)", "tag `sweep.split_digest`"),
         ("claim 20", "1 of the 120 patient names of test is among the 2 of validation", "`predictions/validation.csv`"),
         ("claim 20", "2 images of test are in train, too", "tag `sweep.leakage` of runs cnn1-001, cnn2-001"),
         ("claim 23", "sweep 0.1.0, torch 2.15.0.", "tag `sweep.version.torch`"),
-        ("claim 26", "By val/auroc on validation alone, of 5 trials, 3 of them complete", "params `metric`, `pruner` of runs cnn1, cnn1"),
+        ("claim 26", "Trials by validation AUROC alone (5 trials, 3 complete). Of the architectures cnn2 was selected on validation.", "params `metric`, `pruner` of runs cnn1, cnn1"),
         ("claim 30", "Trained again with other seeds: 3.", ""),
         ("claim 33", "evaluate-cnn1-v1 on other-hospital", "runs evaluate-cnn1-v1"),
         ("tripod 6a", "All images are of children from one hospital.", "`model_card.md`"),
-        ("tripod 15", "(1.38). Threshold: 0.84 (validation supports it).", "tag `sweep.threshold_reason`"),
+        ("tripod 15", "(1.38).\nThreshold: 0.84 (validation supports it).", "tag `sweep.threshold_reason`"),
         ("tripod 18f", "Commit adba4b4.", "`mlflow.source.git.commit`"),
-        ("tripod 21", "test 70 images of 427 patients (30 NORMAL, 40 PNEUMONIA)", ""),
+        ("tripod 21", "test: 70 images of 427 patients (30 NORMAL, 40 PNEUMONIA)", ""),
         ("tripod 27a", "to any picture", "`model_card.md` of versions 1, 2"),
     ],
 )  # fmt: skip
@@ -175,3 +178,23 @@ def test_the_page_is_well_formed_links_to_sections_that_exist_and_promises_nothi
     assert len(elements.all("tr")) == 2 + 44 + 52 + sum(
         len(page._parts(page.rows_of(x, {}, {}))) for x in (CLAIM, TRIPOD)
     )
+
+
+def test_an_evaluation_on_the_model_s_own_test_images_is_none_on_others():
+    digests = {"own-copy": "same", "hospital": "other"}
+    runs = [
+        SimpleNamespace(
+            name=name,
+            tags={"sweep.model": "chest-xray", "sweep.data": name, "sweep.data_digest": f"of {name}"},
+            params={"test_digest": digest},
+        )
+        for name, digest in digests.items()
+    ]
+    best = SimpleNamespace(
+        version=SimpleNamespace(name="chest-xray", version="1"),
+        past=SimpleNamespace(tags={"sweep.data_digest": "whole"}),
+        tracking=SimpleNamespace(search=lambda condition: runs),
+    )
+    about = {"provenance": {"test digest": "same"}}
+    assert evaluated_elsewhere(cast(BestVersion, best), about) == (("hospital", "hospital"),)
+    assert len(evaluated_elsewhere(cast(BestVersion, best), {})) == 2  # an earlier release recorded no such digest

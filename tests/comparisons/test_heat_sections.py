@@ -43,7 +43,7 @@ def test_the_report_has_the_figures_how_to_read_them_and_a_chart_each():
     assert found.open == []
     assert "heat" in [attrs["id"] for attrs in found.all("section")]
     assert 'href="#heat"' in written
-    for text in ("75\u00a0% (72\u201378)", "64\u00a0%", "0.120 (0.080\u20130.160)", "64 (2 without heat)"):
+    for text in ("75.1\u00a0% (72.0\u201378.0)", "63.8\u00a0%", "0.120 (0.080 to 0.160)", "64 (2 without heat)"):
         assert text in found.text
     assert "a fixed central part of each film (8 to 84 % of its height" in found.text
     assert "cnn1, cnn2: more of the heat lies in the area" in found.text
@@ -58,7 +58,7 @@ def test_the_markdown_the_run_and_json_have_the_same_figures():
     written = report.to_markdown(with_heat())
 
     assert "| cnn1" in written.split("## Heat maps")[1]
-    assert "75\u00a0% (72\u201378)" in written
+    assert "75.1\u00a0% (72.0\u201378.0)" in written
     assert heat_sections.metrics(with_heat())["cnn2/heat_rank_correlation"] == 0.12
     (first, _) = heat_sections.to_dict(with_heat())
     assert (first["arch"], first["inside"]["value"], first["area_share"]) == ("cnn1", 0.751, 0.638)

@@ -46,7 +46,7 @@ def card_of(validation: Predictions, test: Predictions, temperature: Temperature
 def calibration_of(card: str) -> tuple[dict[tuple[str, str], list[float]], str]:
     """The figures of the section's table by images and score, and its text."""
     (section,) = re.findall(r"## Calibration\n\n(.*?)\n\n## ", card, re.S)
-    rows = re.findall(r"^\|[ \xa0]*(validation|test)[ \xa0]*\|[ \xa0]*(\w+)[ \xa0]*\|(.+)\|$", section, re.M)
+    rows = re.findall(r"^\|[ \xa0]*(validation|test)[ \xa0]*\|[ \xa0]*(\w[\w ]*\w)[ \xa0]*\|(.+)\|$", section, re.M)
     return {(part, name): [float(cell) for cell in cells.split("|")] for part, name, cells in rows}, section
 
 
@@ -58,15 +58,15 @@ def test_a_temperature_that_is_used_changes_what_the_table_shows():
 
     figures, text = calibration_of(card_summary(card_of(sure, test, temperature)))
 
-    before, after = figures["validation", "log_loss"]
+    before, after = figures["validation", "log loss"]
     assert after < before
     assert f"log loss there falls from {before:.4f} to {after:.4f}." in text
-    before, after = figures["test", "log_loss"]  # these logits were not multiplied: the temperature harms them
+    before, after = figures["test", "log loss"]  # these logits were not multiplied: the temperature harms them
     assert after > before
     assert f"On test the temperature raises log loss from {before:.4f} to {after:.4f} and " in text
     for part, (verb, score, *ends) in zip(("validation", "test"), changes_of(text), strict=True):
         assert score == "the calibration error"
-        assert figures[part, "ece"] == [float(end) for end in ends]
+        assert figures[part, "calibration error"] == [float(end) for end in ends]
         assert (float(ends[1]) < float(ends[0])) == (verb == "lowers")
 
 
@@ -84,8 +84,8 @@ def test_a_temperature_that_is_not_used_is_said_and_shown_nowhere():
     figures, text = calibration_of(card_summary(card_of(validation, test, temperature)))
 
     assert all(len(cells) == 1 for cells in figures.values())
-    assert figures["validation", "log_loss"] == [round(plain_log_loss(labels, logits, 1.0), 4)]
-    assert figures["test", "log_loss"] == [
+    assert figures["validation", "log loss"] == [round(plain_log_loss(labels, logits, 1.0), 4)]
+    assert figures["test", "log loss"] == [
         pytest.approx(-np.log(softmax(test.logits)[np.arange(200), test.labels]).mean(), abs=1e-4)
     ]
     assert text.startswith(f"The temperature is 1. One of {temperature.fitted:.3f} was fitted on validation and is not")

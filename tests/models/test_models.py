@@ -180,7 +180,7 @@ def test_resnet50_starts_from_a_file_of_weights_with_any_head(tmp_path, suffix):
         torch.save(state, path)
     else:
         save_file(state, path)
-    assert resnet50.weights_file(str(path)) == path
+    assert resnet50.weights_file(str(path)) == (path, "")
     network = build("resnet50", weights=str(path))
     assert torch.equal(network.backbone.layer3[0].conv1.weight, donor.layer3[0].conv1.weight)
     assert network.backbone.fc[0].out_features == 256
@@ -188,7 +188,7 @@ def test_resnet50_starts_from_a_file_of_weights_with_any_head(tmp_path, suffix):
 
 def test_weights_that_are_not_a_resnet50s_are_refused(tmp_path):
     save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match="not a ResNet-50 of torchvision"):
+    with pytest.raises(InputError, match="not the weights of a ResNet-50 of torchvision"):
         resnet50.weights_file(str(tmp_path / "other.safetensors"))
     (tmp_path / "rubbish.pth").write_bytes(b"rubbish")
     with pytest.raises(InputError, match="cannot be read as tensors"):
@@ -218,7 +218,7 @@ def test_imagenets_weights_offline_say_what_to_fetch_and_where_to_put_it(tmp_pat
     with pytest.raises(InputError, match=r"https://download\.pytorch\.org/models/resnet50-11ad3fa6\.pth") as caught:
         resnet50.weights_file("imagenet")
     assert str(tmp_path / "checkpoints" / "resnet50-11ad3fa6.pth") in str(caught.value)
-    assert resnet50.weights_file("none") is None
+    assert resnet50.weights_file("none") == (None, "")
 
 
 @pytest.mark.parametrize(("finetune", "trained"), [("all", "conv1"), ("layer4", "layer4"), ("head", "fc")])

@@ -1,4 +1,4 @@
-"""Compare a configuration with its changes, seed by seed: which changes pay."""
+"""Compare a configuration with its changes, seed by seed: which changes improve the score."""
 
 from __future__ import annotations
 

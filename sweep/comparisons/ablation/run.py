@@ -100,7 +100,7 @@ def plan_of_changes(plan: Plan, changes: Sequence[Change], seeds: int, name: str
         for change in everything
     ]
     wide = replace(planned, space={name: planned.space.get(name, Choice((base[name],))) for name in names})
-    return replace(plan, studies=(wide.of(f"{planned.arch}-{name}", enqueued),))
+    return replace(plan, studies=(wide.of(f"{planned.short_arch}-{name}", enqueued),))
 
 
 def variants_of(study: EnqueuedResult, changes: Sequence[Change]) -> list[Variant]:
@@ -121,7 +121,7 @@ def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[st
     page = "\n\n".join(
         (
             f"# Changes of one configuration: {plan.full_name(planned)}",
-            f"{planned.arch}, {', '.join(f'{name} {value}' for name, value in fixed.items())}; "
+            f"{planned.short_arch}, {', '.join(f'{name} {value}' for name, value in fixed.items())}; "
             f"{plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to {settings.epochs} epochs, "
             f"patience {settings.patience}, split seed {settings.split_seed}. Gains are means over seeds of the "
             "difference to the same seed without the change, with 95 % intervals (Student's t) over seeds, "
@@ -138,7 +138,7 @@ def log(variants: Sequence[Variant], plan: Plan, tracking: Tracking) -> tuple[st
         f"ablation-{planned.name}",
         {
             tag.KIND: "ablation",
-            tag.ARCH: planned.arch,
+            tag.ARCH: planned.short_arch,
             tag.DATA: plan.source.name,
             tag.DATA_DIGEST: plan.source.digest,
             tag.SPLIT_DIGEST: plan.split.digest,

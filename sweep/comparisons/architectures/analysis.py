@@ -210,7 +210,7 @@ class Comparison:
         chosen: Who or what chose it; one of CHOSEN.
         reference: The one that all others are compared with.
         paired_tests: The champion against each of its rivals, and each of the others against the reference.
-        missing: Architectures that have none.
+        missing: Those of the project's own architectures that have none.
         notes: What one should know, a sentence each.
         counts: Images by split and class.
         provenance: What made it.

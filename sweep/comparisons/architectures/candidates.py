@@ -17,7 +17,6 @@ from data.faults import InputError
 from data.listing import path_of
 from data.recorded import open_recorded
 from data.sources import PATIENT_PATTERN, Source
-from models import ARCHITECTURES
 from models.outline import cost, sketch
 from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, ScoredTrial, Search
 from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
@@ -69,11 +68,11 @@ def best_versions(client: registry.MlflowClient, name: str, studies: Sequence[St
         studies: Those of Optuna's store.
 
     Returns:
-        By architecture, in their usual order, without those whose alias no version holds.
+        By the short name of the architecture, which is the alias: the project's own in their usual order, then others.
     """
     by_id = {description_of(study).study_id: study for study in studies}
     versions = {}
-    for arch in ARCHITECTURES:
+    for arch in registry.architectures_of(client, name):
         version = registry.alias_holder(client, name, arch)
         if version is not None:
             tracking = tracking_of(client, version.run_id)
@@ -153,7 +152,7 @@ def measure(
     predictions, seconds = (_tested(best), []) if images is None else _served(classifier, images)
     classes = predictions.classes
     search = None if best.study is None else _search(best, images, classes, progress)
-    outlined = cost(sketch(best.arch, size, len(classes), **layout(params)), size)
+    outlined = cost(sketch(params["arch"], size, len(classes), **layout(params)), size)
     epoch = int(classifier.about["provenance"]["epoch"])
     kept = next((row for row in past.epochs if row["epoch"] == epoch), {})
     return ComparedModel(

@@ -6,6 +6,7 @@ shows on white and on near-black alike.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,9 @@ from models import ARCHITECTURES
 from sweep.metrics.bootstrap import Interval
 from sweep.metrics.figures import BLUE, GREEN, RED
 
-# Those of Okabe and Ito's palette that stand out from white and from near-black at least 3 to 1; gray for a fifth.
-COLORS = (BLUE, RED, GREEN, "#CC79A7", "#6b7280")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star")
+# Those of Okabe and Ito's palette that stand out from white and from near-black at least 3 to 1; then four others.
+COLORS = (BLUE, RED, GREEN, "#CC79A7", "#6b7280", "#7B61FF", "#A6761D", "#00828F")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "cross", "pentagon")
 NEUTRAL = "#7f7f7f"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 NOTHING = "rgba(0,0,0,0)"
@@ -42,16 +43,18 @@ def symbol(arch: str) -> str:
     return SYMBOLS[_place(arch) % len(SYMBOLS)]
 
 
-def tick_values(steps: Sequence[float], low: float, high: float) -> list[float]:
-    """Six of the steps between two ends, or fewer; the ends themselves where no step is."""
+def tick_values(steps: Sequence[float], low: float, high: float, most: int = 6) -> list[float]:
+    """At most so many of the steps between two ends; the ends themselves where no step is."""
     within = [step for step in steps if low <= step <= high]
-    return within[:: -(-len(within) // 6)] if within else sorted({low, high})
+    return within[:: -(-len(within) // most)] if within else sorted({low, high})
 
 
 def _place(arch: str) -> int:
     """Where an architecture stands in the table of all, so that its colour does not depend on the other models."""
     names = list(ARCHITECTURES)
-    return names.index(arch) if arch in names else len(names)
+    if arch in names:
+        return names.index(arch)
+    return len(names) + zlib.crc32(arch.encode()) % (len(COLORS) - len(names))
 
 
 def new_figure(height: int, **layout: Any) -> go.Figure:

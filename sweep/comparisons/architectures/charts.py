@@ -200,7 +200,7 @@ def cost(models: Sequence[ComparedModel], over: Literal["train_seconds", "flops"
     }[over]
     amounts = [max(float(getattr(model.cost, over)), 1e-3) for model in models]
     ends = [min(amounts) / 2, max(amounts) * 2]
-    ticks = tick_values(steps, *ends)
+    ticks = tick_values(steps, *ends, most=4)  # more would not stand upright beside each other on a phone
     figure = new_figure(
         height=360,
         xaxis={

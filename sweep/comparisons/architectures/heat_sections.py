@@ -16,9 +16,9 @@ from sweep.metrics.formatting import SCORE_IN_PRINT, SPACE, Style, format_interv
 from sweep.metrics.heat import HeatCheck
 
 COLUMNS = ("heat in the area", "area of the film", "rank correlation", "films")
-PERCENT = Style(".0f", f"{{value}}{SPACE}% ({{low}}\u2013{{high}})", f"{{value}}{SPACE}% (too few to tell)", 100)
+PERCENT = Style(".1f", f"{{value}}{SPACE}% ({{low}}\u2013{{high}})", f"{{value}}{SPACE}% (too few to tell)", 100)
 NONE = "\u2013"
-CORRELATION = replace(SCORE_IN_PRINT, minus="\u2212")
+CORRELATION = replace(SCORE_IN_PRINT, known="{value} ({low} to {high})", minus="\u2212")  # its ends may be negative
 HALF = 0.5  # a rank correlation above it: the map stays much the same
 HOW_TO_READ = (
     "Heat that is spread evenly over the film has as large a share in the area as the area has of the film: only a "
@@ -47,7 +47,7 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
             "arch": model.arch,
             "cells": {
                 COLUMNS[0]: _shown(heat, heat.inside, PERCENT),
-                COLUMNS[1]: f"{100 * heat.area_share:.0f}{SPACE}%",
+                COLUMNS[1]: f"{100 * heat.area_share:.1f}{SPACE}%",
                 COLUMNS[2]: _shown(heat, heat.correlation, CORRELATION),
                 COLUMNS[3]: f"{heat.images}" + (f" ({heat.empty} without heat)" if heat.empty else ""),
             },

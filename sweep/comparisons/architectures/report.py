@@ -120,6 +120,9 @@ def to_html(
             charts_json=_json(figures),
             plotly=_packed_plotly(),
             importances=[f"importance-{model.arch}" for model in comparison.models],
+            fewest_for_importance=search_charts.FEWEST_FOR_IMPORTANCE,
+            search_caption=sections.search_caption(comparison),
+            several_splits=sections.several_splits(comparison),
             heat_rows=(heat_rows := heat_sections.rows(comparison)),
             heat_area=heat_sections.area(comparison) if heat_rows else "",
             heat_sentences=heat_sections.sentences(comparison),
@@ -171,7 +174,6 @@ def to_markdown(comparison: Comparison, info: ReportInfo = ReportInfo()) -> str:
         f"{sections.decision(comparison)}, on {comparison.images:,} images of {comparison.patients:,} patients. "
         f"In brackets {100 * CONFIDENCE:g} % intervals, from a bootstrap of whole patients; they do not include the "
         "variation between training seeds.",
-        *(["\n".join(f"- {sections.missing(arch)}" for arch in comparison.missing)] if comparison.missing else []),
         "## Notes and limitations",
         "\n".join(f"- {note}" for note in (NOT_A_DEVICE, *sections.notes(comparison))),
     ]

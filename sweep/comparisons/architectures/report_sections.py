@@ -42,7 +42,7 @@ def lead(comparison: Comparison) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Notes as sentences; an architecture's name stays as it is written."""
-    names = (*(model.arch for model in comparison.models), *comparison.missing)
+    names = tuple(model.arch for model in comparison.models)
     notes = [note if note.startswith(names) else note[:1].upper() + note[1:] for note in comparison.notes]
     return [note if note.endswith(".") else f"{note}." for note in notes]
 
@@ -56,11 +56,6 @@ def decision(comparison: Comparison) -> str:
         return "Each model as it is served, at a threshold of 0.5"
     rest = ", the others 0.5" if len(own) < len(comparison.models) else ""
     return f"Each model as it is served, at its own threshold ({', '.join(own)}{rest})"
-
-
-def missing(arch: str) -> str:
-    """A line about an architecture without a model."""
-    return f"missing: {arch} - run `python -m sweep --arch {arch}`"
 
 
 def columns(comparison: Comparison) -> list[str]:
@@ -151,6 +146,22 @@ def _time(seconds: float | None) -> str:
 
 def _amount(number: float) -> str:
     return f"{number:,.0f}" if number >= 99.5 else f"{number:.{1 if number >= 9.95 else 2}f}"
+
+
+def search_caption(comparison: Comparison) -> str:
+    """What the charts of the trials show; marks that none of them has are not explained."""
+    trials = [trial for model in comparison.models if model.search for trial in model.search.trials]
+    pruned = " Crosses were pruned." if any(trial.state == "PRUNED" for trial in trials) else ""
+    failed = " Open triangles failed." if any(trial.state == "FAIL" for trial in trials) else ""
+    unscored = any(trial.value is None or np.isnan(trial.value) for trial in trials)
+    edge = " Trials without a score stand at the edge of the others." if unscored else ""
+    marks = f"{pruned}{failed}{edge} The ring marks the chosen one."
+    return f"The value of each trial on validation, and the best so far.{marks}"
+
+
+def several_splits(comparison: Comparison) -> bool:
+    """Whether not all models learned from the same split."""
+    return len({value for name, value in comparison.provenance.items() if name.startswith("split digest")}) > 1
 
 
 def selection_sentences(comparison: Comparison) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Request:
 
     Attributes:
         model: The registered model; None for the only one.
-        against: The architecture that all others are compared with, if there is a model of it.
+        against: The architecture that all others are compared with; None for resnet50, or the champion without it.
         seeds: How often the configuration of each best version is trained again.
         location: Where the images are; None for where they were.
         machine: Settings of the machine and its stores: workers, device, tracking_uri, storage.
@@ -70,7 +71,7 @@ class Request:
     """
 
     model: str | None
-    against: str
+    against: str | None
     seeds: int
     location: Path | None
     machine: Mapping[str, Any]
@@ -148,7 +149,12 @@ def gather(
         with view.counting(f"reading {best.arch}", count) as progress:
             models.append(measure(client, best, source, studies, unless(stopping, progress), request.prevalence))
     models, left_out = _same_images(models, champion)
-    reference = request.against if any(model.arch == request.against for model in models) else champion
+    if request.against is not None and request.against not in versions:
+        raise InputError(
+            f"--against {request.against}: {name} has no version of this architecture; it has {', '.join(versions)}"
+        )
+    against = request.against or "resnet50"
+    reference = against if any(model.arch == against for model in models) else champion
     comparison = Comparison(
         name=name,
         models=tuple(models),
@@ -157,7 +163,7 @@ def gather(
         reference=reference,
         paired_tests=paired_tests(models, reference, champion),
         missing=tuple(arch for arch in ARCHITECTURES if arch not in versions),
-        notes=(*notes, *left_out, *_notes(models, versions, champion, request.against, reference)),
+        notes=(*notes, *left_out, *_notes(models, versions, champion)),
         counts=_counts(versions[champion]),
         provenance=_provenance(models, versions, champion),
     )
@@ -308,7 +314,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
 
 
 def _model(client: registry.MlflowClient, name: str | None) -> str:
-    names = registry.models_with(client, ARCHITECTURES)
+    names = registry.models_of_architectures(client)
     if name is None and len(names) == 1:
         return names[0]
     if name in names:
@@ -348,18 +354,18 @@ def _same_images(models: list[ComparedModel], champion: str) -> tuple[list[Compa
     return kept, notes
 
 
-def _notes(
-    models: Sequence[ComparedModel], versions: Mapping[str, BestVersion], champion: str, against: str, reference: str
-) -> list[str]:
+def _notes(models: Sequence[ComparedModel], versions: Mapping[str, BestVersion], champion: str) -> list[str]:
     """What one should know to read the comparison."""
     notes = []
     if versions[champion].past.data_name in synthetic.NAMES:
         notes.append("all of it was learned from synthetic images: it says nothing about X-rays")
+    known: dict[str, list[str]] = {}
     for model in models:
-        warnings, of_study = warnings_of(versions[model.arch].version)
-        notes += [f"{model.arch}: {sentence}" for sentence in (*warnings, *of_study)]
-    if reference != against:
-        notes.append(f"there is no {against} to compare with (`sweep --arch {against}`), so {champion} takes its place")
+        for sentence in chain(*warnings_of(versions[model.arch].version)):
+            known.setdefault(sentence, []).append(model.arch)
+    for sentence, archs in known.items():
+        said = sentence if len(archs) == 1 else sentence.replace("in its study", "in their studies", 1)
+        notes.append(f"{', '.join(archs)}: {said}")
     notes += [
         f"{model.arch} began with random weights (--weights none): it is not the fine-tuned network of the report"
         for model in models
@@ -389,6 +395,6 @@ def _counts(best: BestVersion) -> Mapping[str, Mapping[str, int]]:
 def _diagram(model: ComparedModel) -> figures.Figure:
     size, classes = int(model.params["image_size"]), len(model.predictions.classes)
     activation, dropout = model.params["activation"], float(model.params["dropout"])
-    network = sketch(model.arch, size, classes, activation, dropout, **layout(model.params))
+    network = sketch(str(model.params["arch"]), size, classes, activation, dropout, **layout(model.params))
     title = f"{model.arch}, {size} x {size} pixels, {model.cost.parameters:,} parameters"
     return diagrams.architecture(outline(network, size), title)

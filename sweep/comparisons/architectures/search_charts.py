@@ -32,6 +32,7 @@ from sweep.metrics.formatting import (
 from sweep.metrics.names import LABELS
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
+FEWEST_FOR_IMPORTANCE = 3  # trials; of two any difference explains all
 
 
 def learning_curves(model: ComparedModel, part: Literal["loss", "scores"]) -> go.Figure:
@@ -104,7 +105,11 @@ def search_history(model: ComparedModel) -> go.Figure | None:
     # Whole numbers, however few trials there are.
     step = max(1, len(search.trials) // 6)
     figure = new_figure(
-        height=320, xaxis={"title": {"text": "trial"}, "dtick": step}, yaxis={"title": {"text": metric}}
+        height=320,
+        # Room for values that differ in their fourth digit alone.
+        margin={"l": 78, "r": 24, "t": 16, "b": 48},
+        xaxis={"title": {"text": "trial"}, "dtick": step},
+        yaxis={"title": {"text": metric}, "nticks": 6},
     )
     finished = [trial for trial in search.trials if trial.state == "COMPLETE" and finite(trial.value) is not None]
     if finished:
@@ -158,10 +163,17 @@ def search_history(model: ComparedModel) -> go.Figure | None:
 
 
 def importance(model: ComparedModel) -> go.Figure | None:
-    """Draws how much of the search's variance each hyperparameter explains; None where it is not known."""
-    if model.search is None or not model.search.importances:
+    """Draws how much of the search's variance each hyperparameter explains.
+
+    Returns:
+        The chart; None where that is not known, and where so few trials finished that an estimate says nothing.
+    """
+    search = model.search
+    if search is None or not search.importances:
         return None
-    importances = sorted(model.search.importances.items(), key=lambda pair: pair[1])
+    if sum(trial.state == "COMPLETE" for trial in search.trials) < FEWEST_FOR_IMPORTANCE:
+        return None
+    importances = sorted(search.importances.items(), key=lambda pair: pair[1])
     shares = [float(share) for _, share in importances]
     figure = new_figure(
         height=60 + 34 * len(importances) + 40,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.comparisons.architectures.candidates import BestVersion
+from sweep.lifecycle.scored_data import DIGEST as TEST_DIGEST
 from sweep.metrics.predictions import read_predictions
 from sweep.orchestrator.run_params import description_of
 from sweep.stores import registry
@@ -84,15 +85,16 @@ def stored_model(client: registry.MlflowClient, best: BestVersion) -> StoredMode
     if not params and best.study is not None:
         params = {name: str(value) for name, value in description_of(best.study).params.items()}
     begun, ended = _dates(client, best)
+    described = json.loads(about) if about else {}
     return StoredModel(
         tags=best.past.tags,
         version_tags=version.tags,
         study=study.name if study else "",
         study_params=params,
-        about=json.loads(about) if about else {},
+        about=described,
         card=sections_of(read_model_file(client, version, CARD) or ""),
         validation_patients=_validation_patients(best),
-        elsewhere=_elsewhere(best),
+        elsewhere=evaluated_elsewhere(best, described),
         begun=begun,
         ended=ended,
     )
@@ -119,14 +121,20 @@ def _validation_patients(best: BestVersion) -> frozenset[str] | None:
         return None if path is None else frozenset(read_predictions(path).patients)
 
 
-def _elsewhere(best: BestVersion) -> tuple[tuple[str, str], ...]:
-    """Evaluations of the version on images with another digest than its data set has."""
+def evaluated_elsewhere(best: BestVersion, about: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Evaluations of the version on other images than those that it was tested on, as their digests say.
+
+    An earlier release recorded no digest of test images; then the digest of the whole data set decides.
+    """
     version, own = best.version, best.past.tags.get(tag.DATA_DIGEST)
+    tested = about.get("provenance", {}).get(TEST_DIGEST)
     condition = f"tags.`{tag.KIND}` = 'evaluation' and tags.`{tag.MODEL_VERSION}` = '{version.version}'"
     return tuple(
         (run.name, run.tags.get(tag.DATA, ""))
         for run in best.tracking.search(condition)
-        if run.tags.get(tag.MODEL) == version.name and run.tags.get(tag.DATA_DIGEST) != own
+        if run.tags.get(tag.MODEL) == version.name
+        and run.tags.get(tag.DATA_DIGEST) != own
+        and (tested is None or run.params.get("test_digest") != tested)
     )
 
 

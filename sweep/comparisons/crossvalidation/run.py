@@ -16,7 +16,7 @@ from data.listing import path_of
 from data.recorded import open_recorded
 from data.sources import PATIENT_PATTERN
 from data.splits import split_source
-from models import ARCHITECTURES
+from models import architecture
 from sweep.comparisons.crossvalidation.analysis import Choice, Finalist, choose, rows, sentences, to_markdown
 from sweep.comparisons.enqueued import EnqueuedResult
 from sweep.comparisons.run_log import log_run
@@ -256,7 +256,8 @@ def command_of(search: Searched, plan: Plan, name: str) -> str:
         wanted["--data"] = plan.source.location
     if plan.experiment != plan.source.name:
         wanted["--experiment"] = plan.experiment
-    names = ["validation", "split_seed", "limit", "patient_pattern", "depth", *ARCHITECTURES[settings.archs[0]].options]
+    names = ["validation", "split_seed", "limit", "patient_pattern", "depth"]
+    names += [name for name in architecture(settings.archs[0]).options if name in ("weights", "finetune")]
     wanted |= {
         f"--{option.replace('_', '-')}": getattr(settings, option)
         for option in names
@@ -323,7 +324,7 @@ def log(
         f"{KIND}-{search.description.name}",
         {
             tag.KIND: KIND,
-            tag.ARCH: planned.arch,
+            tag.ARCH: planned.short_arch,
             tag.STUDY: search.study.name,
             tag.DATA: plan.source.name,
             tag.DATA_DIGEST: plan.source.digest,
@@ -347,7 +348,7 @@ def _protocol(search: Searched, plan: Plan, *, opened: bool) -> str:
     images = len(split.train) + (len(split.validation) if split.validation_from == "train" else 0)
     others = "" if split.validation_from == "val" else ", those that the study chose by among them"
     return (
-        f"{planned.arch} on {plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to "
+        f"{planned.short_arch} on {plan.source.name}, {planned.image_size} x {planned.image_size} pixels, up to "
         f"{plan.settings.epochs} epochs, patience {plan.settings.patience}, split seed {plan.settings.split_seed}. "
         f"All {images:,} training images validate once, whole patients at a time{others}, and in a fold all "
         f"finalists have one seed. By {format_metric(search.metric)}; intervals are Student's t over folds, widened "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data.resolution import native_size
-from models import ARCHITECTURES
+from models import architecture
 from sweep.comparisons.ensembles.scored import Ensemble, Scored
 from sweep.lifecycle.model_card import DESCRIPTION_LENGTH, CardData, EnsembleFacts, card_markdown, card_summary
 from sweep.metrics import figures
@@ -153,7 +153,7 @@ def spec_of(
 ) -> packaging.ModelSpec:
     """What the version holds beside the networks of its members."""
     (planned,), source = ensemble.plan.studies, ensemble.plan.source
-    architecture, test = ARCHITECTURES[planned.arch], facts.test
+    row, test = architecture(planned.arch), facts.test
     parts = {"validation": scored.validation, "test": scored.test}
     pictures = figures.of_model((), 0, parts, test.temperature, test.threshold, ensemble.name)
     sentence = f"{facts.arch}: {len(ensemble.members)} networks, {ensemble.selection.chosen}."
@@ -162,8 +162,8 @@ def spec_of(
         run_id=run_id,
         architecture=ensemble.arch,
         image_size=planned.image_size,
-        mean=architecture.mean,
-        std=architecture.std,
+        mean=row.mean,
+        std=row.std,
         classes=facts.classes,
         temperature=test.temperature,
         threshold=test.threshold,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -56,7 +55,7 @@ class Ensemble:
     @property
     def arch(self) -> str:
         """Its name among architectures, also its alias."""
-        return f"{re.sub(r'[^a-z0-9_-]+', '-', self.plan.studies[0].arch.lower())}-ensemble"
+        return f"{self.plan.studies[0].short_arch}-ensemble"
 
     @property
     def name(self) -> str:

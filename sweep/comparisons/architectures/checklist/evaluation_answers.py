@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sweep.comparisons.architectures.analysis import SHOWN, errors_by_group
+from sweep.comparisons.architectures.analysis import SHOWN, Comparison, errors_by_group
 from sweep.comparisons.architectures.checklist.facts import NOT_REPORTED, Answer, Facts
 from sweep.comparisons.architectures.stored import CARD
 from sweep.metrics.bootstrap import CONFIDENCE
 from sweep.metrics.formatting import SCORE_IN_PRINT, format_interval
-from sweep.metrics.names import NOT_A_DEVICE
+from sweep.metrics.names import NOT_A_DEVICE, label_of
 from sweep.stores import tags as tag
 
 
@@ -43,9 +43,16 @@ def study_answers(facts: Facts) -> dict[str, Answer | None]:
 def evaluation_answers(facts: Facts) -> dict[str, Answer | None]:
     """How the models were evaluated, and the result: topic -> answer."""
     comparison, champion = facts.comparison, facts.champion
-    names = [label for name, label in SHOWN.items() if name in champion.assessment.scores]
+    two = len(champion.predictions.classes) == 2
+    names = [label_of(name, two=two) for name in SHOWN if name in champion.assessment.scores]
+    clinical = (
+        " PPV, NPV, specificity at 95 % sensitivity and sensitivity at 95 % specificity; decision curves."
+        if champion.assessment.clinical is not None
+        else ""
+    )
+    curves = "ROC and calibration curves, confusion matrices."
     tests = (
-        f" Differences from {comparison.reference}: McNemar's exact test and a paired bootstrap, by whole patients, "
+        f" Differences {_differences(comparison)}: McNemar's exact test and a paired bootstrap, by whole patients, "
         "corrected (Holm)."
         if comparison.paired_tests
         else ""
@@ -62,7 +69,8 @@ def evaluation_answers(facts: Facts) -> dict[str, Answer | None]:
     logged = "`scores.json` of this comparison's run"
     return {
         "measures": Answer(
-            f"{', '.join(names)}; ROC and calibration curves, confusion matrices.", ("top", "curves", "confusion")
+            f"{names[0].capitalize()}, {', '.join(names[1:])}; {curves}{clinical}",
+            ("top", "clinical", "curves", "confusion"),
         ),
         "uncertainty": Answer(
             f"{100 * CONFIDENCE:g} % intervals by drawing whole patients anew (bootstrap).{tests}", ("top", "tests")
@@ -94,6 +102,12 @@ def evaluation_answers(facts: Facts) -> dict[str, Answer | None]:
         else None,
         "failures": _failures(facts),
     }
+
+
+def _differences(comparison: Comparison) -> str:
+    """Of which models differences are tested."""
+    rivals = f"of {comparison.champion} from each of its rivals, and " if comparison.champion_tests else ""
+    return f"{rivals}from {comparison.reference}"
 
 
 def _external(facts: Facts) -> Answer:

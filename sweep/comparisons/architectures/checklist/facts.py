@@ -9,6 +9,7 @@ from typing import Any
 from data import synthetic
 from sweep.comparisons.architectures.analysis import ComparedModel, Comparison
 from sweep.comparisons.architectures.stored import StoredModel
+from sweep.metrics.formatting import format_metric
 from sweep.stores import tags as tag
 
 REPORTED, NOT_REPORTED, NOT_APPLICABLE = "reported", "not reported", "not applicable"
@@ -67,16 +68,31 @@ class Facts:
 
     @property
     def metric(self) -> str:
-        """What the studies chose by; empty where that is not known."""
-        return self.each(lambda model, stored: stored.version_tags.get(tag.METRIC) or stored.study_params.get("metric"))
+        """What the studies chose by, in words; empty where that is not known."""
+
+        def text(model: ComparedModel, stored: StoredModel) -> str | None:
+            name = stored.version_tags.get(tag.METRIC) or stored.study_params.get("metric")
+            return format_metric(name) if name else None
+
+        return self.each(text)
 
     def each(self, text: Callable[[ComparedModel, StoredModel], Any]) -> str:
         """A text of each model, with the architecture before it where they differ; empty where no model has one."""
+        return "; ".join(self._each(text))
+
+    def lines(self, text: Callable[[ComparedModel, StoredModel], Any]) -> str:
+        """The same as sentences, each on a line of its own; for texts that have semicolons themselves."""
+        return "\n".join(f"{sentence}." for sentence in self._each(text))
+
+    def _each(self, text: Callable[[ComparedModel, StoredModel], Any]) -> list[str]:
         texts = {model.arch: text(model, self.stored[model.arch]) for model in self.models}
         known = {arch: str(value) for arch, value in texts.items() if value not in (None, "")}
         if len(known) == len(texts) and len(set(known.values())) == 1:
-            return next(iter(known.values()))
-        return "; ".join(f"{arch}: {value}" for arch, value in known.items())
+            return [next(iter(known.values()))]
+        archs: dict[str, list[str]] = {}
+        for arch, value in known.items():
+            archs.setdefault(value, []).append(arch)
+        return [f"{', '.join(names)}: {value}" for value, names in archs.items()]
 
     def params(self, *names: str) -> str:
         """Where params are: those of `names` that a run has, and the runs."""

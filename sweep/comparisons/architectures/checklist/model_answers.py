@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data.recipe import Augmentation
-from models import ARCHITECTURES
+from models import architecture
 from sweep.comparisons.architectures.analysis import ComparedModel
 from sweep.comparisons.architectures.checklist.facts import NOT_APPLICABLE, Answer, Facts
 from sweep.comparisons.architectures.stored import ABOUT, StoredModel
@@ -16,7 +16,7 @@ def model_answers(facts: Facts) -> dict[str, Answer | None]:
     classes = ", ".join(facts.models[0].predictions.classes)
     size = facts.each(lambda model, stored: f"{model.params['image_size']} x {model.params['image_size']}")
     weights = facts.each(lambda model, stored: f"{model.cost.parameters:,} parameters")
-    threshold = facts.each(lambda model, stored: _threshold(stored))
+    threshold = facts.lines(lambda model, stored: _threshold(stored))
     temperature = facts.each(
         lambda model, stored: f"{float(stored.about['temperature']):.3g}" if "temperature" in stored.about else None
     )
@@ -38,7 +38,7 @@ def model_answers(facts: Facts) -> dict[str, Answer | None]:
             (f"`predictions/test.csv` of runs {', '.join(model.run for model in facts.models)}",),
         ),
         "output": Answer(
-            f"{scale} Threshold: {threshold or 'none, the likeliest class is the answer'}.",
+            f"{scale}\nThreshold: {threshold or 'none, the likeliest class is the answer.'}",
             ("configurations", "curves"),
             (facts.tags(tag.TEMPERATURE, tag.THRESHOLD, tag.THRESHOLD_REASON), facts.files(ABOUT)),
         )
@@ -72,7 +72,7 @@ def training_answers(facts: Facts) -> dict[str, Answer | None]:
     software = ", ".join(f"{name} {value}" for name, value in {**({"sweep": own} if own else {}), **versions}.items())
     how, selection = _how_trained(facts), _selection(facts)
     building = Answer(
-        f"{how.text} {selection.text}", (*how.sections, *selection.sections), (*how.places, *selection.places)
+        f"{how.text}\n{selection.text}", (*how.sections, *selection.sections), (*how.places, *selection.places)
     )
     return {
         "software": Answer(
@@ -118,7 +118,7 @@ def _how_trained(facts: Facts) -> Answer:
     def text(model: ComparedModel, stored: StoredModel) -> str:
         params = model.params
         augmentation = params.get("augmentation", "own")
-        recipe = ARCHITECTURES[model.arch].recipe(augmentation)
+        recipe = architecture(model.params["arch"]).recipe(augmentation)
         named = [
             f"{name.replace('_', ' ')} {params[name]}"
             for name in ("optimizer", "activation", "batch_size")
@@ -133,11 +133,11 @@ def _how_trained(facts: Facts) -> Answer:
         return f"{', '.join([*named, *rates])}; {length}weights of epoch {model.epoch}; augmentation {_recipe(recipe)}"
 
     trials = sum(len(model.search.trials) for model in facts.models if model.search)
-    count = f" {trials} trainings in all." if trials else ""
+    count = f"\n{trials} trainings in all." if trials else ""
     places = facts.params(
         "optimizer", "learning_rate", "batch_size", "dropout", "activation", "epochs", "patience", "augmentation"
     )
-    return Answer(f"{facts.each(text)}.{count}", ("configurations", "learning", "search"), (places,))
+    return Answer(f"{facts.lines(text)}{count}", ("configurations", "learning", "search"), (places,))
 
 
 def _recipe(recipe: Augmentation) -> str:
@@ -157,14 +157,15 @@ def _selection(facts: Facts) -> Answer:
         if model.search is None:
             return None
         complete = sum(trial.state == "COMPLETE" for trial in model.search.trials)
-        return f"{len(model.search.trials)} trials, {complete} of them complete"
+        return f"{len(model.search.trials)} trials, {complete} complete"
 
     trials = facts.each(text)
-    among = f", of {trials}" if trials else ""
+    among = f" ({trials})" if trials else ""
     comparison = facts.comparison
-    champion = f" Of the architectures {comparison.chosen} {comparison.champion}." if len(facts.models) > 1 else ""
+    chosen = comparison.chosen.format(arch=comparison.champion)
+    champion = f" Of the architectures {chosen}." if len(facts.models) > 1 else ""
     return Answer(
-        f"By {metric} on validation alone{among}.{champion}",
+        f"Trials by {metric} alone{among}.{champion}",
         ("search", "top"),
         (
             facts.study_params("metric", "pruner", "study_seed"),

@@ -1,0 +1,110 @@
+"""Reads the weights that a training starts from: tensors alone, never code."""
+
+from __future__ import annotations
+
+import urllib.error
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from data.faults import InputError
+
+PRETRAINED = ("pretrained", "imagenet")  # the second is the older name of the first
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Reads a `.safetensors` file, or one that `torch.save` wrote of a dictionary of tensors.
+
+    Raises:
+        InputError: It cannot be read as tensors.
+    """
+    try:
+        # weights_only reads tensors and nothing that could run.
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # both readers raise whatever the damage runs into
+        raise InputError(f"--weights {path}: cannot be read as tensors ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        kind = type(state).__name__
+        raise InputError(f"--weights {path}: holds {kind if kind != 'dict' else 'more'}, not a dictionary of tensors")
+    return dict(state)
+
+
+def downloaded(option: str, url: str, path: Path, hash_prefix: str | None = None) -> Path:
+    """Downloads a file on first use.
+
+    Args:
+        option: What the user typed, for the error: `--weights pretrained`.
+        url: Where it is.
+        path: Where it goes.
+        hash_prefix: How its SHA-256 begins; None does not check.
+
+    Raises:
+        InputError: It cannot be downloaded; says what to fetch and where to put it.
+    """
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=hash_prefix, progress=False)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"{option}: {url} cannot be downloaded ({error}). Fetch it where there is a network and put it at "
+                f"{path}, or give --weights FILE; --weights none starts from random weights"
+            ) from error
+    return path
+
+
+def file_of(choice: str) -> Path:
+    """The file that `--weights FILE` names. Raises InputError where there is none."""
+    path = Path(choice)
+    if not path.is_file():
+        raise InputError(f"--weights {choice}: no such file; give pretrained, none or a .safetensors or .pth file")
+    return path.resolve()
+
+
+def cache_folder() -> Path:
+    """Where torch keeps weights that it downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def fitted(
+    path: Path, state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], whose: str, *, head: str = ""
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Gives tensors of a file the names that a network has for them.
+
+    Args:
+        path: The file, for the error.
+        state: Its tensors.
+        wanted: The network's, in order.
+        whose: The network's name, for the error.
+        head: How the names of its last layer begin; those may be missing or of another shape.
+
+    Returns:
+        The tensors by the network's names, and a sentence where they were matched by order alone; empty where the
+        names are the same.
+
+    Raises:
+        InputError: Tensors are missing or of another shape.
+    """
+    body = {name: tensor for name, tensor in wanted.items() if not (head and name.startswith(f"{head}."))}
+    missing = [
+        name
+        for name, tensor in body.items()
+        # Older files lack the counters of batch normalisation.
+        if not name.endswith("num_batches_tracked") and (name not in state or state[name].shape != tensor.shape)
+    ]
+    if not missing:
+        return {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}, ""
+    if [tensor.shape for tensor in state.values()] == [tensor.shape for tensor in wanted.values()]:
+        named = dict(zip(wanted, state.values(), strict=True))
+        return named, f"{path.name}: {len(state)} tensors matched by order, since their names are not those of {whose}"
+    raise InputError(
+        f"--weights {path}: not the weights of {whose}: {len(missing)} of its {len(body)} tensors are missing or of "
+        f"another shape, the first is {missing[0]}; nor do number and shapes agree in order: {len(state)} tensors in "
+        f"the file, {len(wanted)} in the network"
+    )
