@@ -313,8 +313,8 @@ def _describe_model(client: MlflowClient, spec: ModelSpec) -> None:
         f"Networks that tell {joined(spec.classes)} apart in the images of {spec.name}.\n\n"
         "Each version is the trial that a study chose on validation images, or an ensemble of several; its description "
         "is its model card. An alias with the name of an architecture is held by the best version of it, `champion` by "
-        "the best of all: another takes an alias where it is better on the same validation images and the 95 % interval "
-        "of the difference excludes 0.\n\n"
+        "the best of all: another takes an alias where it is better on the same validation images and the 95 % "
+        "interval of the difference excludes 0.\n\n"
         f"{NOT_A_DEVICE}",
     )
 

@@ -203,9 +203,10 @@ def test_evaluate_predict_promote_and_doctor_take_it(made: tuple[Path, dict], pi
     assert code == 0, err
     assert "disagreement: standard deviation of the probabilities of its members, 2 networks" in " ".join(out.split())
     assert len(list(tmp_path.iterdir())) == 32
-    code, out, err = typed(folder, "promote", f"{MODEL}@cnn3-ensemble", "--as", "cnn3")
-    assert code == 2
-    assert "that alias is for networks of cnn3" in err
+    for arch in ("cnn3", "cnn1"):  # whether a version holds it or not
+        code, out, err = typed(folder, "promote", f"{MODEL}@cnn3-ensemble", "--as", arch, "--force")
+        assert code == 2
+        assert f"that alias is for networks of {arch}" in err
     code, out, err = typed(folder, "promote", f"{MODEL}@cnn3-ensemble", "--as", "trial-run", "--json")
     assert (code, json.loads(out)["moves"]) == (0, True)
     code, out, err = typed(folder, "doctor", "--json")
