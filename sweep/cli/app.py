@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from data.faults import InputError
-from sweep.cli import comparisons, data, model, repair
+from sweep.cli import comparisons, data, ensembles, model, repair
 from sweep.cli.output import open_output
 from sweep.cli.search import search
 from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
@@ -35,6 +35,7 @@ for command, line in (
     (comparisons.replicate, "Train the rows of the student report again."),
     (comparisons.ablate, "Try changes of one configuration."),
     (comparisons.crossvalidate, "Train the best trials on every fold of patients."),
+    (ensembles.ensemble, "Register several trained networks as one model."),
 ):
     app.command(short_help=line)(command)
 

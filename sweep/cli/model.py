@@ -11,6 +11,7 @@ from data import synthetic
 from data.faults import InputError
 from data.listing import text_of
 from data.sources import PATIENT_PATTERN, check_depth
+from models import ARCHITECTURES
 from sweep.cli import options as option
 
 
@@ -110,7 +111,7 @@ def evaluate(
     classifier, tracking = load(client, version), tracking_of(client, version.run_id)
     if prevalence is not None and classifier.about["positive"] is None:
         raise InputError(f"--prevalence: {model} has more than two classes, and predictive values are of two")
-    past = read_run(tracking.uri, version.run_id)
+    past = read_run(tracking.uri, version.run_id, ensembles=True)
     scored = data_for(version, classifier.about, past, data, patient_pattern, depth)
     source = scored.source
     for note in scored.notes:
@@ -167,7 +168,7 @@ def promote(
     client = open_client(tracking_uri or mlflow_in(Path.cwd()))
     version = find_version(client, model)
     arch = version.tags.get(tag.ARCH)
-    if alias in architectures_of(client, version.name) and alias != arch:
+    if alias in {*ARCHITECTURES, *architectures_of(client, version.name)} and alias != arch:
         raise InputError(f"--as {alias}: that alias is for networks of {alias}, and {model} is a {arch}")
     decision = decide(tracking_of(client, version.run_id), version, alias, force=force, reason=reason)
     holds = decision.moves or decision.holder == version.version

@@ -91,6 +91,16 @@ SearchName = Annotated[
 ]
 Folds = Annotated[int, Option(help="Parts of the training patients; each validates once.")]
 Top = Annotated[int, Option(help="How many of its best trials are trained again, on every fold.")]
+EnsembleMembers = Annotated[
+    str,
+    Option(
+        "--members",
+        metavar="WHICH",
+        help="top:5, the study's five best configurations; seeds, its winner's other seeds (`compare --seeds`); folds, "
+        "those of `crossvalidate` (folds:5 where there are several).",
+    ),
+]
+Flip = Annotated[bool, Option("--flip", help="Each member answers the mean of an image and its mirror image.")]
 Change = Annotated[
     list[str],
     Option(metavar="NAME=VALUE", help="A change to try; + between several makes them one change. Repeatable."),

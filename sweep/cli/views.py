@@ -128,12 +128,15 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
     folders = {Path(file).parent for file in answers["file"]}
     where = folders.pop() if len(folders) == 1 else None
     lines = [] if where is None else [Text(f"images in {where}:")]
-    table = Table("file", "label", *map(escape, about["classes"]), box=box.SIMPLE_HEAD, pad_edge=False)
+    of_ensemble = "disagreement" in answers
+    heads = ("file", "label", *map(escape, about["classes"]), *(["disagreement"] if of_ensemble else []))
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in answers.to_dict("records"):
         table.add_row(
             Text(row["file"] if where is None else Path(row["file"]).name, overflow="fold"),
             escape(row["label"]),
             *(format_probability(row[f"probability_{name}"]) for name in about["classes"]),
+            *([f"{row['disagreement']:.3f}"] if of_ensemble else []),
         )
     counts = answers["label"].value_counts()
     totals = ", ".join(f"{counts.get(name, 0):,} {name}" for name in about["classes"])
@@ -141,9 +144,11 @@ def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, An
     cut = "" if threshold is None else f", {about['positive']} from {threshold:.4g} on"
     learned = f"learned from {about['name']}, data digest {version.tags.get(DATA_DIGEST, 'unknown')}"
     model = f"{version.name} version {version.version} ({about['architecture']}{cut}), {learned}"
-    return Group(
-        *lines, table, Text(f"{len(answers):,} images, {totals}; {model}"), Text(NOT_A_DEVICE.strip("*"), style="dim")
-    )
+    notes = [f"{len(answers):,} images, {totals}; {model}"]
+    if of_ensemble:
+        spread = "standard deviation of the probabilities of its members"
+        notes.append(f"disagreement: {spread}, {len(about['members'])} networks")
+    return Group(*lines, table, *map(Text, notes), Text(NOT_A_DEVICE.strip("*"), style="dim"))
 
 
 def evaluation_view(evaluation: Evaluation, scored: ScoredData) -> Group:

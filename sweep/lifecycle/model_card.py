@@ -18,6 +18,28 @@ FIRST = ("auroc", "accuracy", "balanced_accuracy", "recall", "specificity", "pre
 
 
 @dataclass(frozen=True)
+class EnsembleFacts:
+    """What the card of an ensemble says of its members.
+
+    Attributes:
+        members: One row each, with the same columns.
+        chosen: How they were chosen, a sentence without its subject and its end.
+        flip: Whether each answers the mean of an image and its mirror image.
+        validation: Which predictions its validation scores, temperature and threshold come from, whole sentences.
+    """
+
+    members: Sequence[Mapping[str, Any]]
+    chosen: str
+    flip: bool
+    validation: str
+
+    @property
+    def cost(self) -> int:
+        """How many times a network looks at an image."""
+        return len(self.members) * (2 if self.flip else 1)
+
+
+@dataclass(frozen=True)
 class CardData:
     """Everything that a model card says.
 
@@ -28,12 +50,12 @@ class CardData:
         image_size: Side of its input, in pixels.
         classes: In logit order.
         study: The study's full name.
-        trial: The chosen trial.
+        trial: The chosen trial; -1 of an ensemble.
         run: Its run's name.
         metric: The metric that it was chosen by.
         searched: Hyperparameters that the search chose.
         fixed: The other settings of its training.
-        history: One row of metrics per epoch.
+        history: One row of metrics per epoch; of an ensemble none.
         epoch: The one whose weights these are.
         counts: part -> class -> images.
         patients: part -> how many.
@@ -46,6 +68,7 @@ class CardData:
         provenance: How it was made: digests, seed, commit, versions.
         warnings: What speaks against trusting its scores or answers, a sentence each without its end.
         temperature: What was fitted, what it changes and what is served, whole sentences.
+        ensemble: Of an ensemble, its members; `parameters` are then those of one of them.
     """
 
     name: str
@@ -72,6 +95,7 @@ class CardData:
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     temperature: str = ""
+    ensemble: EnsembleFacts | None = None
 
 
 def card_markdown(facts: CardData, figures: Sequence[str] = ()) -> str:
@@ -89,7 +113,7 @@ def card_markdown(facts: CardData, figures: Sequence[str] = ()) -> str:
         _what(facts),
         ("Data", _data(facts)),
         ("Configuration", _configuration(facts)),
-        ("Training", _training(facts)),
+        ("Members", _members(facts)) if facts.ensemble else ("Training", _training(facts)),
         ("Scores", _scores(facts, facts.test.scores)),
         ("Clinical use", _clinical(facts)),
         ("Calibration", _calibration(facts)),
@@ -118,6 +142,8 @@ def card_summary(facts: CardData) -> str:
 
 
 def _what(facts: CardData) -> str:
+    if facts.ensemble is not None:
+        return _what_ensemble(facts, facts.ensemble)
     named = ", ".join(f"{name} {_number(value)}" for name, value in facts.searched.items())
     warnings = "".join(f"**Warning:** {sentence}.\n\n" for sentence in facts.warnings)
     return (
@@ -127,6 +153,27 @@ def _what(facts: CardData) -> str:
         f"Trial {facts.trial} of study {facts.study}, chosen by {facts.metric} on validation images alone. The test "
         f"set was opened for {facts.opened} of the study's trials so far, each when it was chosen."
     )
+
+
+def _what_ensemble(facts: CardData, ensemble: EnsembleFacts) -> str:
+    warnings = "".join(f"**Warning:** {sentence}.\n\n" for sentence in facts.warnings)
+    views = ", each over the image and its mirror image" if ensemble.flip else ""
+    return (
+        f"# {facts.name}: {facts.arch}\n\n{NOT_A_DEVICE}\n\n{warnings}"
+        f"An ensemble of {len(ensemble.members)} networks of {facts.parameters:,} parameters each. It takes one image "
+        f"of {facts.image_size} x {facts.image_size} gray pixels and gives a probability for each of "
+        f"{', '.join(facts.classes)}: the mean of its members' probabilities{views}. Beside it stands their "
+        "disagreement, the standard deviation of the members' probabilities before the temperature. An answer costs "
+        f"{ensemble.cost} times that of one network. The members are {ensemble.chosen}. The test set was opened once "
+        "for this ensemble, when members, temperature and threshold were fixed; it is number "
+        f"{facts.opened} of the ensembles of study {facts.study}."
+    )
+
+
+def _members(facts: CardData) -> str:
+    members = facts.ensemble.members if facts.ensemble else ()
+    rows = [[_number(value) for value in member.values()] for member in members]
+    return table(list(members[0]), rows) if members else ""
 
 
 def _data(facts: CardData) -> str:
@@ -173,9 +220,15 @@ def _scores(facts: CardData, names: Iterable[str]) -> str:
     return (
         f"{table(heads, rows)}\n\nIn brackets {100 * CONFIDENCE:g} % intervals, from a bootstrap of patients: "
         f"{facts.validation.patients:,} of validation, {test.patients:,} of test. They do not include the variation "
-        f"between training seeds. Validation scores are optimistic, since the trial was chosen by them. "
+        f"between training seeds. {_validation(facts)} "
         f"The threshold is {_threshold(facts)}."
     )
+
+
+def _validation(facts: CardData) -> str:
+    if facts.ensemble is not None:
+        return facts.ensemble.validation
+    return "Validation scores are optimistic, since the trial was chosen by them."
 
 
 def _clinical(facts: CardData) -> str:

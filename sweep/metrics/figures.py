@@ -245,7 +245,7 @@ def of_model(
     """Draws the figures of a model card.
 
     Args:
-        history: One row of metrics per epoch.
+        history: One row of metrics per epoch; of an ensemble none.
         epoch: The one whose weights these are.
         parts: The model's predictions of `validation` and, where they were kept, of `test`.
         temperature: Logits are divided by it.
@@ -255,7 +255,7 @@ def of_model(
     Returns:
         PNG by path.
     """
-    drawn = {"learning_curves": learning_curves(pd.DataFrame(history), epoch, title)}
+    drawn = {"learning_curves": learning_curves(pd.DataFrame(history), epoch, title)} if history else {}
     cut = 0.5 if threshold is None else threshold
     for part, predictions in parts.items():
         named = f"{title}, {part}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def conclude(run: StudyRun) -> Outcome:
     if version is None:
         spec = _model_spec(run, facts, scores, tags, predictions)
         try:
-            example = _example(run, trained, temperature)
+            size, logits = planned.image_size, partial(predict, trained.network, trained.config)
+            example = example_of(plan, run.images["validation"], size, logits, temperature)
             version = registry.register(client, spec, trained.network, example)
         except packaging.ModelDiffersError as error:
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
@@ -209,16 +211,24 @@ def _open_test(
     return assessment_of(opened[key]["assessment"])
 
 
-def _example(run: StudyRun, trained: Trained, temperature: float) -> packaging.Example:
-    """Some validation images, evenly spread, with the probabilities that the trained network gives them here."""
-    images, source, split = run.images["validation"], run.plan.source, run.plan.split
+def example_of(
+    plan: Plan, images: Images, size: int, logits: Callable[[Images], np.ndarray], temperature: float
+) -> packaging.Example:
+    """Some validation images, evenly spread, with the probabilities that what was trained gives them here.
+
+    Args:
+        plan: The sweep.
+        images: Its validation images.
+        size: Side of what the network takes, in pixels.
+        logits: Computes float [N, classes].
+        temperature: Logits are divided by it.
+    """
     rows = images.rows[np.unique(np.linspace(0, len(images) - 1, EXAMPLES).astype(int))]
     some = Images(images.path, rows, np.zeros(len(rows), dtype=np.int64), (), ())
-    logits = predict(trained.network, trained.config, some)
     pixels = images.pixels()[rows]
-    if native_size(source.largest, trained.config.image_size) is not None:  # the model brings the others down again
-        pixels = [np.asarray(source.picture(split.validation_from, row)) for row in rows.tolist()]
-    return packaging.Example(pixels, softmax(logits / temperature))
+    if native_size(plan.source.largest, size) is not None:  # the model brings the others down again
+        pixels = [np.asarray(plan.source.picture(plan.split.validation_from, row)) for row in rows.tolist()]
+    return packaging.Example(pixels, softmax(logits(some) / temperature))
 
 
 def _facts(
@@ -230,52 +240,58 @@ def _facts(
     threshold: Threshold | None,
 ) -> CardData:
     """What the model card says."""
-    plan, planned, study, mirror = run.plan, run.planned, run.study, run.mirror
-    source, split = plan.source, plan.split
+    planned, study, mirror = run.planned, run.study, run.mirror
+    return CardData(
+        **facts_of_data(run.plan, planned),
+        arch=planned.short_arch,
+        parameters=sum(parameter.numel() for parameter in trained.network.parameters()),
+        study=study.name,
+        trial=best.number,
+        run=mirror.run_name(best.number),
+        metric=run.plan.settings.metric,
+        searched=best.params,
+        fixed=best.attributes["run"]["params"],
+        history=best.history,
+        epoch=trained.epoch,
+        validation=validation,
+        test=test,
+        threshold=threshold.reason if threshold else "",
+        opened=len(study.noted(TEST) or {}),
+        provenance=_provenance(run, best, trained),
+    )
+
+
+def facts_of_data(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
+    """What a model card says of the images: fields of CardData by name."""
+    source, split, shared = plan.source, plan.split, overlaps(plan)
     listings = {
         "train": source.splits["train"].select(split.train),
         "validation": source.splits[split.validation_from].select(split.validation),
         "test": source.splits["test"],
     }
-    params, shared = best.attributes["run"]["params"], overlaps(plan)
-    return CardData(
-        name=source.name,
-        arch=planned.short_arch,
-        parameters=sum(parameter.numel() for parameter in trained.network.parameters()),
-        image_size=planned.image_size,
-        classes=source.classes,
-        study=study.name,
-        trial=best.number,
-        run=mirror.run_name(best.number),
-        metric=plan.settings.metric,
-        searched=best.params,
-        fixed=params,
-        history=best.history,
-        epoch=trained.epoch,
-        counts={
+    return {
+        "name": source.name,
+        "image_size": planned.image_size,
+        "classes": source.classes,
+        "counts": {
             part: dict(
                 zip(source.classes, np.bincount(listing.labels, minlength=len(source.classes)).tolist(), strict=True)
             )
             for part, listing in listings.items()
         },
-        patients={part: len(set(listing.patients)) for part, listing in listings.items()},
-        split=(
+        "patients": {part: len(set(listing.patients)) for part, listing in listings.items()},
+        "split": (
             "whole patients taken from the training images, none of whom is left among them"
             if split.validation_from == "train"
             else "the data set's own, beside the training images"
         ),
-        validation=validation,
-        test=test,
-        threshold=threshold.reason if threshold else "",
-        opened=len(study.noted(TEST) or {}),
-        limits=(
+        "limits": (
             *known_limits(source),
             *_limits_of_pixels(plan, planned),
             *sentences_of(overlap for overlap in shared if not overlap.serious),
         ),
-        warnings=sentences_of(overlap for overlap in shared if overlap.serious),
-        provenance=_provenance(run, best, trained),
-    )
+        "warnings": sentences_of(overlap for overlap in shared if overlap.serious),
+    }
 
 
 def _limits_of_pixels(plan: Plan, planned: PlannedStudy) -> tuple[str, ...]:
@@ -294,19 +310,26 @@ def _limits_of_pixels(plan: Plan, planned: PlannedStudy) -> tuple[str, ...]:
 
 def _provenance(run: StudyRun, best: TrialRecord, trained: Trained) -> dict[str, Any]:
     """Where a model comes from: its data, its trial, and the code and machine of today."""
-    source = run.plan.source
     return {
-        "data": source.name,
-        "data kind": source.kind,
-        "data digest": source.digest,
-        "test digest": digest_of_images(source.splits["test"]),
-        "split digest": run.plan.split.digest,
+        **provenance_of_data(run.plan),
         "study": run.study.name,
         "trial": best.number,
         "run": run.mirror.runs[best.number],
         "seed": best.attributes["run"]["params"]["seed"],
         "epoch": trained.epoch,
         **{key.removeprefix("sweep."): value for key, value in provenance.tags().items()},
+    }
+
+
+def provenance_of_data(plan: Plan) -> dict[str, Any]:
+    """The digests of the images that a model learned from and was tested on."""
+    source = plan.source
+    return {
+        "data": source.name,
+        "data kind": source.kind,
+        "data digest": source.digest,
+        "test digest": digest_of_images(source.splits["test"]),
+        "split digest": plan.split.digest,
     }
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sweep.orchestrator.artifacts import checkpoints_of
-from sweep.orchestrator.mlflow_mirror import Mirror
+from sweep.orchestrator.mlflow_mirror import LEFT_BEHIND, Mirror
 from sweep.orchestrator.retries import LEFT_RUNNING, requeue
+from sweep.stores import tags as tag
 from sweep.stores.study import Study
-from sweep.stores.tracking import Tracking
+from sweep.stores.tracking import KILLED, Tracking
 
 
 def repair(
@@ -41,4 +42,18 @@ def repair(
     mirror = Mirror(study, tracking, checkpoints_of(folder, study, work_dir), say)
     if not rebuild and mirror.find() is None:
         return repaired, False
-    return [*repaired, *mirror.open(reopen=False), *mirror.end_left_open()], True
+    repaired += [*mirror.open(reopen=False), *mirror.end_left_open()]
+    return [*repaired, *_end_ensembles(mirror)], True
+
+
+def _end_ensembles(mirror: Mirror) -> list[str]:
+    """Ends the runs of ensembles of a study that a process left behind; the same command goes on with them."""
+    repaired, tracking = [], mirror.tracking
+    of_study = f"tags.`{tag.STUDY_ID}` = '{mirror.description.study_id}'"
+    for run in tracking.search(f"{of_study} and tags.`{tag.KIND}` = 'ensemble'"):
+        if run.status == "RUNNING":
+            reason = f"{LEFT_BEHIND}; the same `sweep ensemble` goes on with it"
+            tracking.log(run.run_id, {}, tags={tag.STATE: "STOPPED", tag.REASON: reason})
+            tracking.finish(run.run_id, KILLED)
+            repaired.append(f"{run.name}: its run had not ended; ended, and the same `sweep ensemble` goes on with it")
+    return repaired

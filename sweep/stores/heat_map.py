@@ -49,8 +49,10 @@ def heat_maps(
     """Computes what speaks for the positive class, or for the label where there are more than two classes.
 
     Args:
-        network: An exported network, as `torch.export.load(...).module()` gives it.
-        about: `mean`, `std`, `classes` and `positive`, as `model.json` has them.
+        network: An exported network, as `torch.export.load(...).module()` gives it; or a ModuleList of the members of
+            an ensemble, whose map is the mean of theirs.
+        about: `mean`, `std`, `classes` and `positive`, as `model.json` has them; with `flip` an ensemble's map is the
+            mean of those of the mirror images, too, turned back.
         pixels: uint8 [N, size, size].
         heads: A map for each of these: None for the network itself, a seed for the network with other weights in its
             last layer, drawn as at the start of a training. Maps that stay as they are show nothing of what that
@@ -60,21 +62,47 @@ def heat_maps(
         float32 [len(heads), N, h, w], 0 to 1: each map has its maximum at 1, or is 0 where nothing speaks for the
         class. h and w are at most PLACES.
     """
-    watched = _LastMaps(network)
     images = (torch.from_numpy(pixels).unsqueeze(1).float() / 255 - about["mean"]) / about["std"]
+    if not isinstance(network, torch.nn.ModuleList):
+        return _heats(network, about, images, heads).numpy()
+    target = None
+    if about["positive"] is None:  # each member's map is of the label of them all
+        with torch.no_grad():
+            target = torch.stack([torch.softmax(_first(member(images)), 1) for member in network]).mean(0).argmax(1)
+    heats = [_heats(member, about, images, heads, target) for member in network]
+    if about["flip"]:
+        heats += [_heats(member, about, images.flip(3), heads, target).flip(3) for member in network]
+    return _up_to_one(torch.stack(heats).mean(dim=0)).numpy()
+
+
+def _heats(
+    network: Any,
+    about: Mapping[str, Any],
+    images: torch.Tensor,
+    heads: Sequence[int | None],
+    target: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The maps of one network, float32 [len(heads), N, h, w]; `target` is the class of each, if not its own answer."""
+    watched = _LastMaps(network)
     blank = images.mean(dim=(1, 2, 3), keepdim=True).expand_as(images).contiguous()
     with torch.no_grad():
         maps, logits = watched.maps_of(images)
         change = maps - watched.maps_of(blank)[0]
     classes, positive = about["classes"], about["positive"]
-    target = logits.argmax(dim=1) if positive is None else torch.full((len(pixels),), classes.index(positive))
+    if target is None:
+        target = logits.argmax(dim=1) if positive is None else torch.full((len(images),), classes.index(positive))
     heats = []
     for head in heads:
         contribution = watched.placed(watched.gradient(images, maps, target, head) * change)
         side = min(PLACES, *contribution.shape[2:])
         heat = torch.relu(functional.adaptive_avg_pool2d(contribution, side))[:, 0]
-        heats.append((heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).numpy())
-    return np.stack(heats)
+        heats.append(_up_to_one(heat))
+    return torch.stack(heats)
+
+
+def _up_to_one(heats: torch.Tensor) -> torch.Tensor:
+    """Divides maps, [..., h, w], by their maximum; one that is 0 everywhere stays so."""
+    return heats / heats.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
 
 
 class _LastMaps(torch.fx.Interpreter):

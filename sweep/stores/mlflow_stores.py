@@ -34,7 +34,7 @@ SECONDS = "epoch_seconds"
 
 @dataclass(frozen=True)
 class PastRun:
-    """A trial's run, with all that it takes to train it again.
+    """A trial's run, with all that it takes to train it again; or the run of an ensemble of trials.
 
     Attributes:
         name: Its name.
@@ -170,12 +170,13 @@ def tracking_of(client: MlflowClient, run_id: str) -> Tracking:
     return Tracking(client, str(client.tracking_uri), experiment.name, experiment.experiment_id)
 
 
-def read_run(uri: str, run_id: str) -> PastRun:
+def read_run(uri: str, run_id: str, *, ensembles: bool = False) -> PastRun:
     """Reads a trial's run from a store.
 
     Args:
         uri: MLflow's tracking URI.
         run_id: The run.
+        ensembles: Whether that of an ensemble will do.
 
     Raises:
         InputError: The store cannot be opened, or has no such run, or it is not one of a trial.
@@ -192,7 +193,8 @@ def read_run(uri: str, run_id: str) -> PastRun:
     except Exception as error:  # SQLAlchemy's and each driver's own
         raise _cannot_be_opened(uri, error) from error
     tags, inputs = entity.data.tags, entity.inputs.dataset_inputs if entity.inputs else []
-    if tag.TRIAL not in tags or "seed" not in entity.data.params or not inputs:
+    trained = tag.TRIAL in tags and "seed" in entity.data.params
+    if not (trained or (ensembles and tag.ENSEMBLE_ID in tags)) or not inputs:
         raise InputError(
             f"run {run_id} ({entity.info.run_name}) is not a trial's; give one such as {entity.info.run_name}-000"
         )

@@ -43,6 +43,19 @@ ARTIFACTS = {"network": "network.pt2", "decode": "decode.py", "heat_map": "heat_
 SERVING = "serving_model.py"
 
 
+def artifacts_of(members: int = 0) -> dict[str, str]:
+    """The files of a model by the names that MLflow gives them, the exported networks first.
+
+    Args:
+        members: Of an ensemble; 0 for a single network.
+
+    >>> list(artifacts_of(2).items())[:3]
+    [('network-1', 'network-1.pt2'), ('network-2', 'network-2.pt2'), ('decode', 'decode.py')]
+    """
+    networks = {f"network-{number}": f"network-{number}.pt2" for number in range(1, members + 1)}
+    return {**networks, **{name: file for name, file in ARTIFACTS.items() if not (members and name == "network")}}
+
+
 class ModelDiffersError(RuntimeError):
     """The model that would be registered gives other answers than the network that was trained."""
 
@@ -69,6 +82,8 @@ class ModelSpec:
         depth: As `data.decode.open_gray` takes it.
         native: As `data.decode.resize` takes it.
         params: What the network was trained with, for the page of the logged model.
+        members: Of an ensemble: what each was trained by, as `model.json` lists it; empty for a single network.
+        flip: Whether an ensemble answers the mean of an image and its mirror image.
     """
 
     name: str
@@ -88,6 +103,8 @@ class ModelSpec:
     depth: int | None = None
     native: tuple[int, int] | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    members: Sequence[Mapping[str, Any]] = ()
+    flip: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,23 +154,26 @@ def export_network(network: torch.nn.Module, image_size: int, path: Path) -> Non
 
 
 def fill(client: MlflowClient, model: LoggedModel, spec: ModelSpec, network: torch.nn.Module) -> None:
-    """Gives a logged model its files, and marks it as ready."""
+    """Gives a logged model its files, and marks it as ready; takes what `registry.register` takes."""
     with tempfile.TemporaryDirectory() as folder, _silence():
         files = Path(folder) / "files"
         files.mkdir()
         serving = Path(__file__).with_name(SERVING)
-        artifacts = {name: files / file for name, file in ARTIFACTS.items()}
-        export_network(network, spec.image_size, artifacts["network"])
+        artifacts = {name: files / file for name, file in artifacts_of(len(spec.members)).items()}
+        networks = list(network) if spec.members and isinstance(network, torch.nn.ModuleList) else [network]
+        paths = [path for name, path in artifacts.items() if name.startswith("network")]
+        for one, path in zip(networks, paths, strict=True):
+            export_network(one, spec.image_size, path)
         shutil.copy(decode.__file__, artifacts["decode"])
         shutil.copy(serving.with_name(ARTIFACTS["heat_map"]), artifacts["heat_map"])
-        executed = (artifacts["network"], artifacts["decode"], artifacts["heat_map"], serving)
+        executed = (*paths, artifacts["decode"], artifacts["heat_map"], serving)
         about = {**_about(spec), "sha256": {path.name: sha256(path) for path in executed}}
         artifacts["about"].write_text(json.dumps(about, indent=2), encoding="utf-8")
         mlflow.pyfunc.save_model(
             Path(folder) / "model",
             python_model=str(serving),
             artifacts={name: str(path) for name, path in artifacts.items()},
-            signature=_signature(spec.classes),
+            signature=_signature(spec.classes, ensemble=bool(spec.members)),
             input_example=_example(),
             # Inferring them would take seconds, and miss Pillow.
             pip_requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in REQUIREMENTS],
@@ -252,12 +272,19 @@ def _about(spec: ModelSpec) -> dict[str, Any]:
         "positive": spec.classes[1] if len(spec.classes) == 2 else None,
         "temperature": spec.temperature,
         "threshold": spec.threshold,
+        **({"flip": spec.flip, "members": _listed(spec)} if spec.members else {}),
         "metrics": dict(spec.metrics),
         "provenance": dict(spec.provenance),
     }
 
 
-def _signature(classes: tuple[str, ...]) -> ModelSignature:
+def _listed(spec: ModelSpec) -> list[dict[str, Any]]:
+    """The members of an ensemble as `model.json` lists them, each with the name of its exported network."""
+    names = list(artifacts_of(len(spec.members)))
+    return [{"artifact": name, **member} for name, member in zip(names, spec.members, strict=False)]
+
+
+def _signature(classes: tuple[str, ...], *, ensemble: bool) -> ModelSignature:
     numbers = ["probability", *(f"probability_{name}" for name in classes)]
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, "image", required=False)]),  # the model's own error says it better
@@ -267,6 +294,7 @@ def _signature(classes: tuple[str, ...]) -> ModelSignature:
                 *(ColSpec(DataType.double, name) for name in numbers),
                 ColSpec(DataType.double, "threshold", required=False),
                 ColSpec(DataType.string, "model_version", required=False),
+                *([ColSpec(DataType.double, "disagreement")] if ensemble else []),
                 ColSpec(DataType.string, "heatmap", required=False),
             ]
         ),

@@ -1,8 +1,9 @@
 """The model registry: make a trial's network a version of the registered model, find versions and load them.
 
-A version is an MLflow logged model: `serving_model.py`, `network.pt2`, `model.json`, `decode.py` and `heat_map.py`, and
-for people `model_card.md` with its figures. None is a pickle. `model.json` holds the hashes of the files that are run,
-and the version's tag `sweep.model_sha256` that of `model.json`: what is loaded is what was registered.
+A version is an MLflow logged model: `serving_model.py`, `network.pt2` (of an ensemble one `network-N.pt2` a member),
+`model.json`, `decode.py` and `heat_map.py`, and for people `model_card.md` with its figures. None is a pickle.
+`model.json` holds the hashes of the files that are run, and the version's tag `sweep.model_sha256` that of
+`model.json`: what is loaded is what was registered.
 
 MLflow lists the tags of versions in a column, so a version has only the few of `ON_VERSION`; params, scores, and tags
 that programs read are those of the logged model. A version of an earlier release has all tags itself: `Version.tags`
@@ -33,7 +34,7 @@ from sweep.stores import packaging
 from sweep.stores import tags as tag
 from sweep.stores.experiment_page import joined
 from sweep.stores.locations import local_folder
-from sweep.stores.packaging import ARTIFACTS, SERVING, Example, ModelDiffersError, ModelSpec, sha256
+from sweep.stores.packaging import ARTIFACTS, SERVING, Example, ModelDiffersError, ModelSpec, artifacts_of, sha256
 from sweep.stores.shown_params import rounded
 from sweep.stores.tracking import logged_model
 from sweep.system.errors import disk_full
@@ -43,7 +44,7 @@ CHAMPION = "champion"
 OURS = {tag.KIND: "model"}  # a tag of the versions and logged models that are made here
 # The tags that people see beside a version, with the value of its study's metric.
 ON_VERSION = (
-    *(tag.KIND, tag.ARCH, tag.TRIAL, tag.METRIC, tag.DATA, tag.THRESHOLD, tag.LEAKAGE, tag.MISSED_CLASSES),
+    *(tag.KIND, tag.ARCH, tag.TRIAL, tag.MEMBERS, tag.METRIC, tag.DATA, tag.THRESHOLD, tag.LEAKAGE, tag.MISSED_CLASSES),
     *(tag.MODEL_SHA256, tag.COMMIT),
 )
 
@@ -55,7 +56,7 @@ class Version:
     Attributes:
         name: The registered model.
         version: Its number there.
-        run_id: The run of the trial that made it.
+        run_id: The run of the trial that made it; of an ensemble its own run.
         model_id: MLflow's logged model.
         tags: Its tags, and those of the logged model.
     """
@@ -76,7 +77,8 @@ def register(client: MlflowClient, spec: ModelSpec, network: torch.nn.Module, ex
     Args:
         client: Of the store with the run.
         spec: What belongs to the network.
-        network: Maps float32 [N, 1, image_size, image_size] to logits [N, classes]; left as it is.
+        network: Maps float32 [N, 1, image_size, image_size] to logits [N, classes]; left as it is. Of an ensemble a
+            ModuleList of such networks, in the order of `spec.members`.
         example: What the model is tried with before it becomes a version.
 
     Raises:
@@ -149,7 +151,9 @@ def architectures_of(client: MlflowClient, name: str) -> list[str]:
     others = sorted(
         alias
         for alias in holders.keys() - {*usual, CHAMPION}
-        if (version := alias_holder(client, name, alias)) is not None and version.tags.get(tag.ARCH) == alias
+        if (version := alias_holder(client, name, alias)) is not None
+        and version.tags.get(tag.ARCH) == alias
+        and tag.MEMBERS not in version.tags
     )
     return [*usual, *others]
 
@@ -223,7 +227,7 @@ def load(client: MlflowClient, version: Version) -> Any:
         version: A version.
 
     Returns:
-        The `ImageClassifier` of its `serving_model.py`, with `bytes`, the size of its network's file.
+        The `ImageClassifier` of its `serving_model.py`, with `bytes`, the size of its networks' files.
 
     Raises:
         InputError: A file is missing, or is not the one that was registered.
@@ -241,11 +245,12 @@ def load(client: MlflowClient, version: Version) -> Any:
                 raise InputError(f"{uri}: {full}; name a folder with room in TMPDIR") from error
             why = first_line(error, client.tracking_uri)
             raise InputError(f"{uri}: its files are not where the registry says ({why})") from error
-        files = {name: folder / "artifacts" / file for name, file in ARTIFACTS.items()}
-        serving, about = folder / SERVING, files["about"]
+        serving, about = folder / SERVING, folder / "artifacts" / ARTIFACTS["about"]
         if about.is_file() and sha256(about) != version.tags[tag.MODEL_SHA256]:
             raise InputError(f"{uri}: {about.name} is not the file that was registered; its hash differs")
-        hashes = json.loads(about.read_text(encoding="utf-8"))["sha256"] if about.is_file() else {}
+        described = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+        hashes, names = described.get("sha256", {}), artifacts_of(len(described.get("members", ())))
+        files = {name: folder / "artifacts" / file for name, file in names.items()}
         if hashes and files["heat_map"].name not in hashes:
             del files["heat_map"]  # registered before there was such a file
         missing = [path.name for path in (*files.values(), serving) if not path.is_file()]
@@ -262,7 +267,7 @@ def load(client: MlflowClient, version: Version) -> Any:
         classifier.load_context(SimpleNamespace(artifacts={name: str(path) for name, path in files.items()}))
         if not hasattr(classifier, "prepare"):
             _as_version_0_1_0(classifier)
-        classifier.bytes = files["network"].stat().st_size
+        classifier.bytes = sum(path.stat().st_size for name, path in files.items() if name.startswith("network"))
     classifier.version = version.version
     return classifier
 
@@ -306,10 +311,10 @@ def _describe_model(client: MlflowClient, spec: ModelSpec) -> None:
     client.update_registered_model(
         spec.name,
         f"Networks that tell {joined(spec.classes)} apart in the images of {spec.name}.\n\n"
-        "Each version is the trial that a study chose on validation images; its description is its model card. An "
-        "alias with the name of an architecture is held by the best version of it, `champion` by the best of all: "
-        "another takes an alias where it is better on the same validation images and the 95 % interval of the "
-        "difference excludes 0.\n\n"
+        "Each version is the trial that a study chose on validation images, or an ensemble of several; its description "
+        "is its model card. An alias with the name of an architecture is held by the best version of it, `champion` by "
+        "the best of all: another takes an alias where it is better on the same validation images and the 95 % "
+        "interval of the difference excludes 0.\n\n"
         f"{NOT_A_DEVICE}",
     )
 

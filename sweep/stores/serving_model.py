@@ -1,9 +1,9 @@
 """The model as MLflow serves it: base64 images in, label and probabilities out.
 
-This file travels with every registered model, beside `network.pt2` (the exported network), `model.json` (how images
-are prepared and answers read, and the hashes of the other files), `decode.py` (how an image file becomes pixels) and
-`heat_map.py` (what in an image speaks for a class). It needs mlflow, torch, pillow, numpy and pandas, and nothing of
-the project that made it.
+This file travels with every registered model, beside `network.pt2` (the exported network; an ensemble has one
+`network-N.pt2` for each of its members), `model.json` (how images are prepared and answers read, and the hashes of the
+other files), `decode.py` (how an image file becomes pixels) and `heat_map.py` (what in an image speaks for a class). It
+needs mlflow, torch, pillow, numpy and pandas, and nothing of the project that made it.
 """
 
 import base64
@@ -63,11 +63,14 @@ class ImageClassifier(PythonModel):
         """
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.about: dict[str, Any] = json.loads(files["about"].read_text(encoding="utf-8"))
-        for path in (files["network"], files["decode"], files["heat_map"], Path(__file__)):
+        networks = [files[member["artifact"]] for member in self.about.get("members", [{"artifact": "network"}])]
+        for path in (*networks, files["decode"], files["heat_map"], Path(__file__)):
             if hashlib.sha256(path.read_bytes()).hexdigest() != self.about["sha256"][path.name]:
                 raise MlflowException(f"{path} is not the file that was registered: its hash differs from model.json's")
-        _refuse_pickles(files["network"])
-        self.network = torch.export.load(files["network"]).module()
+        for path in networks:
+            _refuse_pickles(path)
+        loaded = [torch.export.load(path).module() for path in networks]
+        self.network: Any = torch.nn.ModuleList(loaded) if "members" in self.about else loaded[0]
         self.network.requires_grad_(False)
         self.decoder, self.heat_map = _load(files["decode"]), _load(files["heat_map"])
         self.version = _version(files["about"].parents[1] / "registered_model_meta")
@@ -134,10 +137,13 @@ class ImageClassifier(PythonModel):
             label, probability (of the positive class where there are two classes, else of the label),
             probability_<class> for each class, threshold (None where the likeliest class is the label) and
             model_version (None where it was not loaded from a registry). Probabilities are as `rounded` makes them;
-            labels are decided before that.
+            labels are decided before that. An ensemble adds disagreement, from 0 to 0.5: the standard deviation of its
+            members' probabilities of the positive class, or of the label, before the temperature.
         """
         threshold = self.about["threshold"] if threshold is None else threshold
-        logits = self.logits(pixels) / self.about["temperature"]
+        members = self.member_probabilities(pixels) if "members" in self.about else None
+        logits = self.logits(pixels) if members is None else _log_mean(members)
+        logits = logits / self.about["temperature"]
         likely = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
         classes = self.about["classes"]
         # With two classes the second is the positive one.
@@ -147,12 +153,36 @@ class ImageClassifier(PythonModel):
         probability = shown[:, 1] if two else shown[np.arange(len(shown)), decided]
         answer = {"label": [classes[index] for index in decided], "probability": probability}
         answer |= {f"probability_{name}": shown[:, index] for index, name in enumerate(classes)}
-        return pd.DataFrame({**answer, "threshold": threshold, "model_version": self.version})
+        answer |= {"threshold": threshold, "model_version": self.version}
+        if members is not None:
+            of_each = members[:, :, 1] if two else members[:, np.arange(len(shown)), decided]
+            answer["disagreement"] = of_each.std(axis=0).round(6)
+        return pd.DataFrame(answer)
 
     @torch.inference_mode()
     def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """The network's own answer, before temperature: uint8 [N, size, size] to float32 [N, classes]."""
+        """The model's answer before temperature: uint8 [N, size, size] to float32 [N, classes].
+
+        A network's own logits; of an ensemble the logarithm of the mean of its members' probabilities, since deep
+        ensembles average these (Lakshminarayanan et al. 2017, arXiv:1612.01474).
+        """
+        if "members" in self.about:
+            return _log_mean(self.member_probabilities(pixels))
         return self.network(self._prepare(pixels)).numpy()
+
+    @torch.inference_mode()
+    def member_probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """What each member of an ensemble answers, before temperature: uint8 [N, size, size] to [members, N, classes].
+
+        With `flip` a member answers the mean of the image and of its mirror image.
+        """
+        images = self._prepare(pixels)
+        views = (images, images.flip(3)) if self.about["flip"] else (images,)
+        answers = [
+            torch.stack([torch.softmax(member(view).double(), dim=1) for view in views]).mean(dim=0)
+            for member in self.network
+        ]
+        return torch.stack(answers).numpy()
 
     def _prepare(self, pixels: np.ndarray) -> torch.Tensor:
         """Float32 of shape [N, 1, size, size], as in training."""
@@ -179,6 +209,11 @@ class ImageClassifier(PythonModel):
             return self.read(content)
         except self.decoder.UnreadableImageError as error:
             raise InvalidInputError(f"row {row}: {error}") from None
+
+
+def _log_mean(members: np.ndarray) -> np.ndarray:
+    """Logits, float32 [N, classes], of the mean of probabilities, float64 [members, N, classes]."""
+    return np.log(np.maximum(members.mean(axis=0), np.finfo(np.float64).tiny)).astype(np.float32)
 
 
 def rounded(likely: np.ndarray, decided: np.ndarray, threshold: float | None) -> np.ndarray:

@@ -20,6 +20,8 @@ TRIAL = "sweep.trial"  # the trial's number
 ARCH = "sweep.arch"
 METRIC = "sweep.metric"  # what the study chooses by
 BEST = "sweep.best"  # the run of the chosen trial
+MEMBERS = "sweep.members"  # of an ensemble: how its members were chosen and how many they are, as `top:5`
+ENSEMBLE_ID = "sweep.ensemble_id"  # finds an ensemble's run again: a digest of its members
 
 # What it learned from.
 DATA = "sweep.data"

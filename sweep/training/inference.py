@@ -67,7 +67,9 @@ def restore(path: Path) -> Trained:
     return Trained(network.eval(), config, metadata["epoch"], tensors["validation.logits"].numpy())
 
 
-def predict(network: nn.Module, config: TrainingConfig, images: Images, *, stressed: bool = False) -> np.ndarray:
+def predict(
+    network: nn.Module, config: TrainingConfig, images: Images, *, stressed: bool = False, mirrored: bool = False
+) -> np.ndarray:
     """Computes a network's logits in float32.
 
     Args:
@@ -75,6 +77,7 @@ def predict(network: nn.Module, config: TrainingConfig, images: Images, *, stres
         config: How it was trained; decides how images are prepared.
         images: N images.
         stressed: Whether the images are first changed as another machine might have made them, as in training.
+        mirrored: Whether left and right change places, after that.
 
     Returns:
         float32 [N, classes].
@@ -83,6 +86,8 @@ def predict(network: nn.Module, config: TrainingConfig, images: Images, *, stres
     pixels, rows, _ = to_device(images, device)
     if stressed:
         pixels, rows = stress(pixels, rows, STRESS), torch.arange(len(rows), device=device)
+    if mirrored:
+        pixels, rows = pixels[rows].flip(-1), torch.arange(len(rows), device=device)
     return compute_logits(network, config, pixels, rows).cpu().numpy()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import filterfalse
 from pathlib import Path
 
 import optuna
@@ -76,7 +77,7 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
     assert client.get_registered_model(experiment).aliases.keys() >= aliases
     for tags in versions:
         assert {f"sweep.promotion.{alias}" for alias in aliases} <= tags.keys()
-    models = client.search_logged_models([parent.info.experiment_id])
+    models = [model for model in client.search_logged_models([parent.info.experiment_id]) if not _of_ensemble(model)]
     assert len(models) == len(versions)
     assert {str(model.status) for model in models} == {"READY"}
     assert {path.name for path in folder.iterdir()} <= {
@@ -85,10 +86,15 @@ def consistent(folder: Path, study: str, wanted: int, *, uri: str | None = None,
     return trials
 
 
+def _of_ensemble(entity) -> bool:
+    """Whether a logged model, or a version, is one of several trials; see `sweep ensemble`."""
+    return "sweep.members" in entity.tags
+
+
 def _registered_once(client: MlflowClient, name: str, best: tuple[str, str]) -> list[dict[str, str]]:
     """The tags of a model's versions, which earlier releases kept in the registry and later ones with the logged model."""
     versions = []
-    for version in client.search_model_versions(f"name = '{name}'"):
+    for version in filterfalse(_of_ensemble, client.search_model_versions(f"name = '{name}'")):
         versions.append({**version.tags, **client.get_logged_model(version.source.removeprefix("models:/")).tags})
     made_of = Counter((tags["sweep.study_id"], tags["sweep.trial"]) for tags in versions)
     assert set(made_of.values()) == {1}, f"two versions of one trial: {made_of}"

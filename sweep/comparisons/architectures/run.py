@@ -30,7 +30,7 @@ from sweep.comparisons.architectures.analysis import (
 from sweep.comparisons.architectures.candidates import BestVersion, best_versions, measure, plan_of_seeds
 from sweep.comparisons.architectures.checklist.page import LOGGED as LOGGED_CHECKLIST
 from sweep.comparisons.architectures.report import Picture
-from sweep.comparisons.architectures.stored import StoredModel, stored_model
+from sweep.comparisons.architectures.stored import StoredModel, ensemble_note, stored_model
 from sweep.comparisons.enqueued import EnqueuedResult, conclude_enqueued
 from sweep.comparisons.replay import data_of
 from sweep.comparisons.run_log import log_run
@@ -130,6 +130,7 @@ def gather(
     if request.prevalence is not None and registry.load(client, versions[champion].version).about["positive"] is None:
         raise InputError(f"--prevalence: {name} has more than two classes, and predictive values are of two")
     versions, notes = _same_data(versions, champion)
+    notes += ensemble_note(client, name)
     if request.seeds:
         for best in versions.values():
             plan = plan_of_seeds(best, request.location, request.seeds, request.machine)

@@ -100,6 +100,15 @@ def stored_model(client: registry.MlflowClient, best: BestVersion) -> StoredMode
     )
 
 
+def ensemble_note(client: registry.MlflowClient, name: str) -> list[str]:
+    """Says so where an ensemble is champion: it is none of the architectures that are set side by side."""
+    holder = registry.alias_holder(client, name, registry.CHAMPION)
+    if holder is None or tag.MEMBERS not in holder.tags:
+        return []
+    what = f"version {holder.version}, {holder.tags.get(tag.ARCH)} of {holder.tags[tag.MEMBERS]}"
+    return [f"the champion is an ensemble ({what}) and is not compared here; `sweep evaluate {name}` scores it"]
+
+
 def sections_of(card: str) -> dict[str, str]:
     """Divides a model card at its headings of the second level: heading -> text below it."""
     parts = re.split(r"^## (.+)$", card, flags=re.MULTILINE)

@@ -69,12 +69,13 @@ class Searched:
         return self.description.run_name(trial.number)
 
 
-def searched(studies: Sequence[Study], name: str | None) -> Searched:
+def searched(studies: Sequence[Study], name: str | None, command: str = "crossvalidate") -> Searched:
     """Finds a study that has searched, and its complete trials.
 
     Args:
         studies: Those of Optuna's store.
         name: With its experiment or without; None for the only one there is.
+        command: What was typed, for errors.
 
     Raises:
         InputError: There is none such, or several.
@@ -89,7 +90,7 @@ def searched(studies: Sequence[Study], name: str | None) -> Searched:
     if not matching:
         raise InputError(f"{name or 'STUDY'}: there is no such study with a search; there are: {there}")
     if len(matching) > 1:
-        raise InputError(f"there are several studies: {', '.join(matching)}; name one: sweep crossvalidate STUDY")
+        raise InputError(f"there are several studies: {', '.join(matching)}; name one: sweep {command} STUDY")
     study = searches[matching[0]]
     complete = _configurations(study)
     if not complete:
@@ -105,6 +106,47 @@ def _configurations(study: Study) -> tuple[TrialRecord, ...]:
     for trial in sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number)):
         best.setdefault(tuple(sorted(trial.params.items())), trial)
     return tuple(best.values())
+
+
+def plan_of_search(
+    search: Searched, location: Path | None, trials: int, machine: Mapping[str, Any], *, fetch: bool = True
+) -> Plan:
+    """Plans to train as a search trained, on the same images.
+
+    Args:
+        search: The study.
+        location: Where its images are; None for where they were.
+        trials: How many trials.
+        machine: Settings of the machine and its stores: workers, device, tracking_uri, storage.
+        fetch: Whether weights that trainings start from may be downloaded.
+
+    Raises:
+        InputError: The images are not those that it learned from.
+    """
+    data, params = search.description.data, search.complete[0].attributes["run"]["params"]
+    source = open_recorded(
+        data.name,
+        data.location,
+        location,
+        whose="the study",
+        patient_pattern=params.get("patient_pattern", PATIENT_PATTERN),
+        depth=depth_of(params),
+    )
+    refuse_other_pixels(search.study, source)
+    settings = settings_of(
+        params,
+        trials=trials,
+        data=location or path_of(data.location),
+        metric=search.metric,
+        experiment=search.study.experiment,
+        **machine,
+    )
+    plan = make_plan(settings, fetch=fetch, source=source)
+    if plan.source.digest != (there := data.digests["train"]):
+        raise InputError(
+            f"{plan.source.location}: its data digest is {plan.source.digest}; {search.study.name} has {there}"
+        )
+    return plan
 
 
 def plans_of_folds(
@@ -133,30 +175,7 @@ def plans_of_folds(
     Raises:
         InputError: The images are not those that it learned from, or there are too few for so many folds.
     """
-    best, data = search.complete[0], search.description.data
-    params = best.attributes["run"]["params"]
-    source = open_recorded(
-        data.name,
-        data.location,
-        location,
-        whose="the study",
-        patient_pattern=params.get("patient_pattern", PATIENT_PATTERN),
-        depth=depth_of(params),
-    )
-    refuse_other_pixels(search.study, source)
-    settings = settings_of(
-        params,
-        trials=min(top, len(search.complete)),
-        data=location or path_of(data.location),
-        metric=search.metric,
-        experiment=search.study.experiment,
-        **machine,
-    )
-    plan = make_plan(settings, fetch=True, source=source)
-    if plan.source.digest != (there := data.digests["train"]):
-        raise InputError(
-            f"{plan.source.location}: its data digest is {plan.source.digest}; {search.study.name} has {there}"
-        )
+    plan = plan_of_search(search, location, min(top, len(search.complete)), machine)
     labels = {study.name: {trial.attributes.get("label") for trial in study.trials()} for study in studies}
     return plan, [_plan_of_fold(search, labels, plan, fold, folds, name) for fold in range(1, folds + 1)]
 
