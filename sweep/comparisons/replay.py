@@ -14,6 +14,7 @@ from data.faults import InputError
 from data.recorded import open_recorded
 from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, split_source
+from models import architecture
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
 from sweep.metrics.scores import metrics_of
 from sweep.orchestrator.run_params import config_of, depth_of
@@ -65,7 +66,7 @@ def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
         location: Where the images are now; None for where they were.
 
     Raises:
-        InputError: They are not there, or not the same.
+        InputError: They are not there, or not the same; or the file of a network of the user's is not.
     """
     pattern = past.params.get("patient_pattern", PATIENT_PATTERN)
     depth = depth_of(past.params)
@@ -87,6 +88,9 @@ def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
         )
         if ours != theirs
     ]
+    digest, recorded = architecture(past.params["arch"]).digest, past.params.get("source_digest")
+    if digest != recorded:
+        faults.append(f"{past.params['arch']} has changed: its SHA-256 begins with {digest}, then with {recorded}")
     if faults:
         raise InputError(*faults)
     return source, split
