@@ -5,7 +5,8 @@
 
 The studies take a quarter of an hour on two cores. One worker is killed while it trains, so that there is a failed
 attempt to be seen, and the one that went on from its checkpoint. No run is left out of what is packed. What is:
-checkpoints, the predictions of trials that were not chosen, and large networks. The store itself is only read.
+checkpoints, the predictions of trials that were not chosen, large networks, and seven of eight points of the machine's
+load. The store itself is only read.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from PIL import Image, UnidentifiedImageError
 HERE = Path(__file__).resolve().parent
 PACKED = ("mlflow.db", "mlartifacts", "VERSION")
 LIMIT = 8_000_000
+LOAD_STEPS = 8  # of the points of the machine's load one in so many is packed
 SWEEP = (sys.executable, "-m", "sweep")
 STUDIES = (("cnn1", 8, 6), ("cnn2", 6, 6), ("cnn3", 6, 6), ("resnet50", 2, 4))  # architecture, trials, epochs
 KILLED = "cnn3"  # the study that loses a worker
@@ -60,9 +62,10 @@ def main() -> None:
         packed.mkdir()
         absolute = absolute_path(store)
         pack(store, packed, absolute)
-        if size_of(packed) > LIMIT:
+        limit = LIMIT - size_of(HERE / "results")  # which count too
+        if size_of(packed) > limit:
             thin(packed)
-        print(f"{size_of(packed) / 1e6:.1f} MB of {LIMIT / 1e6:.0f} MB")
+        print(f"{size_of(packed) / 1e6:.1f} MB of {limit / 1e6:.1f} MB")
         if faults := sorted(set(faults_of(packed, absolute))):
             sys.exit("nothing was changed:\n" + "\n".join(faults))
         for name in PACKED:
@@ -139,6 +142,7 @@ def pack(store: Path, packed: Path, absolute: re.Pattern[str]) -> None:
         db.execute("update runs set user_id = 'sweep'")
         db.execute("update model_versions set user_id = null")
         db.execute("delete from tags where key = 'mlflow.user'")
+        db.execute(f"delete from metrics where key like 'system/%' and step % {LOAD_STEPS} != 0")
         copy_artifacts(store, packed, db, clean)
         deleted = "select 1 from {} where lifecycle_stage = 'deleted'"
         purge = any(db.execute(deleted.format(table)).fetchone() for table in ("experiments", "runs", "logged_models"))

@@ -125,10 +125,10 @@ def test_what_is_kept_is_what_the_stores_hold(pictures, tmp_path):
     (kept,) = found.studies.values()
     assert kept.name == "cnn3"
     assert len(kept.trials) == 2
-    runs = runs_of(tmp_path)[1]
+    studies, runs = runs_of(tmp_path)
     for one in kept.trials:
-        run = runs[f"cnn3-{one.number:03d}"]
-        prefix = "test" if one is kept.best else "audit"
+        # All test scores of the chosen trial are in the run of the study.
+        run, prefix = (studies["cnn3"], "test") if one is kept.best else (runs[f"cnn3-{one.number:03d}"], "audit")
         for name in ("accuracy", "auroc"):
             assert one.tested[name] == pytest.approx(run.data.metrics[f"{prefix}/{name}"], abs=1e-9)
             assert one.validated[name] == run.data.metrics[f"val/{name}"]
