@@ -153,7 +153,7 @@ def test_from_a_search_to_a_choice_and_back(searched):
     runs = runs_of(searched, "synthetic")[1]
     folds = [run for name, run in runs.items() if "-fold-" in name]
     assert len(folds) == 4
-    assert not any(name.startswith(("test/", "audit/")) for run in folds for name in run.data.metrics)
+    assert not any(name.startswith(("test/", "served_test_", "audit/")) for run in folds for name in run.data.metrics)
     assert client_of(searched).search_model_versions("name = 'synthetic'") == before
 
     again = sweep(searched, *command, "--audit", "--json")

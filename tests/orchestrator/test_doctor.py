@@ -69,7 +69,7 @@ def test_the_runs_can_be_written_again_into_an_empty_store(pictures, finished, t
             ]  # fmt: skip
         found = {entry.path for entry in client.list_artifacts(other.info.run_id)}
         kept = {"figures", "checkpoint", "predictions"} | (
-            {"promotions.jsonl"} if "test/auroc" in run.data.metrics else set()
+            {"promotions.jsonl"} if "served_test_auroc" in run.data.metrics else set()
         )
         assert found == ({"figures"} if files == "lost" else kept)
 
