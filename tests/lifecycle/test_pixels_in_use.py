@@ -111,8 +111,8 @@ def test_a_depth_goes_with_the_model_to_predict_evaluate_and_replay(tmp_path, ty
     _, children = runs_of(tmp_path, "twelve-bits")
     (run,) = children.values()
     assert run.data.params["depth"] == "12"
-    accuracy = {row["score"]: row["value"] for row in json.loads(out)["scores"]}["accuracy"]
-    assert accuracy == pytest.approx(run.data.metrics["test/accuracy"])
+    accuracy = {row["score"]: row["served"] for row in json.loads(out)["scores"]}["accuracy"]
+    assert accuracy == pytest.approx(run.data.metrics["served_test_accuracy"])
     code, out, error = typed(tmp_path, "replay", run.info.run_id)
     assert code == 0, error
 
