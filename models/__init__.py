@@ -11,13 +11,12 @@ The table imports no torch, so that a command line can ask it for names and size
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from data.faults import InputError
 from data.recipe import Augmentation
-from models.architecture import Architecture
+from models.architecture import TIMM, Architecture
 
-TIMM = "timm:"
 _FLIP_AND_ROTATE = Augmentation(rotation=15, horizontal_flip=True)
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -67,8 +66,9 @@ def architecture(name: str) -> Architecture:
         return architecture_of(name.removeprefix(TIMM))
     from models.own import architecture_of_file, architecture_of_package
 
-    if is_file(name):
-        return architecture_of_file(name)
+    file = file_of(name)
+    if file is not None:
+        return architecture_of_file(name, *file)
     found = architecture_of_package(name)
     if found is None:
         raise InputError(
@@ -100,17 +100,20 @@ def weights_of(name: str, choice: str) -> tuple[Path | None, str]:
     return resnet50.weights_file(choice)
 
 
-def is_file(name: str) -> bool:
-    """Whether an architecture's name is of a file of the user's: `my_model.py:build`, `my_model.py`."""
-    return re.search(r"\.py(:\w+)?$", name) is not None
+def file_of(name: str) -> tuple[Path, str] | None:
+    """The file and the function that an architecture's name means; None where it is of no file.
+
+    >>> file_of("nets.py/my_model.py:other"), file_of("my_model.py"), file_of("cnn1")
+    ((PosixPath('nets.py/my_model.py'), 'other'), (PosixPath('my_model.py'), 'build'), None)
+    """
+    written = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
+    return None if written is None else (Path(written[1]), written[2] or "build")
 
 
 def absolute(name: str) -> str:
     """An architecture's name that means the same in another directory: a file's becomes its whole path."""
-    if not is_file(name):
-        return name
-    path, _, function = name.partition(".py")
-    return f"{Path(f'{path}.py').resolve()}:{function.removeprefix(':') or 'build'}"
+    file = file_of(name)
+    return name if file is None else f"{file[0].resolve()}:{file[1]}"
 
 
 def short_name(name: str) -> str:
@@ -119,7 +122,8 @@ def short_name(name: str) -> str:
     >>> [short_name(name) for name in ("cnn1", "timm:vit_tiny_patch16_224.augreg_in21k", "/home/ann/net.py:build")]
     ['cnn1', 'timm-vit_tiny_patch16_224-augreg_in21k', 'net']
     """
-    if is_file(name):
-        path, _, function = name.partition(".py")
-        name = PurePath(path).name + ("" if function in ("", ":build") else f"-{function.removeprefix(':')}")
+    file = file_of(name)
+    if file is not None:
+        path, function = file
+        name = path.stem if function == "build" else f"{path.stem}-{function}"
     return re.sub(r"[^\w-]", "-", name, flags=re.ASCII).lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -12,6 +13,9 @@ from data.recipe import RECIPES, Augmentation
 if TYPE_CHECKING:
     from torch import nn
 
+TIMM = "timm:"  # how the names of timm's networks begin
+PRETRAINED = ("pretrained", "imagenet")  # of `--weights`; the second is the older name of the first
+STAGES = "all, head and last:N (the last N stages and the head)"  # of `--finetune`
 ACTIVATIONS = ("relu", "sigmoid", "gelu", "silu")  # the keys of `models.layers.ACTIVATIONS`, which imports torch
 
 
@@ -88,3 +92,12 @@ class Architecture:
     def recipe(self, augmentation: str) -> Augmentation:
         """What happens to its training images: its `own`, or a key of `data.recipe.RECIPES`."""
         return self.augmentation if augmentation == "own" else RECIPES[augmentation]
+
+
+def is_stages(text: str) -> bool:
+    """Whether a text is a choice of `--finetune`; `layer4` is resnet50's older name of `last:1`.
+
+    >>> [is_stages(text) for text in ("all", "head", "last:2", "last:0", "layer4", "some")]
+    [True, True, True, False, True, False]
+    """
+    return text in ("all", "head", "layer4") or re.fullmatch(r"last:[1-9]\d*", text) is not None

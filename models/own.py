@@ -29,18 +29,17 @@ ARGUMENTS = ("activation", "dropout", "classes", "image_size")
 SMALLEST, IMAGE_SIZE, MEAN, STD = 8, 160, 0.0, 1.0
 
 
-def architecture_of_file(name: str) -> Architecture:
+def architecture_of_file(name: str, path: Path, function: str) -> Architecture:
     """Describes the network of a function in a file.
 
     Args:
-        name: `FILE.py:FUNCTION`; without a function `build`. The file may define IMAGE_SIZE, in pixels, and MEAN and
-            STD, of pixels that go from 0 to 1.
+        name: As it was typed.
+        path: The file. It may define IMAGE_SIZE, in pixels, and MEAN and STD, of pixels that go from 0 to 1.
+        function: The function's name.
 
     Raises:
         InputError: There is no such file or function, or the function takes other arguments.
     """
-    file, _, function = name.partition(".py")
-    path, function = Path(f"{file}.py"), function.removeprefix(":") or "build"
     if not path.is_file():
         raise InputError(f"--arch {name}: there is no file {path}")
     digest = _digest(path)

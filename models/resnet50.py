@@ -8,46 +8,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from models.finetuning_choices import frozen_stages
+from models.architecture import PRETRAINED
+from models.finetuning import FineTuned, frozen_stages
 from models.layers import ACTIVATIONS, Dropout
-from models.weights import PRETRAINED, cache_folder, downloaded, file_of, fitted, read_tensors
+from models.weights import cache_folder, downloaded, file_of, fitted, read_tensors
 
 HIDDEN = 256
 
 
-class ResNet50(nn.Module):
-    """ResNet-50 for gray images.
-
-    Stages that are not fine-tuned keep their ImageNet statistics too: a frozen batch normalisation that went on
-    averaging would change the features that the head was trained on.
-    """
-
-    def __init__(self, backbone: nn.Module, frozen: tuple[str, ...]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.frozen = frozen
-        for name in frozen:
-            backbone.get_submodule(name).requires_grad_(False)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps float [N, 1, H, W] to logits [N, classes]; the gray channel serves as red, green and blue."""
-        return self.backbone(images.expand(-1, 3, -1, -1))
-
-    def train(self, mode: bool = True) -> ResNet50:
-        """Switches to training, all but the frozen stages."""
-        super().train(mode)
-        for name in self.frozen:
-            self.backbone.get_submodule(name).eval()
-        return self
-
-
 def build(
     activation: str, dropout: float, classes: int, image_size: int, *, weights: str | None, finetune: str
-) -> ResNet50:
+) -> FineTuned:
     """Builds resnet50 with a head of linear 256, activation, dropout, linear.
 
     Args:
@@ -56,7 +30,7 @@ def build(
         classes: Number of logits.
         image_size: Side of the input, in pixels; the network takes any.
         weights: A file of the backbone's weights as `weights_file` gives it, or None for a random start.
-        finetune: As `models.finetuning_choices.is_choice` takes it; stages are `layer1` to `layer4` and what is before.
+        finetune: As `models.architecture.is_stages` takes it; stages are `layer1` to `layer4` and what is before.
 
     Returns:
         A network from float [N, 1, image_size, image_size] to logits [N, classes].
@@ -75,7 +49,9 @@ def build(
     )
     backbone.add_module("fc", head)
     stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
-    return ResNet50(backbone, tuple(sorted(frozen_stages(finetune, stages))))
+    frozen = frozen_stages(finetune, stages)
+    names = [name for name, _ in backbone.named_parameters() if name.partition(".")[0] in frozen]
+    return FineTuned(backbone, names, channels=3)
 
 
 def weights_file(choice: str) -> tuple[Path | None, str]:

@@ -18,13 +18,11 @@ from torch import nn
 
 from data.faults import InputError
 from data.recipe import RECIPES
-from models.architecture import Architecture
-from models.finetuning import FineTuned
-from models.finetuning_choices import frozen_stages
+from models.architecture import PRETRAINED, TIMM, Architecture
+from models.finetuning import FineTuned, frozen_stages
 from models.layers import ACTIVATIONS
-from models.weights import PRETRAINED, cache_folder, downloaded, file_of, fitted, read_tensors
+from models.weights import cache_folder, downloaded, file_of, fitted, read_tensors
 
-PREFIX = "timm:"
 SMALLEST, STEPS = 32, (32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
 
 
@@ -41,7 +39,7 @@ def architecture_of(name: str) -> Architecture:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 4, 0.5)
         like = f"; there are {', '.join(near)}" if near else ""
-        raise InputError(f"--arch {PREFIX}{name}: timm {timm.__version__} has no such network{like}")
+        raise InputError(f"--arch {TIMM}{name}: timm {timm.__version__} has no such network{like}")
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is None:  # of a network that nobody published weights of
         size, mean, std = 224, 0.449, 0.226
@@ -51,7 +49,7 @@ def architecture_of(name: str) -> Architecture:
         _takes(name, **option) for option in ({"act_layer": nn.ReLU}, {"drop_path_rate": 0.1})
     )
     return Architecture(
-        f"{PREFIX}{name}",
+        f"{TIMM}{name}",
         "",
         size,
         SMALLEST,
@@ -86,7 +84,7 @@ def build(
         classes: Number of logits.
         image_size: Side of the input, in pixels.
         weights: A file as `weights_file` gives it, or None for a random start.
-        finetune: As `models.finetuning.is_choice` takes it; stages are timm's groups of layers.
+        finetune: As `models.architecture.is_stages` takes it; stages are timm's groups of layers.
         drop_path: The largest probability of stochastic depth, where the network has it.
 
     Raises:
@@ -194,5 +192,5 @@ def _named(name: str, path: Path) -> tuple[dict[str, torch.Tensor], str]:
         whole = timm.create_model(name)  # as it was published: three channels and its own classes
     config: Any = whole.pretrained_cfg
     return fitted(
-        path, read_tensors(path), whole.state_dict(), f"timm:{name}", head=str(config.get("classifier") or "")
+        path, read_tensors(path), whole.state_dict(), f"{TIMM}{name}", head=str(config.get("classifier") or "")
     )

@@ -11,8 +11,6 @@ from safetensors.torch import load_file
 
 from data.faults import InputError
 
-PRETRAINED = ("pretrained", "imagenet")  # the second is the older name of the first
-
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Reads a `.safetensors` file, or one that `torch.save` wrote of a dictionary of tensors.

@@ -15,6 +15,7 @@ from data.leakage import OPTION, Overlap, overlaps_of, refuse, sentences_of
 from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES, architecture, short_name, weights_of
+from models.architecture import PRETRAINED
 from sweep.metrics.names import STRESSED
 from sweep.settings import Settings, check, check_data
 from sweep.space import Choice, Space, decided, layout
@@ -220,7 +221,7 @@ def _options(settings: Settings, *, fetch: bool) -> tuple[dict[str, dict[str, An
         values: dict[str, Any] = {"finetune": settings.finetune, "source_digest": row.digest}
         if "weights" in row.options:
             path, note = (None, "")
-            if fetch or settings.weights not in ("pretrained", "imagenet"):
+            if fetch or settings.weights not in PRETRAINED:
                 path, note = weights_of(arch, settings.weights)
             values["weights"] = str(path) if path else None
             notes += [note] if note else []

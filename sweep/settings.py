@@ -11,9 +11,8 @@ from pathlib import Path
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, fold_of
-from models import ARCHITECTURES, architecture, is_file, short_name
-from models.architecture import Architecture
-from models.finetuning_choices import CHOICES, is_choice
+from models import ARCHITECTURES, architecture, file_of, short_name
+from models.architecture import PRETRAINED, STAGES, Architecture, is_stages
 from sweep.metrics.names import METRICS
 from sweep.space import Space, largest_batch, study_space
 from sweep.system.environment import faults_of_environment
@@ -53,7 +52,7 @@ class Settings:
         search: Hyperparameters to search elsewhere, likewise.
         weights: Where networks start that can be pretrained, resnet50 and those of timm: `pretrained`, `none`, a file.
             `imagenet` is the older name of the first.
-        finetune: How much of these networks is trained, as `models.finetuning_choices.is_choice` takes it.
+        finetune: How much of these networks is trained, as `models.architecture.is_stages` takes it.
         retries: Further attempts at a configuration that lost its worker or ran out of memory.
         budget: Seconds that training may take, over all studies; None for as long as it takes.
         keep: Whose checkpoints stay in MLflow: those of `all` finished trials, or of the `best` of each study.
@@ -132,7 +131,7 @@ class Settings:
     def option_of(self, arch: str, name: str) -> str:
         """What runs and studies record of an option that only some architectures have: `weights`, `finetune`."""
         value = str(getattr(self, name))
-        if name == "weights" and value in ("pretrained", "imagenet"):
+        if name == "weights" and value in PRETRAINED:
             return "imagenet" if arch == "resnet50" else "pretrained"  # what these are is known of resnet50 alone
         return value
 
@@ -218,11 +217,11 @@ def _architectures(settings: Settings) -> tuple[dict[str, Architecture], list[st
     for arch in known:
         name = short_name(arch)
         if arch not in ARCHITECTURES and (name in (*ARCHITECTURES, *RESERVED) or re.fullmatch(r"v\d+", name)):
-            kind = "file" if is_file(arch) else "architecture"
+            kind = "file" if file_of(arch) else "architecture"
             faults.append(
                 f"--arch {arch}: its study would be called {name}, which is taken; give the {kind} another name"
             )
-    given = settings.weights not in ("pretrained", "imagenet", "none")
+    given = settings.weights not in (*PRETRAINED, "none")
     without = [arch for arch, row in known.items() if "weights" not in row.options]
     if given and without:
         faults.append(f"--weights {settings.weights}: {', '.join(without)} cannot start from a file of weights")
@@ -244,8 +243,8 @@ def _faults_of_choices(settings: Settings) -> list[str]:
         for option, (value, allowed) in choices.items()
         if value not in allowed
     ]
-    if not is_choice(settings.finetune):
-        faults.append(f"--finetune {settings.finetune}: there is no such value; there are {CHOICES}")
+    if not is_stages(settings.finetune):
+        faults.append(f"--finetune {settings.finetune}: there is no such value; there are {STAGES}")
     if settings.validation not in VALIDATIONS and fold_of(settings.validation) is None:
         faults.append(
             f"--validation {settings.validation}: there is no such value; there are {', '.join(VALIDATIONS)}, "

@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from data.faults import InputError
 from models import ARCHITECTURES, absolute
-from models.finetuning_choices import CHOICES
+from models.architecture import STAGES
 from sweep.settings import ENGINES, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings
 
 REPORTED = ("cnn1", "cnn2", "cnn3")  # architectures that the report has tables of
@@ -131,7 +131,7 @@ Weights = Annotated[
         help="Where resnet50 and networks of timm start: pretrained, none, or a .safetensors or .pth file of tensors."
     ),
 ]
-Finetune = Annotated[str, Option(help=f"How much of these networks is trained: {CHOICES}.")]
+Finetune = Annotated[str, Option(help=f"How much of these networks is trained: {STAGES}.")]
 
 # The data.
 Data = Annotated[

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from data.faults import InputError
-from models import TIMM, architecture
+from models import architecture
+from models.architecture import TIMM
 from sweep.stores.packaging import export_network
 from sweep.system.redaction import first_line
 

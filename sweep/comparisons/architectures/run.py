@@ -367,7 +367,7 @@ def _notes(models: Sequence[ComparedModel], versions: Mapping[str, BestVersion],
         said = sentence if len(archs) == 1 else sentence.replace("in its study", "in their studies", 1)
         notes.append(f"{', '.join(archs)}: {said}")
     notes += [
-        f"{model.arch} began with random weights (--weights none): it is not the fine-tuned network of the report"
+        f"{model.arch} began with random weights (--weights none), not with pretrained ones"
         for model in models
         if model.from_scratch
     ]
