@@ -188,6 +188,11 @@ def answer(asked: dict[str, Any]) -> int | None:
         Path(path).write_text("")  # before anybody looks into it
     if child := os.fork():
         return child
+    import torch
+
+    # torch makes its thread pool anew in a fork, and two threads that ask for it at once, as the first gradients do, end
+    # the process ("Invalid thread pool"): asked for here, it is there before there are two.
+    torch.set_num_threads(1)
     os.setsid()
     os.chdir(asked["folder"])
     os.environ.clear()

@@ -20,7 +20,7 @@ from sweep.stores.packaging import export_network
 from sweep.training.config import BEST, TrainingConfig
 from sweep.training.inference import normalise, predict, restore
 from sweep.training.loop import train
-from tests.helpers.studies import client_of, cold_sweep, sweep, trials_of
+from tests.helpers.studies import client_of, sweep, trials_of
 from tests.models.test_own import NETWORK
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,7 @@ def test_they_are_searched_registered_and_compared(studies):
     assert runs["my_model-000"].params["source_digest"] == architecture(f"{folder / 'my_model.py'}:build").digest
     assert runs["timm-tf_efficientnet_lite0-000"].params["activation"] == "own"
 
-    done = cold_sweep(folder, "compare", "--json")  # gradients in a fork of a process that had some end it
+    done = sweep(folder, "compare", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert {row["arch"] for row in answer["costs"]} == {"my_model", "timm-tf_efficientnet_lite0"}
