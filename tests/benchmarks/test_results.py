@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks.results.kept import PAGES, PLACE, STUDIES, TRIALS, Images, KeptStudy, Trial, collect, read
+from benchmarks.results.costs import Cost, measure
+from benchmarks.results.kept import (
+    COSTS,
+    PAGES,
+    PLACE,
+    STUDIES,
+    TRIALS,
+    Images,
+    KeptStudy,
+    Results,
+    Trial,
+    collect,
+    keep_costs,
+    read,
+)  # fmt: skip
 from benchmarks.results.page import page
+from benchmarks.results.pretrained import FINETUNED, LITE, SCRATCH, SHORT, pretrained
+from benchmarks.results.search_result import SearchResult
 from benchmarks.results.searching import choices_by_budget, choosers, chosen, first, halves, refolded, ways
 from benchmarks.tables import ROOT
 from tests.helpers.studies import runs_of, sweep
@@ -103,6 +121,49 @@ def test_finalists_are_those_that_every_fold_has_and_folds_choose_by_their_mean(
     assert [pick.name for pick in choosers(finalists, -1)[0].picks] == ["cnn1-001"]
 
 
+def seeded(name, arch, size, *gaps):
+    """A study of several seeds, whose test logits differ by the gaps."""
+    further = {"val/specificity": 0.9, "val/stressed_auroc": 0.8}
+    seeds = [trial(number, 0.9, of, **further) for number, of in enumerate(gaps)]
+    return KeptStudy(
+        name, {"metric": "val/auroc", "arch": arch, "image_size": str(size), "epochs": "5"}, {}, tuple(seeds)
+    )
+
+
+def test_a_pretrained_start_is_set_beside_what_began_with_random_weights():
+    tuned = seeded(f"{SHORT}-{FINETUNED}", LITE, 128, GOOD, (-3, 1, 2, 2), (-1, -1, -2, 9))
+    scratch = seeded(f"{SHORT}-{SCRATCH}", LITE, 128, BAD, FAIR)
+    small, fresh = seeded("cnn2", "cnn2", 64, FAIR, FAIR), seeded("cnn2-further", "cnn2", 64, FAIR, GOOD)
+    found = SearchResult(small, small.best, small.trials)
+    studies = {study.name: study for study in (tuned, scratch, small, fresh)}
+    written = pretrained(Results(studies, {}, {(LITE, 128): Cost(3, 2_000_000, 1.5)}, "a machine"), [found], found)
+    text = "\n".join(written)
+    # Accuracies 1, 0.75 and 0.75; AUROC 1, 1 and 0.5: the last has both negatives above a positive.
+    assert "| efficientnet_lite0, fine-tuned | 128 | 3 |" in text
+    assert "| 0.8333 (0.1443) | 0.8333 (0.2887) |" in text
+    assert "| 3 | 2 M | 1.5 |" in text
+    # The ensemble's probabilities: each image is on the side of two of the three.
+    assert "| fine-tuned, mean of 3 seeds | accuracy | 0.935 | 0.8333 | **no** |" in text
+    assert "| their ensemble | AUROC | 0.988 | 1.0000 | yes |" in text
+    assert "| the best small CNN's ensemble, fresh seeds | AUROC | 0.976 | 1.0000 | yes |" in text
+    assert "+45.8 (" in text  # of accuracy, to random weights: 0.8333 less 0.375
+    assert "the seeds reach an accuracy from 0.7500 to 1.0000" in text
+    assert pretrained(Results({"cnn2": small}, {}), [found], found) == []
+
+
+def test_costs_are_of_the_network_and_are_read_as_they_were_kept(tmp_path):
+    costs = measure([("cnn3", 24), ("cnn1", 32)])
+    assert costs[("cnn3", 24)].parameters > 1000
+    assert costs[("cnn1", 32)].macs > 10_000
+    assert all(0 < cost.milliseconds < 1000 for cost in costs.values())
+    keep_costs(costs, "a machine", tmp_path)
+    (tmp_path / STUDIES).write_text('{"studies": {}, "validation": {}, "test": {}}')
+    pd.DataFrame([]).to_parquet(tmp_path / TRIALS)
+    found = read(tmp_path)
+    assert found.costs == costs
+    assert found.machine == "a machine"
+
+
 def test_the_page_is_what_the_kept_figures_give():
     assert (ROOT / "RESULTS.md").read_text() == page(read())
 
@@ -110,7 +171,7 @@ def test_the_page_is_what_the_kept_figures_give():
 def test_what_is_kept_is_small_and_names_no_image_and_no_place():
     content = (PLACE / STUDIES).read_text()
     assert sum(path.stat().st_size for path in PLACE.iterdir()) < 4_000_000
-    assert {path.name for path in PLACE.iterdir()} == {TRIALS, STUDIES, *PAGES.values()}
+    assert {path.name for path in PLACE.iterdir()} == {TRIALS, STUDIES, COSTS, *PAGES.values()}
     for text in (content, (PLACE / TRIALS).read_bytes().decode("latin-1")):
         assert not re.search(r"\.jpe?g|person\d|/(?:home|root|tmp|work|Users)/", text)
 
@@ -133,3 +194,15 @@ def test_what_is_kept_is_what_the_stores_hold(pictures, tmp_path):
             assert one.tested[name] == pytest.approx(run.data.metrics[f"{prefix}/{name}"], abs=1e-9)
             assert one.validated[name] == run.data.metrics[f"val/{name}"]
     assert found.pages["comparison"].startswith("# ")
+    # What is copied from other stores later stays beside it; what is copied again takes the place of what was there.
+    about = json.loads((tmp_path / "kept" / STUDIES).read_text())
+    about["studies"]["earlier"] = about["studies"].pop("cnn3")
+    (tmp_path / "kept" / STUDIES).write_text(json.dumps(about))
+    rows = pd.read_parquet(tmp_path / "kept" / TRIALS)
+    rows.assign(study="earlier").to_parquet(tmp_path / "kept" / TRIALS, index=False)
+    for _ in range(2):
+        collect([tmp_path], "blob-pictures", tmp_path / "kept")
+    both = read(tmp_path / "kept").studies
+    assert both.keys() == {"earlier", "cnn3"}
+    for study in both.values():
+        assert [one.tested for one in study.trials] == [one.tested for one in kept.trials]
