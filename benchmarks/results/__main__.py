@@ -73,7 +73,7 @@ FINETUNE = (
     *("--search", "learning_rate=3e-4..3e-3:log", "--search", "first_layer_rate=0.1..1:log"),
     *("--search", "augmentation=both,wide", "--image-size", "96"),
 )
-TUNED = ("--image-size", "128", "--epochs", "4", "--metric", "val/stressed_auroc", "--seeds", str(SEEDS))
+TUNED = ("--image-size", "128", "--epochs", "5", "--metric", "val/stressed_auroc", "--seeds", str(SEEDS))
 
 
 def main(
