@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from data.faults import InputError
-from data.recipe import Augmentation
+from data.recipe import RECIPES, Augmentation
 from models.architecture import TIMM, Architecture
 
 _FLIP_AND_ROTATE = Augmentation(rotation=15, horizontal_flip=True)
@@ -100,6 +100,13 @@ def weights_of(name: str, choice: str) -> tuple[Path | None, str]:
     return resnet50.weights_file(choice)
 
 
+def recipe_of(name: str, augmentation: str) -> Augmentation:
+    """What happened to the training images of an architecture, whose file may be gone: as `Architecture.recipe`."""
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name].recipe(augmentation)
+    return RECIPES["both" if augmentation == "own" else augmentation]  # as timm's and the user's have it
+
+
 def file_of(name: str) -> tuple[Path, str] | None:
     """The file and the function that an architecture's name means; None where it is of no file.
 
@@ -126,4 +133,4 @@ def short_name(name: str) -> str:
     if file is not None:
         path, function = file
         name = path.stem if function == "build" else f"{path.stem}-{function}"
-    return re.sub(r"[^\w-]", "-", name, flags=re.ASCII).lower()
+    return re.sub(r"[^\w-]", "-", name, flags=re.ASCII).lower().lstrip("-") or "network"  # no option begins a command

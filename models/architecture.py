@@ -87,7 +87,8 @@ class Architecture:
         from models.layers import NORMALISATIONS
 
         first = NORMALISATIONS[normalisation](self.mean, self.std)
-        return nn.Sequential(first, *(network if isinstance(network, nn.Sequential) else (network,)))
+        # One more layer of a plain sequence; a subclass may have parameters and a forward of its own.
+        return nn.Sequential(first, *(network if type(network) is nn.Sequential else (network,)))
 
     def recipe(self, augmentation: str) -> Augmentation:
         """What happens to its training images: its `own`, or a key of `data.recipe.RECIPES`."""

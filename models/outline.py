@@ -68,6 +68,7 @@ def sketch(
     dropout: float = 0.0,
     normalisation: str = "fixed",
     pooling: str = "own",
+    source_digest: str | None = None,
 ) -> nn.Module:
     """Builds a network without memory for its weights, so at once.
 
@@ -79,18 +80,28 @@ def sketch(
         dropout: Probability from 0 to 1.
         normalisation: As `Architecture.build` takes it.
         pooling: As `models.layers.gathered` takes it, where the architecture leaves a choice.
+        source_digest: Of the file that it comes from, if it has to be that one.
 
     Returns:
-        A network on the meta device.
+        A network on the meta device, or on the CPU where the user's own reads numbers while it is built.
+
+    Raises:
+        InputError: The user's file is gone or another one.
     """
     import torch
 
-    with torch.device("meta"):
-        # An architecture takes those options that it has.
-        options = {"weights": None, "finetune": "all"}
-        row = architecture(arch)
-        chosen = activation or row.activations[0]
-        return row.build(chosen, dropout, classes, image_size, normalisation, pooling, **options)
+    row = architecture(arch)
+    # An architecture takes those options that it has.
+    options = {"weights": None, "finetune": "all", "source_digest": source_digest}
+    layers = (activation or row.activations[0], dropout, classes, image_size, normalisation, pooling)
+    try:
+        with torch.device("meta"):
+            return row.build(*layers, **options)
+    except (RuntimeError, NotImplementedError):
+        if row.digest is None:
+            raise
+    with torch.random.fork_rng(devices=[]):
+        return row.build(*layers, **options)
 
 
 def cost(network: nn.Module, image_size: int) -> Cost:
@@ -101,6 +112,16 @@ def cost(network: nn.Module, image_size: int) -> Cost:
     twin = _twin(network)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(torch.empty(1, 1, image_size, image_size, device="meta"))
+    return Cost(_size(network), counter.get_total_flops())
+
+
+def served_cost(network: nn.Module, image_size: int) -> Cost:
+    """Counts the same of an exported network, which runs once: needs nothing of what built it."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, image_size, image_size))
     return Cost(_size(network), counter.get_total_flops())
 
 
@@ -121,8 +142,10 @@ def outline(network: nn.Module, image_size: int) -> tuple[Layer, ...]:
 
     ran: list[tuple[str, nn.Module, tuple[int, ...]]] = []
 
-    def note(name: str, module: nn.Module, images: tuple[Tensor, ...], result: Tensor) -> None:
-        ran.append((name, module, tuple(result.shape[1:])))
+    def note(name: str, module: nn.Module, images: tuple[Tensor, ...], result: Tensor | tuple[Tensor, ...]) -> None:
+        # A recurrent layer, for example, gives its state, too.
+        first = next((one for one in result if isinstance(one, torch.Tensor)), None) if _several(result) else result
+        ran.append((name, module, tuple(first.shape[1:]) if isinstance(first, torch.Tensor) else ()))
 
     twin = _twin(network)
     for name, part in _parts("", twin):
@@ -138,6 +161,10 @@ def outline(network: nn.Module, image_size: int) -> tuple[Layer, ...]:
         elif type(module).__name__ not in _UNSEEN:
             rows[-1] = _followed(rows[-1], module)
     return tuple(_with_stem(rows))
+
+
+def _several(result: object) -> bool:
+    return isinstance(result, tuple | list)
 
 
 def _twin(network: nn.Module) -> nn.Module:

@@ -6,9 +6,11 @@ only from a file with the same hash.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from functools import cache, partial
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 GROUP = "sweep.architectures"
 ARGUMENTS = ("activation", "dropout", "classes", "image_size")
-SMALLEST, IMAGE_SIZE, MEAN, STD = 8, 160, 0.0, 1.0
+SMALLEST, LARGEST, IMAGE_SIZE, MEAN, STD = 8, 1024, 160, 0.0, 1.0
 
 
 def architecture_of_file(name: str, path: Path, function: str) -> Architecture:
@@ -59,8 +61,9 @@ def architecture_of_package(name: str) -> Architecture | None:
     if len(offered) > 1:
         raise InputError(f"--arch {name}: several installed packages offer it: {', '.join(p.value for p in offered)}")
     try:
-        function = offered[0].load()
-    except Exception as error:  # a package's module raises whatever goes wrong in it
+        with contextlib.redirect_stdout(sys.stderr):
+            function = offered[0].load()
+    except (Exception, SystemExit) as error:  # a package's module raises whatever goes wrong in it
         raise InputError(f"--arch {name}: {offered[0].value} cannot be imported ({_said(error)})") from error
     module = inspect.getmodule(function)
     source = inspect.getsourcefile(function) if callable(function) else None
@@ -85,8 +88,11 @@ def _described(name: str, module: ModuleType, function: Any, called: str, digest
             f"--arch {name}: {called} must take {', '.join(ARGUMENTS)}, by these names ({error})"
         ) from error
     size, mean, std = (getattr(module, key, usual) for key, usual in _CONSTANTS.items())
-    if not isinstance(size, int) or size < 1 or not _number(mean) or not _number(std) or std <= 0:
-        raise InputError(f"--arch {name}: IMAGE_SIZE is a whole number from 1, MEAN a number and STD one above 0")
+    whole = isinstance(size, int) and SMALLEST <= size <= LARGEST
+    if not whole or not _number(mean) or not _number(std) or std <= 0:
+        raise InputError(
+            f"--arch {name}: IMAGE_SIZE is a whole number from {SMALLEST} to {LARGEST}, MEAN a number, STD one above 0"
+        )
     return Architecture(
         name,
         "",
@@ -106,7 +112,7 @@ _CONSTANTS = {"IMAGE_SIZE": IMAGE_SIZE, "MEAN": MEAN, "STD": STD}
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _build(
@@ -128,7 +134,11 @@ def _build(
             f"--arch {name}: its file has changed: its SHA-256 begins with {digest}, and with {source_digest} when the "
             "network was trained; put the file back as it was, or begin another study (--study NAME)"
         )
-    network = function(activation=activation, dropout=dropout, classes=classes, image_size=image_size)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may belong to one object of JSON
+            network = function(activation=activation, dropout=dropout, classes=classes, image_size=image_size)
+    except SystemExit as error:
+        raise InputError(f"--arch {name}: ends the program ({_said(error)})") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"--arch {name}: it returns {type(network).__name__}, not a torch.nn.Module")
     return network
@@ -143,22 +153,48 @@ def _digest(path: Path) -> str:
 
 @cache
 def _module(path: Path, digest: str) -> ModuleType:
-    """Executes a file, once for each content. Modules beside it can be imported; they shadow no others."""
+    """Executes a file, once for each content. Modules beside it can be imported; they shadow no others.
+
+    Raises:
+        InputError: It cannot be imported, or a module beside it has the name of one beside another file: Python knows
+            one module by a name.
+    """
     spec = importlib.util.spec_from_file_location(f"sweep_own_{path.stem}_{digest}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"--arch {path}: is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickles of torch look their module up
     folder = str(path.parent)
+    if taken := _taken(path.parent):
+        raise InputError(
+            f"--arch {path}: beside it is {taken[0].name}, and {taken[1]}, of another architecture, is imported by the "
+            "same name; rename one of them, or search the two in commands of their own"
+        )
     if folder not in sys.path:
         sys.path.append(folder)
+    _folders.add(path.parent)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's code raises whatever goes wrong in it
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the user's code raises whatever goes wrong in it
         del sys.modules[spec.name]
         raise InputError(f"--arch {path.name}: cannot be imported ({_said(error)})") from error
     return module
 
 
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+_folders: set[Path] = set()  # of the files that were executed
+
+
+def _taken(folder: Path) -> tuple[Path, Path] | None:
+    """A module beside a file that Python would look for in vain, and the one beside another file that has its name."""
+    for place in folder.iterdir():
+        loaded = sys.modules.get(place.stem) if place.suffix == ".py" or place.is_dir() else None
+        file = Path(str(getattr(loaded, "__file__", None) or ""))
+        beside = file.parent.parent if file.name == "__init__.py" else file.parent
+        if loaded is not None and beside != folder and beside in _folders:
+            return place, file
+    return None
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
@@ -71,24 +72,28 @@ def weights_file(choice: str) -> tuple[Path | None, str]:
         return None, ""
     if choice not in PRETRAINED:
         path = file_of(choice)
-        return path, load_backbone(resnet50(weights=None), path)
+        return path, _named(path)[1]
     url = ResNet50_Weights.IMAGENET1K_V2.url
     path = cache_folder() / url.rsplit("/", 1)[1]
-    return downloaded(f"--weights {choice}", url, path, path.stem.rsplit("-", 1)[1]), ""
+    path = downloaded(f"--weights {choice}", url, path, path.stem.rsplit("-", 1)[1])
+    _named(path)  # one that was put there by hand may be another one, or damaged
+    return path, ""
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> str:
+def load_backbone(backbone: nn.Module, path: Path) -> None:
     """Loads a backbone's weights; those of another head are left out.
-
-    Returns:
-        A sentence where tensors were matched by order alone; empty where their names are torchvision's.
 
     Raises:
         InputError: The file cannot be read as tensors, or tensors are missing or of another shape.
     """
-    wanted = backbone.state_dict()
-    named, note = fitted(path, read_tensors(path), wanted, "a ResNet-50 of torchvision", head="fc")
+    named, _ = _named(path)
     backbone.load_state_dict(
         {name: tensor for name, tensor in named.items() if not name.startswith("fc.")}, strict=False
     )
-    return note
+
+
+def _named(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """The tensors of a file under torchvision's names; see `models.weights.fitted`."""
+    with torch.device("meta"):
+        wanted = resnet50(weights=None).state_dict()
+    return fitted(path, read_tensors(path), wanted, "a ResNet-50 of torchvision", head=("fc",))

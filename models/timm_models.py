@@ -37,9 +37,15 @@ def architecture_of(name: str) -> Architecture:
         InputError: timm has no such network; names like ones.
     """
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), 4, 0.5)
+        near = difflib.get_close_matches(name.lower(), timm.list_models(), 4, 0.5)
         like = f"; there are {', '.join(near)}" if near else ""
         raise InputError(f"--arch {TIMM}{name}: timm {timm.__version__} has no such network{like}")
+    if "." in name:
+        bare, _, tag = name.partition(".")
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(bare)]
+        if tag not in tags:
+            there = f"there are {', '.join(tags)}" if tags else "it has none"
+            raise InputError(f"--arch {TIMM}{name}: {bare} has no weights with the tag '{tag}'; {there}")
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is None:  # of a network that nobody published weights of
         size, mean, std = 224, 0.449, 0.226
@@ -103,7 +109,7 @@ def build(
     network = _create(name, image_size, **options)
     if weights is not None:
         # timm's own start gives logits of several, and the first steps would unlearn what the weights know.
-        for parameter in network.get_classifier().parameters():  # pyright: ignore[reportCallIssue]
+        for parameter in _head(network):
             nn.init.zeros_(parameter)
     return FineTuned(network, () if finetune == "all" else frozen_stages(finetune, _stages(network)))
 
@@ -136,7 +142,9 @@ def weights_file(name: str, choice: str) -> tuple[Path | None, str]:
         path = cache_folder() / f"timm-{config.hf_hub_id.rsplit('/', 1)[-1]}.safetensors"
     else:
         url, path = config.url, cache_folder() / str(config.url).rsplit("/", 1)[-1]
-    return downloaded("--weights pretrained", str(url), path), ""
+    path = downloaded("--weights pretrained", str(url), path)
+    _named(name, path)  # one that was put there by hand may be another one, or damaged
+    return path, ""
 
 
 def sizes_near(name: str, image_size: int) -> list[int]:
@@ -165,9 +173,22 @@ def _takes(name: str, **option: Any) -> bool:
     return True
 
 
+def _head(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters of its last layer; distilled networks have two of these."""
+    found = network.get_classifier()  # pyright: ignore[reportCallIssue]
+    layers = found if isinstance(found, tuple | list) else (found,)
+    return [parameter for layer in layers for parameter in layer.parameters()]
+
+
 def _stages(network: nn.Module) -> list[list[str]]:
-    """Names of the parameters of each stage, as timm groups them, without the head."""
-    head = {id(parameter) for parameter in network.get_classifier().parameters()}  # pyright: ignore[reportCallIssue]
+    """Names of the parameters of each stage, as timm groups them, without the head.
+
+    Raises:
+        InputError: timm does not say how they are grouped.
+    """
+    if not hasattr(network, "group_matcher"):
+        raise InputError(f"--finetune: timm names no stages of {type(network).__name__}; give --finetune all")
+    head = set(map(id, _head(network)))
     names = {name: id(parameter) in head for name, parameter in network.named_parameters()}
     groups = group_parameters(network, network.group_matcher(coarse=True))  # pyright: ignore[reportCallIssue]
     *stages, last = [[name for name in group if not names.get(name, True)] for group in groups.values()]
@@ -191,6 +212,6 @@ def _named(name: str, path: Path) -> tuple[dict[str, torch.Tensor], str]:
     with torch.device("meta"):
         whole = timm.create_model(name)  # as it was published: three channels and its own classes
     config: Any = whole.pretrained_cfg
-    return fitted(
-        path, read_tensors(path), whole.state_dict(), f"{TIMM}{name}", head=str(config.get("classifier") or "")
-    )
+    head = config.get("classifier") or ()
+    heads = (head,) if isinstance(head, str) else tuple(head)
+    return fitted(path, read_tensors(path), whole.state_dict(), f"{TIMM}{name}", head=heads)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: It cannot be read as tensors.
     """
+    if not path.stat().st_size:
+        raise InputError(f"--weights {path}: the file is empty")
     try:
         # weights_only reads tensors and nothing that could run.
         state = (
@@ -25,8 +28,14 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
+    except pickle.UnpicklingError as error:  # torch's own sentence advises to execute the file
+        raise InputError(
+            f"--weights {path}: holds more than tensors, or is damaged; nothing else is ever read. Save the network's "
+            "state_dict() alone, best as .safetensors"
+        ) from error
     except Exception as error:  # both readers raise whatever the damage runs into
-        raise InputError(f"--weights {path}: cannot be read as tensors ({error})") from error
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(f"--weights {path}: cannot be read as tensors ({said or type(error).__name__})") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         kind = type(state).__name__
         raise InputError(f"--weights {path}: holds {kind if kind != 'dict' else 'more'}, not a dictionary of tensors")
@@ -71,7 +80,12 @@ def cache_folder() -> Path:
 
 
 def fitted(
-    path: Path, state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], whose: str, *, head: str = ""
+    path: Path,
+    state: Mapping[str, torch.Tensor],
+    wanted: Mapping[str, torch.Tensor],
+    whose: str,
+    *,
+    head: Sequence[str] = (),
 ) -> tuple[dict[str, torch.Tensor], str]:
     """Gives tensors of a file the names that a network has for them.
 
@@ -80,16 +94,17 @@ def fitted(
         state: Its tensors.
         wanted: The network's, in order.
         whose: The network's name, for the error.
-        head: How the names of its last layer begin; those may be missing or of another shape.
+        head: How the names of its last layers begin; those may be missing or of another shape.
 
     Returns:
-        The tensors by the network's names, and a sentence where they were matched by order alone; empty where the
-        names are the same.
+        The tensors by the network's names, and a sentence where they were matched by order alone, or where some were
+        left out; else empty.
 
     Raises:
         InputError: Tensors are missing or of another shape.
     """
-    body = {name: tensor for name, tensor in wanted.items() if not (head and name.startswith(f"{head}."))}
+    heads = tuple(f"{name}." for name in head)
+    body = {name: tensor for name, tensor in wanted.items() if not name.startswith(heads)}
     missing = [
         name
         for name, tensor in body.items()
@@ -97,7 +112,15 @@ def fitted(
         if not name.endswith("num_batches_tracked") and (name not in state or state[name].shape != tensor.shape)
     ]
     if not missing:
-        return {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}, ""
+        kept = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
+        over = [name for name in state if name not in wanted and not name.startswith(heads)]
+        note = (
+            f"{path.name}: {len(over)} of {len(state)} tensors are left out, since {whose} has none of their names; "
+            f"the first is {over[0]}: are these the weights of another network?"
+            if over
+            else ""
+        )
+        return kept, note
     if [tensor.shape for tensor in state.values()] == [tensor.shape for tensor in wanted.values()]:
         named = dict(zip(wanted, state.values(), strict=True))
         return named, f"{path.name}: {len(state)} tensors matched by order, since their names are not those of {whose}"

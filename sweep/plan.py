@@ -18,7 +18,7 @@ from models import ARCHITECTURES, architecture, short_name, weights_of
 from models.architecture import PRETRAINED
 from sweep.metrics.names import STRESSED
 from sweep.settings import Settings, check, check_data
-from sweep.space import Choice, Space, decided, layout
+from sweep.space import Choice, Space, batch_sizes, decided, layout
 from sweep.stores.trials import EnqueuedTrial
 from sweep.system.hardware import Machine, this_machine
 
@@ -188,7 +188,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     )
     for study in studies:
         if study.arch not in ARCHITECTURES:  # the tests have seen these
-            _try_out(study, len(source.classes))
+            _try_out(study, len(source.classes), len(split.train))
     return Plan(
         settings,
         replace(source, notes=(*source.notes, *_notes_of_size(source, studies), *notes), sides=source.largest),
@@ -202,14 +202,15 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     )
 
 
-def _try_out(study: PlannedStudy, classes: int) -> None:
+def _try_out(study: PlannedStudy, classes: int, images: int) -> None:
     """Checks a network of others before anything is trained, with the first values of its space."""
     from sweep.stores.trial_export import check_network
 
     space = study.space
     first = {name: space[name] for name in ("activation", "dropout") if name in space}
     params = {name: domain.values[0] if isinstance(domain, Choice) else domain.low for name, domain in first.items()}
-    check_network(study.arch, study.image_size, classes, {**params, **layout(decided(space))}, study.options)
+    lone = [size for size in batch_sizes(space) if images % size == 1]
+    check_network(study.arch, study.image_size, classes, {**params, **layout(decided(space))}, study.options, lone)
 
 
 def _options(settings: Settings, *, fetch: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -14,7 +14,7 @@ from data.splits import Split, fold_of
 from models import ARCHITECTURES, architecture, file_of, short_name
 from models.architecture import PRETRAINED, STAGES, Architecture, is_stages
 from sweep.metrics.names import METRICS
-from sweep.space import Space, largest_batch, study_space
+from sweep.space import Space, batch_sizes, study_space
 from sweep.system.environment import faults_of_environment
 
 SYNTHETIC_IMAGE_SIZE = 64
@@ -211,12 +211,19 @@ def _architectures(settings: Settings) -> tuple[dict[str, Architecture], list[st
             known[arch] = architecture(arch)
         except InputError as error:
             faults += error.faults
-    names = [short_name(arch) for arch in settings.archs]
-    if len(set(names)) < len(names):
-        faults.append("--arch: an architecture is named twice")
+    named: dict[str, list[str]] = {}
+    for arch in settings.archs:
+        named.setdefault(short_name(arch), []).append(arch)
+    for name, archs in named.items():
+        if len(set(archs)) < len(archs):
+            faults.append(f"--arch {archs[0]}: is named twice")
+        elif len(archs) > 1:
+            faults.append(f"--arch: {' and '.join(archs)} would both be called {name}; give one of them another name")
     for arch in known:
         name = short_name(arch)
-        if arch not in ARCHITECTURES and (name in (*ARCHITECTURES, *RESERVED) or re.fullmatch(r"v\d+", name)):
+        if arch not in ARCHITECTURES and (
+            name in (*ARCHITECTURES, *RESERVED) or re.fullmatch(r"v\d+|.+-ensemble", name)
+        ):
             kind = "file" if file_of(arch) else "architecture"
             faults.append(
                 f"--arch {arch}: its study would be called {name}, which is taken; give the {kind} another name"
@@ -284,7 +291,7 @@ def check_data(settings: Settings, split: Split) -> None:
     Raises:
         InputError: A batch may be larger than the training set.
     """
-    largest = max(largest_batch(space) for space in settings.spaces.values())
+    largest = max(batch_sizes(space)[-1] for space in settings.spaces.values())
     if largest > len(split.train):
         raise InputError(
             f"batch_size {largest} is larger than the training set of {len(split.train):,} images; "

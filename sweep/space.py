@@ -250,10 +250,12 @@ def decided(space: Space) -> dict[str, Value]:
     }
 
 
-def largest_batch(space: Space) -> int:
-    """The largest batch size that a space may ask for."""
+def batch_sizes(space: Space) -> list[int]:
+    """The batch sizes that a space may ask for, the smallest first."""
     batches = space["batch_size"]
-    return int(max(batches.values) if isinstance(batches, Choice) else batches.high)
+    if isinstance(batches, Choice):
+        return sorted(int(size) for size in batches.values)
+    return list(range(math.ceil(batches.low), math.floor(batches.high) + 1))
 
 
 def _domain(name: str, written: str) -> Choice | Range:

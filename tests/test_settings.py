@@ -6,7 +6,7 @@ from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.comparisons.replication.published import ROWS
 from sweep.settings import Settings, check
-from sweep.space import EXTRA, FIVE, SPACES, Choice, Range, decided, largest_batch, layout, study_space, value_of
+from sweep.space import EXTRA, FIVE, SPACES, Choice, Range, batch_sizes, decided, layout, study_space, value_of
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -35,7 +35,7 @@ def test_fixing_and_searching_change_the_space():
         "dropout": Range(0.0, 0.5),
     }
     assert study_space("cnn1", search=["learning_rate=1e-4..1e-2:log"])["learning_rate"] == Range(1e-4, 1e-2, log=True)
-    assert largest_batch(space) == 128
+    assert batch_sizes(space)[-1] == 128
 
 
 def test_extra_hyperparameters_are_fixed_and_searched_like_the_five_and_are_in_no_space_unasked():

@@ -17,7 +17,7 @@ from data.splits import Split, split_source
 from models import architecture
 from sweep.engines import Engine, EpochFinished, Job, JobFailed
 from sweep.metrics.scores import metrics_of
-from sweep.orchestrator.run_params import config_of, depth_of
+from sweep.orchestrator.run_params import config_of, depth_of, digest_of
 from sweep.stores import tags as tag
 from sweep.stores.mlflow_stores import PastRun
 from sweep.system import provenance
@@ -91,6 +91,11 @@ def data_of(past: PastRun, location: Path | None) -> tuple[Source, Split]:
     digest, recorded = architecture(past.params["arch"]).digest, past.params.get("source_digest")
     if digest != recorded:
         faults.append(f"{past.params['arch']} has changed: its SHA-256 begins with {digest}, then with {recorded}")
+    file, recorded = past.params.get("weights_file"), past.params.get("weights_digest")
+    if file is not None and not Path(file).is_file():
+        faults.append(f"--weights {file}: no such file; the run began with it")
+    elif file is not None and recorded not in (None, digest_of(file)):
+        faults.append(f"--weights {file} has changed: its SHA-256 begins with {digest_of(file)}, then with {recorded}")
     if faults:
         raise InputError(*faults)
     return source, split

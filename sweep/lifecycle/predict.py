@@ -191,7 +191,10 @@ def label(
             answer = classifier.classify(pixels, threshold)
             answer.insert(0, "file", [text_of(path) for path in read])
             if heatmaps:
-                maps = heat_map.heat_maps(classifier.network, classifier.about, pixels)[0]
+                try:
+                    maps = heat_map.heat_maps(classifier.network, classifier.about, pixels)[0]
+                except heat_map.NoHeatMapError as error:
+                    raise InputError(f"--heatmap: {error}") from error
                 for path, heat, shown in zip(read, maps, answer.to_dict("records"), strict=True):
                     # Read a second time, one by one: all of a batch in their own size would fill the memory.
                     film, truth = classifier.read(path, depth), class_of_folder(path, classifier.about["classes"])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from data.faults import InputError
 from data.sources import slug
 from models.outline import outline, sketch
 from sweep.metrics import figures
@@ -45,16 +46,18 @@ def checkpoints_of(folder: Path, study: Study, work_dir: Path | None = None) -> 
 def study_pictures(description: StudyDescription) -> dict[str, bytes]:
     """Draws what a study is about: its images by class, and its network; PNGs by their path in the study's run."""
     params, counts = description.params, description.counts
-    size, classes = int(params["image_size"]), len(next(iter(counts.values())))
+    size, classes, digest = int(params["image_size"]), len(next(iter(counts.values()))), params.get("source_digest")
     # Where a study searches the layout too, the usual one is shown.
     searched = {name: params[f"space/{name}"] for name in EXTRA if f"space/{name}" in params}
     decided = {name: text for name, text in searched.items() if "," not in text}
-    layers = outline(sketch(params["arch"], size, classes, **layout(decided)), size)
-    drawn = {
-        "class_balance": figures.class_balance(counts, f"{description.data.name}: images by class"),
-        "architecture": diagrams.architecture(layers, f"{params['arch']}, {size} x {size} pixels"),
-    }
-    return {f"figures/{name}.png": figures.png(figure) for name, figure in drawn.items()}
+    drawn = {"class_balance": figures.class_balance(counts, f"{description.data.name}: images by class")}
+    missing = {}
+    try:
+        layers = outline(sketch(params["arch"], size, classes, **layout(decided), source_digest=digest), size)
+        drawn["architecture"] = diagrams.architecture(layers, f"{params['arch']}, {size} x {size} pixels")
+    except InputError as error:  # when the run is written again and the user's file is gone or another one
+        missing["figures/architecture.txt"] = f"there is no diagram of the network: {error}".encode()
+    return {f"figures/{name}.png": figures.png(figure) for name, figure in drawn.items()} | missing
 
 
 class Artifacts:

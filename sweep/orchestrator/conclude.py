@@ -92,7 +92,8 @@ def conclude(run: StudyRun) -> Outcome:
         )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trained = restore(mirror.fetch_checkpoint(best.number, folder) or run.train_again(best, folder))
+        path = mirror.fetch_checkpoint(best.number, folder) or run.train_again(best, folder)
+        trained = restore(path, planned.arch)
     predictions = predictions_of(run.images["validation"], trained.validation_logits, plan.source.classes)
     chosen = _temperature(run, best, predictions)
     temperature = chosen.value

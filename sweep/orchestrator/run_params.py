@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from sweep.settings import Settings
 from sweep.space import EXTRA, FIVE, value_of
 from sweep.stores import tags as tag
 from sweep.stores.attributes import ABOUT, FINGERPRINT
+from sweep.stores.fingerprint import WEIGHTS_DIGEST
 from sweep.stores.study import Study
 from sweep.system import provenance
 from sweep.training.config import TrainingConfig
@@ -163,6 +166,7 @@ def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "depth": settings.depth,
         "allow_leakage": settings.allow_leakage or None,
         "weights_file": weights_file,
+        "weights_digest": None if weights_file is None else digest_of(weights_file),
         "stress": settings.metric in STRESSED or None,
     }
     return {
@@ -180,6 +184,13 @@ def fixed_params(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         **recorded_options(settings, planned),
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+@cache
+def digest_of(file: str) -> str:
+    """How the SHA-256 of a file of weights begins."""
+    with Path(file).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def recorded_options(settings: Settings, planned: PlannedStudy) -> dict[str, Any]:
@@ -205,6 +216,7 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         # A study of version 0.1.0 has no such entry: its trials saw other pixels.
         **({DEEP_IMAGES: "read as their files state"} if plan.source.read_otherwise else {}),
         **recorded_options(settings, planned),
+        **({WEIGHTS_DIGEST: digest_of(file)} if (file := planned.options.get("weights")) else {}),
     }
 
 

@@ -43,6 +43,10 @@ OPACITY = 0.6
 PAPER, INK, MUTED = (18, 18, 20), (240, 240, 240), (170, 170, 175)
 
 
+class NoHeatMapError(Exception):
+    """No heat map can be made of a network; says why in one sentence."""
+
+
 def heat_maps(
     network: Any, about: Mapping[str, Any], pixels: np.ndarray, heads: Sequence[int | None] = (None,)
 ) -> np.ndarray:
@@ -61,7 +65,19 @@ def heat_maps(
     Returns:
         float32 [len(heads), N, h, w], 0 to 1: each map has its maximum at 1, or is 0 where nothing speaks for the
         class. h and w are at most PLACES.
+
+    Raises:
+        NoHeatMapError: The network has no layer that still knows places of the film, or no last layer to draw anew.
     """
+    try:
+        return _maps(network, about, pixels, heads)
+    except (RuntimeError, LookupError, AttributeError, TypeError, ValueError) as error:  # others' are of any form
+        raise NoHeatMapError(
+            f"no heat map can be made of this network ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        ) from error
+
+
+def _maps(network: Any, about: Mapping[str, Any], pixels: np.ndarray, heads: Sequence[int | None]) -> np.ndarray:
     images = (torch.from_numpy(pixels).unsqueeze(1).float() / 255 - about["mean"]) / about["std"]
     if not isinstance(network, torch.nn.ModuleList):
         return _heats(network, about, images, heads).numpy()
@@ -113,15 +129,28 @@ class _LastMaps(torch.fx.Interpreter):
         self.nodes = nodes = list(network.graph.nodes)
         values = {node: node.meta.get("val") for node in nodes}
         shapes = {node: value.shape for node, value in values.items() if isinstance(value, torch.Tensor)}
-        attention = [index for index, node in enumerate(nodes) if "attention" in str(node.target)]
+        # By torch's own function, or written by hand: a softmax over tokens, which answers have not.
+        attention = [
+            index
+            for index, node in enumerate(nodes)
+            if "attention" in str(node.target) or ("softmax" in str(node.target) and len(shapes.get(node, ())) > 2)
+        ]
         convolutions = [index for index, node in enumerate(nodes) if ".conv2d" in str(node.target)]
         self.tokens = bool(attention) and attention[-1] > max(convolutions, default=0)
         if self.tokens:
-            self.last = [node for node in nodes[: attention[-1]] if "layer_norm" in str(node.target)][-1].args[0]
+            normalised = [node for node in nodes[: attention[-1]] if "layer_norm" in str(node.target)]
+            if not normalised:
+                raise NoHeatMapError(
+                    "no heat map can be made of this network: its attention has no layer norm before it"
+                )
+            self.last = normalised[-1].args[0]
         else:  # what global pooling leaves is four-dimensional too, and knows no place any more
             square = {node: len(shape) == 4 and shape[2] == shape[3] > 1 for node, shape in shapes.items()}
-            self.last = [node for node, places in square.items() if places][-1]
+            self.last = [node for node, places in square.items() if places][-1]  # at least the film itself
         self.before = set(nodes[: nodes.index(self.last)])
+        # What a second path around the maps uses behind them.
+        until = {*self.before, self.last}
+        self.around = {node for node in self.before if any(user not in until for user in node.users)}
         self.replaced: dict[torch.fx.Node, torch.Tensor] = {}
         self.known: dict[torch.fx.Node, Any] = {}
 
@@ -162,13 +191,17 @@ class _LastMaps(torch.fx.Interpreter):
         if n is self.last:
             self.known[n] = result
         elif n in self.before and n.op == "call_function":
-            self.known[n] = None if isinstance(result, torch.Tensor) else result  # sizes are needed again
+            small = not isinstance(result, torch.Tensor) or n in self.around  # sizes are needed again
+            self.known[n] = result if small else None
         return result
 
     def _drawn(self, seed: int) -> dict[torch.fx.Node, torch.Tensor]:
         """Weights of the last layer as torch draws those of a new one."""
-        linear = [node for node in self.nodes if node.op == "call_function" and "linear" in str(node.target)][-1]
-        parts = {node: self.fetch_attr(str(node.target)) for node in linear.args[1:] if isinstance(node, torch.fx.Node)}
+        layers = [node for node in self.nodes if node.op == "call_function" and "linear" in str(node.target)]
+        given = [node for node in layers[-1].args[1:] if isinstance(node, torch.fx.Node)] if layers else []
+        if not given or any(node.op != "get_attr" for node in given):
+            raise NoHeatMapError("its last layer is no plain linear layer, so none can be drawn anew")
+        parts = {node: self.fetch_attr(str(node.target)) for node in given}
         bound = 1 / math.sqrt(next(iter(parts.values())).shape[1])  # of the weights, which come before the bias
         generator = torch.Generator().manual_seed(seed)
         return {node: (2 * torch.rand(part.shape, generator=generator) - 1) * bound for node, part in parts.items()}

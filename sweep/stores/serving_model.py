@@ -102,13 +102,19 @@ class ImageClassifier(PythonModel):
             pixels = np.stack([self.prepare(self._picture(row, image)) for row, image in rows])
             answer = self.classify(pixels, threshold)
             if heatmap:  # films are read a second time, one by one: all of a batch in their own size fill the memory
-                maps = self.heat_map.heat_maps(self.network, self.about, pixels)[0]
+                maps = self._heat(pixels)
                 answer["heatmap"] = [
                     _base64_png(self.heat_map.picture(self._picture(*row), heat, self.about, shown))
                     for row, heat, shown in zip(rows, maps, answer.to_dict("records"), strict=True)
                 ]
             answers.append(answer)
         return pd.concat(answers, ignore_index=True).set_axis(images.index)
+
+    def _heat(self, pixels: np.ndarray) -> np.ndarray:
+        try:
+            return self.heat_map.heat_maps(self.network, self.about, pixels)[0]
+        except self.heat_map.NoHeatMapError as error:
+            raise InvalidInputError(f"heatmap: {error}") from error
 
     def read(self, source: Path | bytes, depth: int | None = None) -> Image.Image:
         """Reads an image file as 8-bit gray, in its own size.

@@ -36,9 +36,20 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
     ...     read(Path(folder) / "last.safetensors")
     ({'weight': tensor([1., 1.])}, {'epoch': 3})
     """
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    on_cpu = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     text = json.dumps(metadata, allow_nan=False)
     write_bytes(path, save(on_cpu, {_KEY: text, _SUM: str(_checksum(on_cpu, text))}))
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, each with memory of its own: layers may share their weights, which the format does not know."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:

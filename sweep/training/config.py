@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from models import file_of
+
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 
 
@@ -101,6 +103,8 @@ class TrainingConfig:
         {'weights': 'resnet50.safetensors'}
         """
         values = asdict(self)
+        if file := file_of(self.arch):  # what it holds is known by its `source_digest`
+            values["arch"] = f"{file[0].name}:{file[1]}"
         if self.options.get("weights"):  # each machine may have the file in a place of its own
             values["options"] = {**self.options, "weights": Path(self.options["weights"]).name}
         return values

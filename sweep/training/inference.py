@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,19 +50,24 @@ def build_network(config: TrainingConfig) -> nn.Module:
     )
 
 
-def restore(path: Path) -> Trained:
+def restore(path: Path, arch: str | None = None) -> Trained:
     """Reads a network from its `best.safetensors`.
+
+    Args:
+        path: The file.
+        arch: The architecture, where the caller knows the place of a file of the user's; None for what is recorded.
 
     Raises:
         FileNotFoundError: There is none.
         ValueError: The file is not a best checkpoint.
+        InputError: The file of a network of the user's is gone or another one.
     """
     tensors, metadata = checkpoint.read(path)
-    config = TrainingConfig(**metadata["config"])
+    config = TrainingConfig(**{**metadata["config"], **({} if arch is None else {"arch": arch})})
     # The weights come from the checkpoint; the file of those that the training started from may be gone.
     options = {**config.options, "weights": None} if "weights" in config.options else config.options
     with torch.random.fork_rng(devices=[]):
-        network = build_network(TrainingConfig(**{**metadata["config"], "options": options}))
+        network = build_network(replace(config, options=options))
     network.load_state_dict(checkpoint.with_prefix(tensors, "network."))
     return Trained(network.eval(), config, metadata["epoch"], tensors["validation.logits"].numpy())
 

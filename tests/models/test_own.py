@@ -11,6 +11,9 @@ import torch
 from data.faults import InputError
 from models import architecture, short_name
 from models.outline import cost, sketch
+from sweep.settings import Settings, check
+from sweep.stores.trial_export import check_network
+from sweep.training import checkpoint
 
 NETWORK = '''
 """Two convolutions."""
@@ -115,3 +118,152 @@ def test_an_installed_package_offers_architectures(file: Path, monkeypatch):
     assert row.build("relu", 0, 2, 48)(torch.rand(1, 1, 48, 48)).shape == (1, 2)
     with pytest.raises(InputError, match="my_model:missing cannot be imported"):
         architecture("broken")
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Sequence(nn.Sequential):
+    def __init__(self, classes):
+        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, classes))
+        self.scale = nn.Parameter(torch.full((), 3.0))
+
+    def forward(self, images):
+        return self.scale * super().forward(images)
+
+
+class Tied(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, classes)
+        self.again = self.first
+
+    def forward(self, images):
+        return self.last(self.again(self.first(images.flatten(1)[:, :8])))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, classes, size):
+        super().__init__()
+        self.rows, self.last = nn.GRU(size, 4, batch_first=True), nn.Linear(4, classes)
+
+    def forward(self, images):
+        return self.last(self.rows(images[:, 0])[0][:, -1])
+
+
+class Halved(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.last = nn.Linear(4, classes)
+
+    def forward(self, images):
+        logits = self.last(images.flatten(1)[:, :4])
+        return logits if self.training else logits[:1]
+
+
+def sequence(activation, dropout, classes, image_size):
+    return Sequence(classes)
+
+
+def tied(activation, dropout, classes, image_size):
+    return Tied(classes)
+
+
+def recurrent(activation, dropout, classes, image_size):
+    return Recurrent(classes, image_size)
+
+
+def halved(activation, dropout, classes, image_size):
+    return Halved(classes)
+
+
+def reading(activation, dropout, classes, image_size):
+    rates = [rate.item() for rate in torch.linspace(0, dropout, 3)]
+    return nn.Sequential(nn.Flatten(), nn.Dropout(rates[-1]), nn.Linear(image_size**2, classes))
+
+
+def lazy(activation, dropout, classes, image_size):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+
+
+def normalised(activation, dropout, classes, image_size):
+    layers = (nn.Flatten(), nn.Linear(image_size**2, 4), nn.BatchNorm1d(4), nn.Linear(4, classes))
+    return nn.Sequential(*layers)
+
+
+def leaving(activation, dropout, classes, image_size):
+    raise SystemExit("bye")
+
+
+def talking(activation, dropout, classes, image_size):
+    print("hello from build")
+    return nn.Sequential(nn.Flatten(), nn.Linear(image_size**2, classes))
+
+
+print("hello from import")
+"""
+PARAMS = {"activation": "relu", "dropout": 0.2, "normalisation": "fixed", "pooling": "own"}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    (tmp_path / "own.py").write_text(OWN)
+    return str(tmp_path / "own.py")
+
+
+def test_a_subclass_of_a_sequence_stays_itself_behind_a_normalisation(own: str):
+    row, images = architecture(f"{own}:sequence"), torch.rand(2, 1, 16, 16)
+    plain = row.build("relu", 0.0, 2, 16)
+    first, network = row.build("relu", 0.0, 2, 16, normalisation="image").children()
+    assert [type(first).__name__, type(network).__name__] == ["Standardise", "Sequence"]
+    network.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(network(first(images)), plain(first(images)))
+
+
+@pytest.mark.parametrize("function", ["sequence", "tied", "recurrent", "reading", "talking"])
+def test_networks_of_many_forms_pass_their_trial_and_are_kept(own: str, function: str, capsys, tmp_path: Path):
+    check_network(f"{own}:{function}", 16, 2, PARAMS, {})
+    assert capsys.readouterr().out == ""  # which is for the one object of --json
+    network = architecture(f"{own}:{function}").build("relu", 0.2, 2, 16)
+    checkpoint.write(tmp_path / "own.safetensors", network.state_dict(), {})
+    network.load_state_dict(checkpoint.read(tmp_path / "own.safetensors")[0])
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("halved", r"gives \[1, 2\] for 2 images of 16 x 16 pixels in evaluation, not logits \[2, 2\]"),
+        ("lazy", "has lazy layers; give them the sizes of their inputs"),
+        ("leaving", r"ends the program \(SystemExit: bye\)"),
+        ("normalised", r"cannot be trained on a batch of one image .* leave one over with batch_size 7, 9"),
+    ],
+)
+def test_what_would_fail_later_is_refused_before_training(own: str, function: str, said: str):
+    with pytest.raises(InputError, match=said):
+        check_network(f"{own}:{function}", 16, 2, PARAMS, {}, lone=[7, 9] if function == "normalised" else [])
+
+
+def test_two_files_may_not_have_modules_of_one_name_beside_them(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for place, width in (("a", 8), ("b", 16)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "blocks_of_two.py").write_text(f"WIDTH = {width}\n")
+        text = NETWORK.replace("from torch import nn", "from torch import nn\nfrom blocks_of_two import WIDTH", 1)
+        (tmp_path / place / f"net_{place}.py").write_text(text)
+    architecture(str(tmp_path / "a" / "net_a.py"))
+    with pytest.raises(InputError, match=r"beside it is blocks_of_two\.py, and .*a/blocks_of_two\.py, of another arch"):
+        architecture(str(tmp_path / "b" / "net_b.py"))
+
+
+def test_names_are_those_that_a_command_and_an_alias_take(tmp_path: Path):
+    assert short_name(f"{tmp_path}/Ärzte.py") == "rzte"
+    for name in ("cnn1-ensemble.py", "one.py"):
+        (tmp_path / name).write_text(NETWORK)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "one.py").write_text(NETWORK)
+    with pytest.raises(InputError, match="its study would be called cnn1-ensemble, which is taken"):
+        check(Settings(archs=(f"{tmp_path}/cnn1-ensemble.py",)))
+    with pytest.raises(InputError, match=r"one\.py and .*b/one\.py would both be called one; give one of them another"):
+        check(Settings(archs=(f"{tmp_path}/one.py", f"{tmp_path}/b/one.py")))

@@ -97,7 +97,7 @@ def test_counters_that_older_files_lack_do_not_matter():
     assert (list(named), note) == (["bn.weight"], "")
 
 
-def test_published_weights_offline_say_what_to_fetch_and_where_to_put_it(tmp_path: Path, monkeypatch):
+def test_published_weights_offline_say_what_to_fetch_and_where_to_put_it(donor: nn.Module, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
     def refuse(*arguments, **options):
@@ -111,8 +111,50 @@ def test_published_weights_offline_say_what_to_fetch_and_where_to_put_it(tmp_pat
     place = tmp_path / "checkpoints" / "timm-tf_efficientnet_lite0.in1k.safetensors"
     assert f"put it at {place}" in str(caught.value)
     place.parent.mkdir(exist_ok=True)
-    place.touch()  # once it is there, it is used
+    place.touch()
+    with pytest.raises(InputError, match=r"lite0\.in1k\.safetensors: the file is empty"):
+        weights_of(LITE, "pretrained")
+    save_file(donor.state_dict(), place)  # once it is there, it is used
     assert weights_of(LITE, "pretrained") == (place, "")
+
+
+def test_tensors_that_a_network_has_no_use_for_are_said():
+    """As where the weights are those of a deeper network of the same family."""
+    wanted = {"a.weight": torch.zeros(2), "head.weight": torch.zeros(2, 2)}
+    state = {"a.weight": torch.ones(2), "b.weight": torch.ones(2), "head.bias": torch.ones(2)}
+    named, note = fitted(Path("w.pth"), state, wanted, "it", head=("head",))
+    assert list(named) == ["a.weight"]
+    assert note.startswith(
+        "w.pth: 1 of 3 tensors are left out, since it has none of their names; the first is b.weight"
+    )
+
+
+def test_distilled_networks_have_two_heads(tmp_path: Path):
+    name = "deit_tiny_distilled_patch16_224"
+    state = {
+        key: tensor
+        for key, tensor in timm.create_model(name).state_dict().items()
+        if not key.startswith(("head.", "head_dist."))
+    }
+    save_file(state, tmp_path / "w.safetensors")
+    path, note = weights_of(f"timm:{name}", str(tmp_path / "w.safetensors"))
+    network = architecture(f"timm:{name}").build("own", 0.0, 2, 224, weights=str(path), finetune="head")
+    trained = {key.removeprefix("backbone.") for key, part in network.named_parameters() if part.requires_grad}
+    assert trained == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
+    assert note == ""
+    assert not any(part.any() for part in network.parameters() if part.requires_grad)
+
+
+def test_a_tag_that_a_network_has_not_is_answered_with_its_tags():
+    with pytest.raises(InputError, match=r"resnet18 has no weights with the tag 'bogus'; there are a1_in1k, "):
+        architecture("timm:resnet18.bogus")
+    with pytest.raises(InputError, match=r"no such network; there are .*resnet18"):
+        architecture("timm:RESNET18")
+
+
+def test_stages_that_timm_does_not_name_are_refused():
+    with pytest.raises(InputError, match=r"--finetune: timm names no stages of \w+; give --finetune all"):
+        architecture("timm:csatv2").build("own", 0.0, 2, 64, weights=None, finetune="head")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from models import ARCHITECTURES
-from sweep.stores.heat_map import LEAST_WIDTH, MOST_PIXELS, PLACES, heat_maps, picture
+from sweep.stores.heat_map import LEAST_WIDTH, MOST_PIXELS, PLACES, NoHeatMapError, heat_maps, picture
 
 ABOUT: dict[str, Any] = {"mean": 0.0, "std": 1.0, "classes": ["NORMAL", "PNEUMONIA"], "positive": "PNEUMONIA"}
 ANSWER = {"label": "PNEUMONIA", "probability": 0.8449, "threshold": 0.5}
@@ -190,3 +190,58 @@ def _set(network: nn.Module, *values: Any) -> None:
     with torch.no_grad():
         for parameter, value in zip(network.parameters(), values, strict=True):
             parameter.copy_(torch.as_tensor(value))
+
+
+class Attention(nn.Module):
+    """A small transformer whose attention is written by hand, as in many lessons."""
+
+    def __init__(self, normalised: bool = True) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 8, 8, 8)
+        self.norm = nn.LayerNorm(8) if normalised else nn.Identity()
+        self.keys, self.last = nn.Linear(8, 24), nn.Linear(8, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        query, key, value = self.keys(self.norm(tokens)).chunk(3, dim=-1)
+        tokens = tokens + (query @ key.transpose(1, 2)).softmax(-1) @ value
+        return self.last(tokens.mean(1))
+
+
+class TwoPaths(nn.Module):
+    """Its answer comes from the last maps and, around them, from earlier ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(1, 4, 3, 4), nn.Conv2d(4, 4, 3, 2), nn.Linear(8, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        early = self.first(images).relu()
+        late = self.second(early).relu()
+        return self.last(torch.cat([early.mean((2, 3)), late.mean((2, 3))], 1))
+
+
+@pytest.mark.parametrize("network", [Attention(), TwoPaths()], ids=["attention", "two paths"])
+def test_networks_of_other_forms_have_heat_maps_too(network: nn.Module):
+    heat = heat_maps(exported(network), ABOUT, films(3))
+    assert heat.shape[:2] == (1, 3)
+    assert heat.shape[2] == heat.shape[3] == (8 if isinstance(network, Attention) else 7)
+    assert np.isfinite(heat).all()
+    assert heat.any()
+
+
+@pytest.mark.parametrize(
+    ("network", "heads", "said"),
+    [
+        (Attention(normalised=False), (None,), "its attention has no layer norm before it"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            (None, 1),
+            "its last layer is no plain linear layer",
+        ),
+    ],
+    ids=["no norm", "no linear layer"],
+)
+def test_a_network_of_which_none_can_be_made_says_that_it_has_no_heat_map(network: nn.Module, heads: tuple, said: str):
+    with pytest.raises(NoHeatMapError, match=said):
+        heat_maps(exported(network), ABOUT, films(), heads)

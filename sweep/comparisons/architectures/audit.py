@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data.cache import Images
+from data.faults import InputError
 from sweep.metrics.predictions import Predictions, read_predictions
 from sweep.metrics.scores import scores
 from sweep.orchestrator.artifacts import CHECKPOINT
@@ -43,7 +44,8 @@ def audit(
         progress: Called with the number of trials done; may raise to stop.
 
     Returns:
-        Predictions by the trial's number, without those whose checkpoint is gone.
+        Predictions by the trial's number, without those whose checkpoint is gone, or whose network cannot be built any
+        more since its file is not what it was.
     """
     audited = {}
     for done, trial in enumerate(trials, 1):
@@ -85,7 +87,10 @@ def _score(
         path = tracking.fetch(run.run_id, CHECKPOINT, Path(folder))
         if path is None:
             return None
-        trained = restore(path)
+        try:
+            trained = restore(path, run.params.get("arch"))
+        except InputError:
+            return None
     logits = predict(trained.network, trained.config, images)
     predictions = Predictions(images.names, images.patients, images.labels, logits, classes)
     named = {f"audit/{name}": value for name, value in scores(predictions.labels, predictions.probabilities()).items()}

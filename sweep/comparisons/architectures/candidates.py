@@ -17,20 +17,22 @@ from data.faults import InputError
 from data.listing import path_of
 from data.recorded import open_recorded
 from data.sources import PATIENT_PATTERN, Source
-from models.outline import cost, sketch
+from models.outline import served_cost
 from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, ScoredTrial, Search
 from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
 from sweep.comparisons.architectures.heat_images import check_heat
 from sweep.lifecycle.evaluate import BATCH
 from sweep.metrics.assessment import assess
+from sweep.metrics.heat import HeatCheck
 from sweep.metrics.names import CALIBRATED, METRICS, STRESSED
 from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
 from sweep.metrics.scores import all_scores, scores
 from sweep.orchestrator.run_params import depth_of, description_of, refuse_other_pixels, settings_of
 from sweep.plan import Plan, make_plan, seed_of
-from sweep.space import Choice, layout
+from sweep.space import Choice
 from sweep.stores import registry
 from sweep.stores import tags as tag
+from sweep.stores.heat_map import NoHeatMapError
 from sweep.stores.mlflow_stores import PastRun, read_run, tracking_of
 from sweep.stores.registry import Version
 from sweep.stores.study import Study
@@ -152,7 +154,7 @@ def measure(
     predictions, seconds = (_tested(best), []) if images is None else _served(classifier, images)
     classes = predictions.classes
     search = None if best.study is None else _search(best, images, classes, progress)
-    outlined = cost(sketch(params["arch"], size, len(classes), **layout(params)), size)
+    outlined = served_cost(classifier.network, size)
     epoch = int(classifier.about["provenance"]["epoch"])
     kept = next((row for row in past.epochs if row["epoch"] == epoch), {})
     return ComparedModel(
@@ -178,8 +180,16 @@ def measure(
         ),
         search=search,
         seeds=_seeds(best, studies),
-        heat=None if source is None or images is None else check_heat(classifier, source, images),
+        heat=None if source is None or images is None else _heat(classifier, source, images),
     )
+
+
+def _heat(classifier: Any, source: Source, images: Images) -> HeatCheck | None:
+    """How its heat maps are; None where none can be made of such a network."""
+    try:
+        return check_heat(classifier, source, images)
+    except NoHeatMapError:
+        return None
 
 
 def _test_images(best: BestVersion, source: Source | None, size: int) -> Images | None:

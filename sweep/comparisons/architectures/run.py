@@ -17,7 +17,6 @@ from data import synthetic
 from data.faults import InputError
 from data.sources import Source
 from models import ARCHITECTURES
-from models.outline import outline, sketch
 from sweep.comparisons.architectures import heat_sections, report
 from sweep.comparisons.architectures.analysis import (
     CHOSEN,
@@ -29,6 +28,7 @@ from sweep.comparisons.architectures.analysis import (
 )
 from sweep.comparisons.architectures.candidates import BestVersion, best_versions, measure, plan_of_seeds
 from sweep.comparisons.architectures.checklist.page import LOGGED as LOGGED_CHECKLIST
+from sweep.comparisons.architectures.drawings import drawings_of
 from sweep.comparisons.architectures.report import Picture
 from sweep.comparisons.architectures.stored import StoredModel, ensemble_note, stored_model
 from sweep.comparisons.enqueued import EnqueuedResult, conclude_enqueued
@@ -37,12 +37,10 @@ from sweep.comparisons.run_log import log_run
 from sweep.lifecycle.promotion import PERSON, TAG
 from sweep.lifecycle.scored_data import warnings_of
 from sweep.metrics import figures
-from sweep.metrics import network_diagram as diagrams
 from sweep.orchestrator.progress import View
 from sweep.orchestrator.run_params import description_of
 from sweep.orchestrator.runner import run_plan
 from sweep.orchestrator.workdir import optuna_in, prepare, unless
-from sweep.space import layout
 from sweep.stores import registry
 from sweep.stores import tags as tag
 from sweep.stores.databases import file_of
@@ -153,6 +151,10 @@ def gather(
         raise InputError(
             f"--against {request.against}: {name} has no version of this architecture; it has {', '.join(versions)}"
         )
+    drawings, undrawn = drawings_of(models)
+    notes += undrawn
+    if source is not None:
+        notes += [f"{model.arch}: no heat map can be made of it" for model in models if model.heat is None]
     against = request.against or "resnet50"
     reference = against if any(model.arch == against for model in models) else champion
     comparison = Comparison(
@@ -167,7 +169,6 @@ def gather(
         counts=_counts(versions[champion]),
         provenance=_provenance(models, versions, champion),
     )
-    drawings = {model.arch: _diagram(model) for model in models}
     compared = {model.arch: versions[model.arch] for model in models}
     stored = {arch: stored_model(client, best) for arch, best in compared.items()}
     return Gathered(comparison, drawings, source, versions[champion].tracking, compared, stored)
@@ -390,11 +391,3 @@ def _notes(models: Sequence[ComparedModel], versions: Mapping[str, BestVersion],
 
 def _counts(best: BestVersion) -> Mapping[str, Mapping[str, int]]:
     return description_of(best.study).counts if best.study else {}
-
-
-def _diagram(model: ComparedModel) -> figures.Figure:
-    size, classes = int(model.params["image_size"]), len(model.predictions.classes)
-    activation, dropout = model.params["activation"], float(model.params["dropout"])
-    network = sketch(str(model.params["arch"]), size, classes, activation, dropout, **layout(model.params))
-    title = f"{model.arch}, {size} x {size} pixels, {model.cost.parameters:,} parameters"
-    return diagrams.architecture(outline(network, size), title)

@@ -206,7 +206,7 @@ def load(selection: Selection, plan: Plan, tracking: Tracking) -> tuple[Member, 
                     "alone), so it cannot be a member"
                 )
             else:
-                trained = restore(path)
+                trained = restore(path, plan.studies[0].arch)
                 faults += _faults(candidate, run, trained, plan)
                 images = _validation_of(candidate, plan, trained.config.image_size, faults)
                 members.append(Member(candidate.name, run, candidate.trial, trained, images))
@@ -231,7 +231,7 @@ def _faults(candidate: Candidate, run: Run, trained: Trained, plan: Plan) -> lis
     config = trained.config
     wanted: dict[str, tuple[Any, Any]] = {
         "data digest": (run.tags.get(tag.DATA_DIGEST), plan.source.digest),
-        "architecture": (config.arch, planned.arch),
+        "architecture": (run.tags.get(tag.ARCH), planned.short_arch),
         "image size": (config.image_size, planned.image_size),
         "number of classes": (config.classes, len(plan.source.classes)),
     }

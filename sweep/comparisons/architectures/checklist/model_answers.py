@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data.recipe import Augmentation
-from models import architecture
+from models import recipe_of
 from sweep.comparisons.architectures.analysis import ComparedModel
 from sweep.comparisons.architectures.checklist.facts import NOT_APPLICABLE, Answer, Facts
 from sweep.comparisons.architectures.stored import ABOUT, StoredModel
@@ -118,7 +118,7 @@ def _how_trained(facts: Facts) -> Answer:
     def text(model: ComparedModel, stored: StoredModel) -> str:
         params = model.params
         augmentation = params.get("augmentation", "own")
-        recipe = architecture(model.params["arch"]).recipe(augmentation)
+        recipe = recipe_of(model.params["arch"], augmentation)
         named = [
             f"{name.replace('_', ' ')} {params[name]}"
             for name in ("optimizer", "activation", "batch_size")
