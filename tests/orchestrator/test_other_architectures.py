@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,18 +114,37 @@ def test_a_changed_file_goes_on_with_no_older_study_and_replays_nothing(studies,
     try:
         more = sweep(folder, *both[:2], "--trials", 2, "--data", pictures, *SMALL)
         again = sweep(folder, "replay", run_of(folder))
+        compared = sweep(folder, "compare", "--json")
     finally:
         path.write_text(NETWORK)
     assert (more.returncode, again.returncode) == (2, 2)
     assert "source_digest" in more.stderr
     assert len(trials_of(folder, "blob-pictures/my_model")) == 1
     assert "has changed" in again.stderr
+    assert compared.returncode == 0, compared.stderr
+    answer = json.loads(compared.stdout)
+    assert {row["arch"] for row in answer["scores"]} == {"my_model", "timm-tf_efficientnet_lite0"}
+    assert any("my_model has no diagram: --arch" in note and "has changed" in note for note in answer["notes"])
+
+
+def test_a_study_whose_folder_was_moved_goes_on_with_the_file_that_moved_with_it(studies, pictures, tmp_path: Path):
+    folder, _, both = studies
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    (moved / "my_model.py").rename(moved / "elsewhere.py")
+    gone = sweep(moved, *both[:2], "--trials", 1, "--data", pictures, *SMALL)
+    (moved / "elsewhere.py").rename(moved / "my_model.py")
+    done = sweep(moved, *both[:2], "--trials", 1, "--data", pictures, *SMALL, "--json")
+    assert (gone.returncode, done.returncode) == (2, 0), gone.stderr + done.stderr
+    assert "there is no file" in gone.stderr
+    (outcome,) = json.loads(done.stdout)["studies"]
+    assert outcome["best"]["trial"] == 0
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("nn.Linear(4, classes)", "gives [2, 5] for 2 images of 64 x 64 pixels, not logits [2, 2]"),
+        ("nn.Linear(4, classes)", "gives [2, 5] for 2 images of 64 x 64 pixels in training, not logits [2, 2]"),
         ("nn.AdaptiveAvgPool2d(1)", "takes no images of 64 x 64 pixels"),
         ("nn.Flatten()", "torch cannot export it"),
     ],

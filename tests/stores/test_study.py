@@ -9,12 +9,14 @@ import time
 from dataclasses import replace
 
 import matplotlib as mpl
+import optuna
 import pytest
 
 from data.faults import InputError
 from sweep.space import SPACES, study_space
 from sweep.stores.attributes import OWNER
 from sweep.stores.databases import open_whole
+from sweep.stores.fingerprint import WEIGHTS_DIGEST, check_fingerprint
 from sweep.stores.study import Pruning, open_study
 from sweep.stores.trials import EnqueuedTrial, TrialCounts
 from sweep.system.errors import StudyFailedError
@@ -309,3 +311,21 @@ def test_optunas_plots_leave_their_style_to_nobody(open_sqlite):
     before = dict(mpl.rcParams)
     assert study.figures("val/auroc").keys() == {"history", "timeline", "importance", "parallel_coordinate"}
     assert {name: value for name, value in mpl.rcParams.items() if value != before[name]} == {}
+
+
+def test_weights_are_known_by_their_content_and_by_their_place_where_that_alone_was_kept():
+    def check(study, place, digest):
+        check_fingerprint(study, {"weights": place, WEIGHTS_DIGEST: digest})
+
+    study = optuna.create_study()
+    check(study, "/home/ann/w.pth", "1234")
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    check(study, "./w.pth", "1234")
+    with pytest.raises(InputError, match="was begun with SHA-256 of the weights 1234, not 5678"):
+        check(study, "/home/ann/w.pth", "5678")
+    older = optuna.create_study()
+    check_fingerprint(older, {"weights": "/home/ann/w.pth"})
+    older.add_trial(optuna.trial.create_trial(value=1.0))
+    check(older, "/home/ann/w.pth", "1234")
+    with pytest.raises(InputError, match=r"was begun with weights /home/ann/w.pth, not \./w.pth"):
+        check(older, "./w.pth", "1234")
