@@ -63,11 +63,6 @@ def check_network(
         raise InputError(f"--arch {arch}: has no parameter that could be trained")
     if lone:
         _check_lone(arch, network, images[:1], lone)
-    layout = {name: params[name] for name in ("normalisation", "pooling") if name in params}
-    try:
-        outline(sketch(arch, image_size, classes, **layout), image_size)
-    except Exception as error:
-        raise InputError(f"--arch {arch}: its layers cannot be drawn ({_said(error)})") from error
     with tempfile.TemporaryDirectory() as folder:
         try:
             export_network(network, image_size, Path(folder) / "network.pt2")
@@ -75,6 +70,11 @@ def check_network(
             raise InputError(
                 f"--arch {arch}: torch cannot export it, so no model of it could be registered ({_said(error)})"
             ) from error
+    layout = {name: params[name] for name in ("normalisation", "pooling") if name in params}
+    try:
+        outline(sketch(arch, image_size, classes, **layout), image_size)
+    except Exception as error:
+        raise InputError(f"--arch {arch}: its layers cannot be drawn ({_said(error)})") from error
 
 
 def _check_lone(arch: str, network: torch.nn.Module, image: torch.Tensor, batch_sizes: Sequence[int]) -> None:
