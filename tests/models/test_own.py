@@ -267,3 +267,10 @@ def test_names_are_those_that_a_command_and_an_alias_take(tmp_path: Path):
         check(Settings(archs=(f"{tmp_path}/cnn1-ensemble.py",)))
     with pytest.raises(InputError, match=r"one\.py and .*b/one\.py would both be called one; give one of them another"):
         check(Settings(archs=(f"{tmp_path}/one.py", f"{tmp_path}/b/one.py")))
+
+
+@pytest.mark.parametrize("constants", ["5000, 0.5, 0.25", "48, float('nan'), 0.25", "48, 0.5, 0"])
+def test_constants_out_of_range_are_refused(file: Path, constants: str):
+    file.write_text(NETWORK.replace("48, 0.5, 0.25", constants))
+    with pytest.raises(InputError, match="IMAGE_SIZE is a whole number from 8 to 1024, MEAN a number, STD one above 0"):
+        architecture(f"{file}:build")
