@@ -165,7 +165,7 @@ def _module(path: Path, digest: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickles of torch look their module up
     folder = str(path.parent)
-    if taken := _taken(path.parent):
+    if taken := _taken(path):
         raise InputError(
             f"--arch {path}: beside it is {taken[0].name}, and {taken[1]}, of another architecture, is imported by the "
             "same name; rename one of them, or search the two in commands of their own"
@@ -185,10 +185,12 @@ def _module(path: Path, digest: str) -> ModuleType:
 _folders: set[Path] = set()  # of the files that were executed
 
 
-def _taken(folder: Path) -> tuple[Path, Path] | None:
+def _taken(path: Path) -> tuple[Path, Path] | None:
     """A module beside a file that Python would look for in vain, and the one beside another file that has its name."""
+    folder = path.parent
     for place in folder.iterdir():
-        loaded = sys.modules.get(place.stem) if place.suffix == ".py" or place.is_dir() else None
+        module = place != path and (place.suffix == ".py" or place.is_dir())
+        loaded = sys.modules.get(place.stem) if module else None
         file = Path(str(getattr(loaded, "__file__", None) or ""))
         beside = file.parent.parent if file.name == "__init__.py" else file.parent
         if loaded is not None and beside != folder and beside in _folders:
