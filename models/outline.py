@@ -144,8 +144,8 @@ def outline(network: nn.Module, image_size: int) -> tuple[Layer, ...]:
 
     def note(name: str, module: nn.Module, images: tuple[Tensor, ...], result: Tensor | tuple[Tensor, ...]) -> None:
         # A recurrent layer, for example, gives its state, too.
-        first = next((one for one in result if isinstance(one, torch.Tensor)), None) if _several(result) else result
-        ran.append((name, module, tuple(first.shape[1:]) if isinstance(first, torch.Tensor) else ()))
+        first = next(part for part in result if isinstance(part, torch.Tensor)) if isinstance(result, tuple) else result
+        ran.append((name, module, tuple(first.shape[1:])))
 
     twin = _twin(network)
     for name, part in _parts("", twin):
@@ -161,10 +161,6 @@ def outline(network: nn.Module, image_size: int) -> tuple[Layer, ...]:
         elif type(module).__name__ not in _UNSEEN:
             rows[-1] = _followed(rows[-1], module)
     return tuple(_with_stem(rows))
-
-
-def _several(result: object) -> bool:
-    return isinstance(result, tuple | list)
 
 
 def _twin(network: nn.Module) -> nn.Module:

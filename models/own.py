@@ -186,7 +186,7 @@ _folders: set[Path] = set()  # of the files that were executed
 
 
 def _taken(path: Path) -> tuple[Path, Path] | None:
-    """A module beside a file that Python would look for in vain, and the one beside another file that has its name."""
+    """A module beside a file whose name is taken, and the imported one of this name, which is beside another file."""
     folder = path.parent
     for place in folder.iterdir():
         module = place != path and (place.suffix == ".py" or place.is_dir())

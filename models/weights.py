@@ -34,8 +34,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
             "state_dict() alone, best as .safetensors"
         ) from error
     except Exception as error:  # both readers raise whatever the damage runs into
-        said = str(error).strip().partition("\n")[0]
-        raise InputError(f"--weights {path}: cannot be read as tensors ({said or type(error).__name__})") from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"--weights {path}: cannot be read as tensors ({reason})") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         kind = type(state).__name__
         raise InputError(f"--weights {path}: holds {kind if kind != 'dict' else 'more'}, not a dictionary of tensors")

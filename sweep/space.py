@@ -253,9 +253,7 @@ def decided(space: Space) -> dict[str, Value]:
 def batch_sizes(space: Space) -> list[int]:
     """The batch sizes that a space may ask for, the smallest first."""
     batches = space["batch_size"]
-    if isinstance(batches, Choice):
-        return sorted(int(size) for size in batches.values)
-    return list(range(math.ceil(batches.low), math.floor(batches.high) + 1))
+    return sorted(map(int, batches.values if isinstance(batches, Choice) else (batches.high,)))
 
 
 def _domain(name: str, written: str) -> Choice | Range:

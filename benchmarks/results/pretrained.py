@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.results.costs import Cost
 from benchmarks.results.kept import KeptStudy, Results, Trial
 from benchmarks.results.search_result import SHOWN, SearchResult, best_accuracy, configuration, spread, table
-from sweep.metrics.bootstrap import Interval, draws, interval_of, weighted_scores
+from sweep.metrics.bootstrap import Interval, draws, interval_of, p_value, weighted_scores
 from sweep.metrics.ensembles import log_mean
 from sweep.metrics.formatting import format_p_value
 from sweep.metrics.predictions import Predictions
@@ -182,10 +182,7 @@ def _gap(ours: Network, theirs: Network, score: str) -> tuple[Interval, float]:
     """How much better the one is in a score, a mean over the seeds of each; and the p-value, both over patients."""
     drawn = ours.drawn[score] - theirs.drawn[score]
     means = [float(np.mean([trial.tested[score] for trial in one.seeds])) for one in (ours, theirs)]
-    defined = drawn[~np.isnan(drawn)]
-    beyond = min((defined <= 0).sum(), (defined >= 0).sum())
-    p = min(1.0, 2 * float(beyond + 1) / (len(defined) + 1))
-    return interval_of(means[0] - means[1], drawn, _test(ours.seeds[0]).patients), p
+    return interval_of(means[0] - means[1], drawn, _test(ours.seeds[0]).patients), p_value(drawn)
 
 
 def _ensembles(networks: Sequence[Network]) -> str:

@@ -115,9 +115,18 @@ def difference(
     interval = interval_of(float(gap(np.ones((1, len(labels))))[0]), drawn, patients)
     if np.isnan(interval.low):
         return Difference(interval, float("nan"))
+    return Difference(interval, p_value(drawn))
+
+
+def p_value(drawn: np.ndarray) -> float:
+    """How often drawing patients alone gives a difference as large from 0, two-sided, 0 to 1.
+
+    Args:
+        drawn: The difference in each draw, float [RESAMPLES]; NaN where it is not defined.
+    """
     defined = drawn[~np.isnan(drawn)]
     beyond = min((defined <= 0).sum(), (defined >= 0).sum())
-    return Difference(interval, min(1.0, 2 * float(beyond + 1) / (len(defined) + 1)))
+    return min(1.0, 2 * float(beyond + 1) / (len(defined) + 1))
 
 
 def draws(patients: Sequence[str], seed: int, count: int = RESAMPLES) -> Iterator[np.ndarray]:
