@@ -7,6 +7,7 @@ imported where it is used, so that a `Layer` costs nothing to whoever only draws
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -95,7 +96,9 @@ def sketch(
     options = {"weights": None, "finetune": "all", "source_digest": source_digest}
     layers = (activation or row.activations[0], dropout, classes, image_size, normalisation, pooling)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            # A network that reads its own weights says for each tensor that nothing was copied: it need not be.
+            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter", UserWarning)
             return row.build(*layers, **options)
     except (RuntimeError, NotImplementedError):
         if row.digest is None:
