@@ -52,7 +52,7 @@ def ensemble(  # noqa: PLR0913 - typer: one parameter per option
         selection = select(finished, studies, asked, study)
         if open_client(uri).get_experiment_by_name(finished.study.experiment) is None:  # it is not to be made here
             raise InputError(f"--tracking-uri {shown(uri)}: it has no runs of {finished.study.name}")
-        plan = plan_of_search(finished, data, 1, machine, fetch=False)
+        plan = plan_of_search(finished, data, 1, {**machine, "weights": "none"})  # nothing trains
         with locked(folder):
             tracking = open_tracking(uri, plan.experiment, terminal.say)
             with tracking.reaching():

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from data import cache
 from data.cache import images_of
@@ -66,19 +68,34 @@ def test_one_of_each_family_is_trained_exported_and_shows_where_it_looks(name: s
     assert not np.allclose(own, random)
 
 
+def save_weights(path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), path)
+
+
+OWN = ("--arch", "my_model.py:build", "--trials", 1)
+TIMM = ("--arch", "timm:tf_efficientnet_lite0", "--weights", "weights.safetensors", "--trials", 2)
+
+
 @pytest.fixture(scope="module")
 def studies(pictures, tmp_path_factory: pytest.TempPathFactory):
-    """A study of a network of one's own and one of timm's, in one command: the folder, and what --json printed."""
+    """Studies of a network of one's own, and of one of timm's that begins with the weights of a file.
+
+    The folder, and what --json printed of each.
+    """
     folder = tmp_path_factory.mktemp("others")
     (folder / "my_model.py").write_text(NETWORK)
-    both = ("--arch", "my_model.py:build", "--arch", "timm:tf_efficientnet_lite0", "--weights", "none")
-    done = sweep(folder, *both, "--trials", 1, "--data", pictures, *SMALL, "--json")
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)["studies"], both
+    save_weights(folder / "weights.safetensors", seed=0)
+    outcomes = []
+    for asked in (OWN, TIMM):
+        done = sweep(folder, *asked, "--data", pictures, *SMALL, "--json")
+        assert done.returncode == 0, done.stderr
+        outcomes += json.loads(done.stdout)["studies"]
+    return folder, outcomes
 
 
 def test_they_are_searched_registered_and_compared(studies):
-    folder, outcomes, _ = studies
+    folder, outcomes = studies
     names = [outcome["arch"] for outcome in outcomes]
     assert names == ["my_model", "timm-tf_efficientnet_lite0"]
     client = client_of(folder)
@@ -102,17 +119,17 @@ def run_of(folder: Path) -> str:
 
 
 def test_a_network_of_one_s_own_is_trained_again_to_the_same_numbers(studies):
-    folder, _, _ = studies
+    folder, _ = studies
     done = sweep(folder, "replay", run_of(folder), "--json")
     assert done.returncode == 0, done.stderr
 
 
 def test_a_changed_file_goes_on_with_no_older_study_and_replays_nothing(studies, pictures):
-    folder, _, both = studies
+    folder, _ = studies
     path = folder / "my_model.py"
     path.write_text(NETWORK.replace("Conv2d(1, 4, 3", "Conv2d(1, 4, 5"))
     try:
-        more = sweep(folder, *both[:2], "--trials", 2, "--data", pictures, *SMALL)
+        more = sweep(folder, *OWN[:-1], 2, "--data", pictures, *SMALL)
         again = sweep(folder, "replay", run_of(folder))
         compared = sweep(folder, "compare", "--json")
     finally:
@@ -128,17 +145,37 @@ def test_a_changed_file_goes_on_with_no_older_study_and_replays_nothing(studies,
 
 
 def test_a_study_whose_folder_was_moved_goes_on_with_the_file_that_moved_with_it(studies, pictures, tmp_path: Path):
-    folder, _, both = studies
+    folder, _ = studies
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     (moved / "my_model.py").rename(moved / "elsewhere.py")
-    gone = sweep(moved, *both[:2], "--trials", 1, "--data", pictures, *SMALL)
+    gone = sweep(moved, *OWN, "--data", pictures, *SMALL)
     (moved / "elsewhere.py").rename(moved / "my_model.py")
-    done = sweep(moved, *both[:2], "--trials", 1, "--data", pictures, *SMALL, "--json")
+    done = sweep(moved, *OWN, "--data", pictures, *SMALL, "--json")
     assert (gone.returncode, done.returncode) == (2, 0), gone.stderr + done.stderr
     assert "there is no file" in gone.stderr
     (outcome,) = json.loads(done.stdout)["studies"]
     assert outcome["best"]["trial"] == 0
+
+
+def test_without_the_weights_that_trainings_began_with_an_ensemble_is_made_but_nothing_is_replayed(studies, pictures):
+    folder, outcomes = studies
+    run, weights = outcomes[1]["run_id"], folder / "weights.safetensors"
+    weights.rename(folder / "elsewhere.safetensors")
+    made = sweep(folder, "ensemble", "timm-tf_efficientnet_lite0", "--members", "top:2", "--json")
+    gone = sweep(folder, "replay", run)
+    save_weights(weights, seed=1)
+    changed = sweep(folder, "replay", run)
+    more = sweep(folder, *TIMM[:-1], 3, "--data", pictures, *SMALL)
+    (folder / "elsewhere.safetensors").replace(weights)
+    again = sweep(folder, "replay", run, "--json")
+    assert made.returncode == 0, made.stderr
+    assert len(json.loads(made.stdout)["members"]) == 2
+    assert (gone.returncode, changed.returncode, more.returncode) == (2, 2, 2)
+    assert "no such file; the run began with it" in " ".join(gone.stderr.split())
+    assert "has changed: its SHA-256 begins with" in " ".join(changed.stderr.split())
+    assert "SHA-256 of the weights" in " ".join(more.stderr.split())
+    assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.parametrize(

@@ -108,17 +108,15 @@ def _configurations(study: Study) -> tuple[TrialRecord, ...]:
     return tuple(best.values())
 
 
-def plan_of_search(
-    search: Searched, location: Path | None, trials: int, machine: Mapping[str, Any], *, fetch: bool = True
-) -> Plan:
+def plan_of_search(search: Searched, location: Path | None, trials: int, machine: Mapping[str, Any]) -> Plan:
     """Plans to train as a search trained, on the same images.
 
     Args:
         search: The study.
         location: Where its images are; None for where they were.
         trials: How many trials.
-        machine: Settings of the machine and its stores: workers, device, tracking_uri, storage.
-        fetch: Whether weights that trainings start from may be downloaded.
+        machine: Settings of the machine and its stores: workers, device, tracking_uri, storage; and what else is to be
+            different.
 
     Raises:
         InputError: The images are not those that it learned from.
@@ -141,7 +139,7 @@ def plan_of_search(
         experiment=search.study.experiment,
         **machine,
     )
-    plan = make_plan(settings, fetch=fetch, source=source)
+    plan = make_plan(settings, fetch=True, source=source)
     if plan.source.digest != (there := data.digests["train"]):
         raise InputError(
             f"{plan.source.location}: its data digest is {plan.source.digest}; {search.study.name} has {there}"
