@@ -26,7 +26,7 @@ from benchmarks.results.kept import (
     read,
 )  # fmt: skip
 from benchmarks.results.page import page
-from benchmarks.results.pretrained import FINETUNED, LITE, SCRATCH, SHORT, pretrained
+from benchmarks.results.pretrained import GIVEN, LITE, SCRATCH, SEARCHED, SHORT, pretrained
 from benchmarks.results.search_result import SearchResult
 from benchmarks.results.searching import choices_by_budget, choosers, chosen, first, halves, refolded, ways
 from benchmarks.tables import ROOT
@@ -131,15 +131,19 @@ def seeded(name, arch, size, *gaps):
 
 
 def test_a_pretrained_start_is_set_beside_what_began_with_random_weights():
-    tuned = seeded(f"{SHORT}-{FINETUNED}", LITE, 128, GOOD, (-3, 1, 2, 2), (-1, -1, -2, 9))
+    tuned = seeded(f"{SHORT}-{SEARCHED}", LITE, 128, GOOD, (-3, 1, 2, 2), (-1, -1, -2, 9))
+    given = seeded(f"{SHORT}-{GIVEN}", LITE, 128, BAD)
+    given = replace(given, trials=tuple(replace(one, value=0.89) for one in given.trials))  # of validation
     scratch = seeded(f"{SHORT}-{SCRATCH}", LITE, 128, BAD, FAIR)
     small, fresh = seeded("cnn2", "cnn2", 64, FAIR, FAIR), seeded("cnn2-further", "cnn2", 64, FAIR, GOOD)
     found = SearchResult(small, small.best, small.trials)
-    studies = {study.name: study for study in (tuned, scratch, small, fresh)}
+    studies = {study.name: study for study in (tuned, given, scratch, small, fresh)}
     written = pretrained(Results(studies, {}, {(LITE, 128): Cost(3, 2_000_000, 1.5)}, "a machine"), [found], found)
     text = "\n".join(written)
     # Accuracies 1, 0.75 and 0.75; AUROC 1, 1 and 0.5: the last has both negatives above a positive.
-    assert "| efficientnet_lite0, fine-tuned | 128 | 3 |" in text
+    assert "| efficientnet_lite0, as its search chose, fine-tuned | 128 | 3 |" in text
+    assert "| efficientnet_lite0, by a given recipe, fine-tuned | 128 | 1 |" in text
+    assert "validation prefers that of *efficientnet_lite0, as its search chose, fine-tuned*" in text
     assert "| 0.8333 (0.1443) | 0.8333 (0.2887) |" in text
     assert "| 3 | 2 M | 1.5 |" in text
     # The ensemble's probabilities: each image is on the side of two of the three.
