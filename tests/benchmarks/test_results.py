@@ -35,13 +35,16 @@ from tests.helpers.studies import runs_of, sweep
 IMAGES = Images(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]))
 
 
+PARAMS = {"activation": "relu", "optimizer": "adam", "learning_rate": 1e-3, "batch_size": 32, "dropout": 0.2}
+
+
 def trial(number, value, gaps, state="COMPLETE", **kept):
     """A trial of the value `value`, whose logits of the test images differ by `gaps`."""
     logits = np.stack([np.zeros(4), np.array(gaps, dtype=float)], axis=1)
     predictions = IMAGES.predictions(logits) if state == "COMPLETE" else None
     history = ({"epoch": 1, "epoch_seconds": 1.0, "val/auroc": value or 0.0, "val/loss": 1 - (value or 0.0), **kept},)
     complete_value = value if state == "COMPLETE" else None
-    return Trial(number, state, "", {}, number, complete_value, 1, history, 1.0, predictions, None, predictions)
+    return Trial(number, state, "", PARAMS, number, complete_value, 1, history, 1.0, predictions, None, predictions)
 
 
 def study(*trials, metric="val/auroc"):
