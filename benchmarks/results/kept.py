@@ -191,6 +191,11 @@ def keep_costs(costs: Mapping[tuple[str, int], Cost], machine: str, place: Path 
     (place / COSTS).write_text(json.dumps({"machine": machine, "networks": rows}, indent=1) + "\n")
 
 
+def _kept(key: str, value: str) -> str:
+    """A param as it may be published: of a file of weights its name, not where it was."""
+    return Path(value).name if key == "weights" else value
+
+
 def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
     stored = description_of(study)
     parent = tracking.find_study(stored.study_id)
@@ -198,7 +203,7 @@ def _study(study: Study, tracking: Tracking, rows: list[dict[str, Any]], about: 
         return  # it was ended before it had begun
     runs = runs_of(tracking, parent.run_id)
     about["studies"][stored.name] = {
-        "params": {key: str(value) for key, value in stored.params.items() if key != "weights_file"},
+        "params": {key: _kept(key, str(value)) for key, value in stored.params.items() if key != "weights_file"},
         "tags": {key: value for key, value in stored.tags.items() if key.startswith(("sweep.", "mlflow.source.git"))},
     }
     split = stored.tags[tag.SPLIT_DIGEST]

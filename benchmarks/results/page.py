@@ -79,12 +79,12 @@ def _about(results: Results, searches: Sequence[SearchResult]) -> list[str]:
     params, tags = study.params, study.tags
     trials = [trial for kept in results.studies.values() for trial in kept.trials]
     hours = sum(trial.seconds for trial in trials) / 3600
-    sizes = sorted({int(kept.params["image_size"]) for kept in results.studies.values()})
+    *sizes, largest = map(str, sorted({int(kept.params["image_size"]) for kept in results.studies.values()}))
     tested = searches[0].best.on_test
     assert tested is not None
     versions = ", ".join(f"{name} {tags[f'sweep.version.{name}']}" for name in ("python", "torch", "mlflow", "optuna"))
     return [
-        f"**Made at {' and '.join(map(str, sizes))} pixels on a {params['device'].upper()}, not at the 160, 150 and "
+        f"**Made at {', '.join(sizes)} and {largest} pixels on a {params['device'].upper()}, not at the 160, 150 and "
         "224 pixels of the report, for want of a GPU.** Accuracy is at a threshold of 0.5. Epochs, trials and "
         f"networks were chosen by validation patients, none of whom is in train, where the report chose by test; the "
         f"{len(tested.labels)} test images were scored after each choice. What was on the menu was not chosen so: that "

@@ -139,9 +139,9 @@ def _about(results: Results, tuned: Network) -> list[str]:
             f"The search is by `--metric {search.params['metric']}`: "
             f"{states.count('COMPLETE')} trials + {states.count('PRUNED')} pruned, up to {search.params['epochs']} "
             f"epochs, {search.params['image_size']} pixels. It chose trial {search.best.number}: "
-            f"{configuration(search.best.params)}. The given recipe is older than the search. All rows of it have "
-            f"{params['image_size']} pixels, up to {params['epochs']} epochs, with seeds that the search had not used; "
-            "the best epoch is validation's. The small CNNs are those of above."
+            f"{configuration(search.best.params)}. The given recipe is older than the search. Rows of this network: "
+            f"{params['image_size']} pixels, up to {params['epochs']} epochs, {params['precision']}, seeds that the "
+            "search had not used; the best epoch is validation's. The small CNNs are those of above."
         )
     return parts
 

@@ -129,7 +129,10 @@ def seeded(name, arch, size, *gaps):
     further = {"val/specificity": 0.9, "val/stressed_auroc": 0.8}
     seeds = [trial(number, 0.9, of, **further) for number, of in enumerate(gaps)]
     return KeptStudy(
-        name, {"metric": "val/auroc", "arch": arch, "image_size": str(size), "epochs": "5"}, {}, tuple(seeds)
+        name,
+        {"metric": "val/auroc", "arch": arch, "image_size": str(size), "epochs": "5", "precision": "float32"},
+        {},
+        tuple(seeds),
     )
 
 
