@@ -71,7 +71,7 @@ class Plan:
         settings: What was asked for.
         source: The data set.
         split: Which images train and validate.
-        device: Where trials compute: `cpu` or `cuda`.
+        device: Where trials compute: `cpu`, `cuda` or `mps`.
         precision: Of training steps.
         workers: Trials at once.
         threads: CPU threads of a trial.

@@ -57,7 +57,7 @@ class Settings:
         budget: Seconds that training may take, over all studies; None for as long as it takes.
         keep: Whose checkpoints stay in MLflow: those of `all` finished trials, or of the `best` of each study.
         workers: Trials to train at once; None takes one per GPU or core.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `float32` or `bfloat16`.
         tracking_uri: MLflow's store.
         storage: Optuna's store.
@@ -242,7 +242,7 @@ def _faults_of_choices(settings: Settings) -> list[str]:
         "--pruner": (settings.pruner, PRUNERS),
         "--keep": (settings.keep, KEEP),
         "--engine": (settings.engine, ENGINES),
-        "--device": (settings.device, ("auto", "cpu", "cuda")),
+        "--device": (settings.device, ("auto", "cpu", "cuda", "mps")),
         "--precision": (settings.precision, ("auto", "float32", "bfloat16")),
     }
     faults = [
@@ -272,6 +272,8 @@ def _faults_of_the_cluster(settings: Settings) -> list[str]:
             f"{option}: is for trials on a cluster; say --engine ray too" for option, value in given.items() if value
         ]
     faults, cpus, gpus = [], settings.cpus_per_trial, settings.gpus_per_trial
+    if settings.device == "mps":
+        faults.append("--device mps: Ray counts no GPUs of Apple's; leave --engine ray out")
     if settings.address is not None and not re.fullmatch(r"auto|local|(ray://)?[^/\s]+:\d+", settings.address):
         faults.append(f"--address {settings.address}: give auto, HOST:PORT or ray://HOST:PORT")
     if cpus < 1:

@@ -201,7 +201,7 @@ DryRun = Annotated[bool, Option("--dry-run", help="Print space, data, split, est
 
 # Where it is trained.
 Workers = Annotated[int | None, Option(help="Trials to train at once. Default: one per GPU, or one per core.")]
-Device = Annotated[str, Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda or mps (Apple's).")]
 Precision = Annotated[str, Option(help="auto, float32 or bfloat16 (training steps only).")]
 Engine = Annotated[str, Option(help=f"Where trials run: {', '.join(ENGINES)} (this machine, or a Ray cluster).")]
 Address = Annotated[

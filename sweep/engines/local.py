@@ -28,7 +28,7 @@ class LocalEngine:
 
         Args:
             workers: How many trials train at once.
-            device: `cpu`, or `cuda` to spread the workers over the GPUs that torch sees.
+            device: `cpu`, `mps`, or `cuda` to spread the workers over the GPUs that torch sees.
             threads: CPU threads of each worker.
         """
         self._count, self._device, self._threads = workers, device, threads

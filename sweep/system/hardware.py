@@ -23,7 +23,7 @@ class Machine:
     """What trials have on the machine where they run.
 
     Attributes:
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
         precision: `float32` or `bfloat16`, for training steps.
         workers: Trials at once.
         threads: CPU threads of each.
@@ -39,12 +39,12 @@ def this_machine(device: str, precision: str, workers: int | None) -> Machine:
     """Decides how trials use this machine.
 
     Args:
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `float32` or `bfloat16`.
         workers: Trials at once; None takes one per GPU or core.
 
     Raises:
-        InputError: `cuda` is asked for and there is none.
+        InputError: A GPU is asked for and there is none.
     """
     device = choose_device(device)
     workers = choose_workers(workers, device)
@@ -52,15 +52,19 @@ def this_machine(device: str, precision: str, workers: int | None) -> Machine:
 
 
 def choose_device(choice: str) -> str:
-    """Resolves `auto` to `cuda` if a GPU can be used, else to `cpu`.
+    """Resolves `auto` to `cuda` if such a GPU can be used, else to `cpu`: nothing has been measured on Apple's GPUs.
 
     Raises:
-        InputError: `cuda` is asked for and there is none.
+        InputError: `cuda` or `mps` is asked for and there is none.
     """
     if choice == "cpu":
         return choice
     import torch
 
+    if choice == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError("--device mps: torch finds no GPU of Apple's here; use --device cpu or auto")
+        return choice
     if torch.cuda.is_available():
         return "cuda"
     if choice == "cuda":
@@ -76,6 +80,8 @@ def choose_precision(choice: str, device: str) -> str:
         import torch
 
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device == "mps":
+        return "float32"
     # A CPU without these instructions emulates bfloat16, which is slower than float32.
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
 
@@ -88,6 +94,8 @@ def choose_workers(choice: int | None, device: str) -> int:
         import torch
 
         return torch.cuda.device_count()
+    if device == "mps":
+        return 1
     # Two processes of one thread beat one process of two threads by up to 1.27x.
     return min(usable_cores(), 8)
 
@@ -103,7 +111,7 @@ def prepare_training_process(device: str, threads: int) -> None:
     Only for a process that does nothing else: its changes are global.
 
     Args:
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
         threads: CPU threads that torch may use.
     """
     # glibc returns every large buffer to the kernel, which zeroes it again for the next batch; keeping the memory makes

@@ -51,6 +51,7 @@ BAD = {
     "unknown option": (["--arch", "cnn1", "--trails", "3"], "--trails"),
     "missing weights": (["--arch", "resnet50", "--weights", "w.pth"], "--weights w.pth: no such file"),
     "no GPU": (["--arch", "cnn1", "--device", "cuda"], "--device cuda: torch finds no GPU"),
+    "no GPU of Apple's": (["--arch", "cnn1", "--device", "mps"], "--device mps: torch finds no GPU of Apple's here"),
     "no cluster": (
         ["--arch", "cnn1", "--engine", "ray", "--address", "127.0.0.1:1"],
         "--address 127.0.0.1:1: there is no Ray cluster at 127.0.0.1:1 (ConnectionRefusedError",
@@ -77,7 +78,8 @@ BAD = {
 def test_bad_input_gets_a_message_and_exit_2_and_changes_nothing(run, home, name):
     import torch
 
-    if name == "no GPU" and torch.cuda.is_available():
+    there = {"no GPU": torch.cuda.is_available, "no GPU of Apple's": torch.backends.mps.is_available}
+    if name in there and there[name]():
         pytest.skip("this machine has a GPU")
     before = files(home)
     arguments, said = BAD[name]

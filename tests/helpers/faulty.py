@@ -3,6 +3,7 @@
     SWEEP_FAULT=PLACE:NTH:SIGNAL    the process that comes to a place for the nth time sends itself a signal
     SWEEP_FAULT=PLACE:NTH:full      or finds the disk full there
     SWEEP_FAULT=memory:LIMIT        training steps run out of memory with more than LIMIT images at once
+    SWEEP_FAULT=gpu:BYTES           a worker may take so much of its GPU's memory
     SWEEP_FAULT_MARK=FILE           made when it happens, so that it happens once, whoever starts anew
     SWEEP_BLANK_FIGURES=1           figures are laid out by nobody and have one pixel
 
@@ -139,6 +140,12 @@ def prepare() -> None:
         import sweep.training.loop
 
         sweep.training.loop.normalise = short_of_memory(int(fault.partition(":")[2]))
+    elif fault.startswith("gpu:"):
+        import torch
+
+        if __name__ == "__mp_main__":
+            whole = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(int(fault.partition(":")[2]) / whole)
     elif fault:
         install(fault, Path(os.environ["SWEEP_FAULT_MARK"]))
     if os.environ.get("SWEEP_BLANK_FIGURES") and __name__ == "__main__":
@@ -201,7 +208,7 @@ def answer(asked: dict[str, Any]) -> int | None:
         os.dup2(os.open(path, os.O_RDWR | os.O_APPEND), stream)
     signal.alarm(asked["timeout"])
     sys.argv[1:] = asked["arguments"]
-    in_workers = ("worker", "memory")  # faults for the environment that a spawned worker gets
+    in_workers = ("worker", "memory", "gpu")  # faults for the environment that a spawned worker gets
     if not os.environ.get("SWEEP_FAULT", "").startswith(in_workers):
         fork_workers()
     run()
