@@ -100,6 +100,26 @@ def choose_workers(choice: int | None, device: str) -> int:
     return min(usable_cores(), 8)
 
 
+def workers_alone(workers: int, device: str, share: float) -> int:
+    """How many trials at once would share no GPU's memory.
+
+    Args:
+        workers: Trials at once, as planned.
+        device: `cpu`, `cuda` or `mps`.
+        share: GPUs that a trial reserves on a cluster; 0 on this machine.
+
+    Returns:
+        1 or more, at most `workers`.
+    """
+    if device != "cuda" or share >= 1:
+        return workers
+    if share:
+        return max(1, int(workers * share))
+    import torch
+
+    return min(workers, torch.cuda.device_count())
+
+
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

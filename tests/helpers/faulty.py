@@ -3,6 +3,7 @@
     SWEEP_FAULT=PLACE:NTH:SIGNAL    the process that comes to a place for the nth time sends itself a signal
     SWEEP_FAULT=PLACE:NTH:full      or finds the disk full there
     SWEEP_FAULT=memory:LIMIT        training steps run out of memory with more than LIMIT images at once
+    SWEEP_FAULT=crowded             or with any number, in a worker beside which another one trains
     SWEEP_FAULT=gpu:BYTES           a worker may take so much of its GPU's memory
     SWEEP_FAULT_MARK=FILE           made when it happens, so that it happens once, whoever starts anew
     SWEEP_BLANK_FIGURES=1           figures are laid out by nobody and have one pixel
@@ -133,6 +134,27 @@ def short_of_memory(limit: int) -> Callable[..., Any]:
     return normalise
 
 
+def short_where_crowded(mark: Path) -> Callable[..., Any]:
+    """A `normalise` with memory for one process: that which came first, until it ends."""
+    import fcntl
+
+    import torch
+
+    from sweep.training import loop as training
+
+    real, file = training.normalise, mark.open("w")
+
+    def normalise(images: Any, mean: float, std: float) -> Any:
+        if not torch.is_inference_mode_enabled():
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise torch.OutOfMemoryError("another one has it") from None
+        return real(images, mean, std)
+
+    return normalise
+
+
 def prepare() -> None:
     """Puts the fault of the environment at its place."""
     fault = os.environ.get("SWEEP_FAULT", "")
@@ -140,6 +162,14 @@ def prepare() -> None:
         import sweep.training.loop
 
         sweep.training.loop.normalise = short_of_memory(int(fault.partition(":")[2]))
+    elif fault == "crowded":
+        if __name__ == "__main__":
+            import sweep.orchestrator.loop
+
+            sweep.orchestrator.loop.workers_alone = lambda *_: 1
+        import sweep.training.loop
+
+        sweep.training.loop.normalise = short_where_crowded(Path(os.environ["SWEEP_FAULT_MARK"]))
     elif fault.startswith("gpu:"):
         import torch
 
@@ -208,7 +238,7 @@ def answer(asked: dict[str, Any]) -> int | None:
         os.dup2(os.open(path, os.O_RDWR | os.O_APPEND), stream)
     signal.alarm(asked["timeout"])
     sys.argv[1:] = asked["arguments"]
-    in_workers = ("worker", "memory", "gpu")  # faults for the environment that a spawned worker gets
+    in_workers = ("worker", "memory", "crowded", "gpu")  # faults for the environment that a spawned worker gets
     if not os.environ.get("SWEEP_FAULT", "").startswith(in_workers):
         fork_workers()
     run()

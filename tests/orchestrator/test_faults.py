@@ -39,6 +39,20 @@ from tests.helpers.studies import LONG, STUDY, children_of, running, sweep, tiny
 )
 def test_the_cause_decides_about_another_attempt(cause, failures, at_once, again):
     assert next_attempt(cause, failures, retries=2, at_once=at_once)[0] == again
+    # Memory that others took is nobody's failure, and nothing is wrong with the batch.
+    fewer = next_attempt(cause, failures, retries=2, at_once=at_once, fewer=2)[0]
+    assert fewer == ({} if cause == "out of memory" else again)
+
+
+def test_memory_that_is_too_small_for_so_many_trials_at_once_is_enough_for_fewer(pictures, tmp_path):
+    done = sweep(tmp_path, *tiny(pictures, 3, "--workers", 2), fault="crowded")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "another one has it; again as it is, with 1 trial at once from now on" in said
+    consistent(tmp_path, STUDY, 3)
+    trials = trials_of(tmp_path, STUDY)
+    assert sorted(trial.state.name for trial in trials) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
+    assert not any("micro_batch" in run.data.params for run in children_of(tmp_path).values())
 
 
 def test_out_of_memory_halves_what_passes_at_once_and_keeps_the_batch(pictures, tmp_path):
