@@ -14,6 +14,7 @@ from data.cache import images_of
 from data.faults import InputError
 from data.sources import open_source
 from data.splits import split_source
+from sweep.system import hardware
 from sweep.system.hardware import Machine, choose_device, this_machine, usable_cores
 from sweep.training.config import TrainingConfig
 from sweep.training.loop import OPTIMIZERS, train
@@ -27,6 +28,14 @@ def test_apples_gpu_is_taken_where_it_is_asked_for_and_is_there(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert this_machine("mps", "auto", None) == Machine("mps", "float32", 1, usable_cores())
     assert choose_device("auto") == "cpu"
+
+
+def test_a_gpu_is_named_as_its_driver_does(tmp_path):
+    assert hardware._gpus(tmp_path / "none") == ""
+    for place, model in (("0000:01:00.0", "NVIDIA H100 80GB HBM3"), ("0000:02:00.0", "NVIDIA H100 80GB HBM3")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "information").write_text(f"Model: \t\t {model}\nIRQ:   \t\t 24\nGPU UUID: \t GPU-1\n")
+    assert hardware._gpus(tmp_path) == "2 x NVIDIA H100 80GB HBM3"
 
 
 class NoDoubles(TorchDispatchMode):
