@@ -85,7 +85,7 @@ def replay(
     with stoppable() as stopping:
         engine = LocalEngine(1, device, threads)
         try:
-            engine.start()  # imports torch while the images are decoded
+            engine.start(1)  # imports torch while the images are decoded
             result = train_again(past, source, split, engine, stopping, terminal.say)
         finally:
             engine.close()

@@ -18,6 +18,7 @@ from sweep.settings import Settings, seconds_of
 if TYPE_CHECKING:
     from sweep.cli.terminal import Terminal
     from sweep.orchestrator.conclude import Outcome
+    from sweep.orchestrator.study_run import StudyRun
 
 
 def search(  # noqa: PLR0913 - typer: one parameter per option
@@ -85,9 +86,13 @@ def _run(settings: Settings, terminal: Terminal) -> None:
     with stoppable() as stopping:
         plan = keep_former_name(make_plan(settings, fetch=True), Path.cwd())
         prepare(plan, Path.cwd(), terminal, stopping)
-        from sweep.orchestrator.conclude import conclude  # seconds of imports, which wrong input need not wait for
-        from sweep.orchestrator.runner import run_plan
+        from sweep.orchestrator.runner import run_plan  # seconds of imports, which wrong input need not wait for
         from sweep.stores.registry import CHAMPION, alias_holder
+
+        def conclude(run: StudyRun) -> Outcome:
+            from sweep.orchestrator import conclude  # imported by now, unless nothing was left to train
+
+            return conclude.conclude(run)
 
         def ended(outcome: Outcome) -> None:
             terminal.show(outcome_view(outcome, plan))

@@ -34,9 +34,9 @@ class LocalEngine:
         self._count, self._device, self._threads = workers, device, threads
         self._workers: list[_Worker] = []
 
-    def start(self) -> None:
-        """Starts the workers, unless they run already: they import torch while the caller goes on."""
-        self._workers += [self._start(index) for index in range(len(self._workers), self._count)]
+    def start(self, jobs: int) -> None:
+        """Starts the workers that so many jobs at once need: they import torch while the caller goes on."""
+        self._workers += [self._start(index) for index in range(len(self._workers), min(jobs, self._count))]
 
     @property
     def free(self) -> int:
@@ -45,7 +45,7 @@ class LocalEngine:
 
     def submit(self, job: Job) -> None:
         """Sends a job to a free worker. Raises RuntimeError if there is none."""
-        self.start()
+        self.start(1 + sum(worker.job is not None for worker in self._workers))
         worker = next((worker for worker in self._workers if worker.job is None), None)
         if worker is None:
             raise RuntimeError(f"job {job.number} was submitted and no worker is free")

@@ -91,22 +91,20 @@ class Loop:
         """
         name, wanted, missing = self.study.name, self.planned.trials, self.missing()
         if missing <= 0:
+            self.mirror.describe()
             self.view.say(f"study {name} has {wanted - missing} of {wanted} trials; nothing is left to train")
             return
         self.study.note(CONCLUSION, None)
         self.view.say(self.table.header())
+        self._begin_trials()
+        self.mirror.describe()
+        import sweep.orchestrator.conclude  # noqa: F401 - seconds, which pass while the first trials train
+
         while True:
             if self.stopping():
                 self._wind_down()
                 raise KeyboardInterrupt
-            while (
-                self.engine.free
-                and len(self.running) < self.at_once
-                and self._lacks_another()
-                and self._time_for_an_epoch()
-            ):
-                with suppress(TrialEndedElsewhereError):  # before it had its hyperparameters
-                    self._submit(self.study.ask())
+            self._begin_trials()
             if not self.running:
                 self.mirror.end_runs()
                 break
@@ -119,12 +117,17 @@ class Loop:
             done = wanted - self.missing()
             self.view.say(f"the budget is used up after {done} of {wanted} trials; the same command goes on with them")
 
+    def _begin_trials(self) -> None:
+        while self.engine.free and self._lacks_another() and self._time_for_an_epoch():
+            with suppress(TrialEndedElsewhereError):  # before it had its hyperparameters
+                self._submit(self.study.ask())
+
     def missing(self) -> int:
         """How many trials the study still lacks."""
         return missing_trials(self.planned, self.study)
 
     def _lacks_another(self) -> bool:
-        return can_ask(self.planned, self.study, len(self._training()))
+        return len(self.running) < self.at_once and can_ask(self.planned, self.study, len(self._training()))
 
     def abandon(self, reason: str, *, failed: bool) -> None:
         """Stops the trials that run and queues their configurations again; they go on from their last checkpoints.

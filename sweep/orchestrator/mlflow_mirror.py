@@ -61,6 +61,7 @@ class Mirror:
         self.runs: dict[int, str] = {}
         self._epochs: dict[int, list[dict[str, float]]] = {}  # of trials that have not ended
         self._thinned: set[int] = set()
+        self._new: Run | None = None  # the study's, while it has no params
         self._ended: list[TrialRecord] = []  # trials whose runs have not ended yet
         self._tested: dict[str, Any] = {}  # test scores that the study stores, by trial
         self._away_since: float | None = None
@@ -95,9 +96,19 @@ class Mirror:
             self.tracking.reopen(self.parent)
         self._began = run.started
         if not self.description.params.keys() <= run.params.keys():  # it is new, or a process died as it began it
-            self.tracking.log_files(self.parent, study_pictures(self.description))
-            self._describe(self.parent, self.description.params, run)
+            self._new = run
         return repaired + self.reconcile()
+
+    def describe(self) -> None:
+        """Completes a new study's run with pictures, data and params: seconds, for which no trial should wait."""
+
+        def write() -> None:
+            if self._new is not None:
+                self.tracking.log_files(self.parent, study_pictures(self.description))
+                self._describe(self.parent, self.description.params, self._new)
+                self._new = None
+
+        self.follow(write)
 
     def reconcile(self) -> list[str]:
         """Makes the trials' runs and the files on disk agree with the study; a second time nothing is left to repair.
@@ -209,6 +220,7 @@ class Mirror:
             return
         self.say(f"MLflow answers again after {time.monotonic() - self._away_since:.0f} s; nothing is missing")
         self._away_since = None
+        self.describe()
 
     def fetch_checkpoint(self, number: int, folder: Path) -> Path | None:
         """Downloads the best checkpoint of a complete trial; None where it is gone."""
@@ -277,17 +289,6 @@ class Mirror:
             self.tracking.finish(self.parent, FAILED if failed else KILLED)
 
         self.follow(end)
-
-    def end_left_open(self) -> list[str]:
-        """Ends the study's run where no process runs the study; returns what was repaired."""
-        run = self.tracking.get(self.parent)
-        if run is None or run.status != "RUNNING":
-            return []
-        if self.study.noted(CONCLUSION):
-            self.show_conclusion()
-        else:
-            self.close(LEFT_BEHIND, failed=False)
-        return [f"study {self.study.name}: its run had not ended; ended"]
 
     def _update_run(self, trial: TrialRecord, run: Run) -> list[str]:
         """Makes one run agree with its trial; returns what was repaired."""

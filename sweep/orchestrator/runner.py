@@ -80,8 +80,8 @@ def run_plan(
             at_end.callback(study.release)
         engine = engine_of(plan)
         at_end.callback(engine.close)
-        if any(missing_trials(planned, study) > 0 for planned, study in both):
-            engine.start()  # its workers import torch while MLflow opens
+        # Its workers import torch while MLflow opens.
+        engine.start(max(missing_trials(planned, study) for planned, study in both))
         end = math.inf if settings.budget is None else time.monotonic() + settings.budget
         tracking = open_tracking(uri, plan.experiment, view.say)
         sweep = SweepRun(plan, engine, tracking, folder, view, stopping, both)

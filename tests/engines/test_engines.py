@@ -263,9 +263,9 @@ def test_no_process_is_started_before_there_is_something_to_train():
     engine.close()
     try:
         engine = LocalEngine(2, "cpu", 1)
-        engine.start()
-        engine.start()
-        assert len(set(multiprocessing.active_children()) - before) == 2
+        for jobs, workers in ((-1, 0), (1, 1), (9, 2), (1, 2)):
+            engine.start(jobs)
+            assert len(set(multiprocessing.active_children()) - before) == workers
         assert engine.free == 2
     finally:
         engine.close()
