@@ -5,6 +5,7 @@ Here and in the modules of the other commands, functions import what takes time,
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,12 +80,17 @@ def _run(settings: Settings, terminal: Terminal) -> None:
     """
     from sweep.cli.sweep_view import sweep_view
     from sweep.cli.views import next_commands, outcome_view
+    from sweep.orchestrator.engine import engine_of
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan
 
-    with stoppable() as stopping:
+    with stoppable() as stopping, ExitStack() as at_end:
         plan = keep_former_name(make_plan(settings, fetch=True), Path.cwd())
+        engine = engine_of(plan)
+        at_end.callback(engine.close)
+        if not (Path.cwd() / "optuna.db").exists():  # else nothing may be left to train
+            engine.start(settings.trials)  # workers import torch while this process imports MLflow
         prepare(plan, Path.cwd(), terminal, stopping)
         from sweep.orchestrator.runner import run_plan  # seconds of imports, which wrong input need not wait for
         from sweep.stores.registry import CHAMPION, alias_holder
@@ -97,7 +103,7 @@ def _run(settings: Settings, terminal: Terminal) -> None:
         def ended(outcome: Outcome) -> None:
             terminal.show(outcome_view(outcome, plan))
 
-        outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, ended)
+        outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, ended, engine)
     champion = None
     if len(outcomes) > 1:
         with tracking.reaching():

@@ -84,11 +84,13 @@ class LocalEngine:
 
     def close(self) -> None:
         """Ends every job and worker; returns when they have ended."""
-        for worker in self._workers:
+        training = [worker for worker in self._workers if worker.job is not None]
+        for worker in training:
             with suppress(OSError):  # it is dead already
                 worker.connection.send(None)
-        for worker in self._workers:
+        for worker in training:
             worker.process.join(CLOSE_SECONDS)
+        for worker in self._workers:  # an idle one has nothing to finish, and may still be importing torch
             self._end(worker)
             worker.connection.close()
         self._workers = []

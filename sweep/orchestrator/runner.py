@@ -14,8 +14,8 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 
 from data.faults import InputError
 from sweep.engines import Engine
-from sweep.engines.local import LocalEngine
 from sweep.orchestrator.artifacts import checkpoints_of
+from sweep.orchestrator.engine import engine_of
 from sweep.orchestrator.figure_pool import FigurePool
 from sweep.orchestrator.loop import Loop
 from sweep.orchestrator.mlflow_mirror import Mirror
@@ -50,6 +50,7 @@ def run_plan(
     stopping: Callable[[], bool],
     finish: Finish[T],
     ended: Callable[[T], None],
+    engine: Engine | None = None,
 ) -> tuple[list[T], Tracking]:
     """Runs the studies of a plan, after `workdir.prepare`, until each has its trials or the budget is used up.
 
@@ -60,6 +61,7 @@ def run_plan(
         stopping: Says whether somebody wants it to end.
         finish: Concludes a study, such as `conclude.conclude`.
         ended: Called with what `finish` returned, once a study has ended.
+        engine: Where trials run, where it was made before; the caller closes it.
 
     Returns:
         What `finish` returned for each study that was concluded, and the MLflow experiment that shows them.
@@ -78,8 +80,9 @@ def run_plan(
         both = tuple(zip(plan.studies, studies, strict=True))
         for study in studies:
             at_end.callback(study.release)
-        engine = engine_of(plan)
-        at_end.callback(engine.close)
+        if engine is None:
+            engine = engine_of(plan)
+            at_end.callback(engine.close)
         # Its workers import torch while MLflow opens.
         engine.start(max(missing_trials(planned, study) for planned, study in both))
         end = math.inf if settings.budget is None else time.monotonic() + settings.budget
@@ -104,15 +107,6 @@ def run_plan(
         if not outcomes:
             raise StudyFailedError("the budget ended before any trial was complete; the same command goes on from here")
     return outcomes, sweep.tracking
-
-
-def engine_of(plan: Plan) -> Engine:
-    """Makes the engine that a plan asks for; nothing runs yet."""
-    if plan.settings.engine == "ray":
-        from sweep.engines.ray import RayEngine
-
-        return RayEngine(plan.workers, plan.device, plan.threads, plan.gpus, plan.settings.work_dir)
-    return LocalEngine(plan.workers, plan.device, plan.threads)
 
 
 def open_studies(plan: Plan, storage: str) -> list[Study]:

@@ -245,6 +245,7 @@ def test_a_worker_that_dies_idle_is_replaced(make, images, tmp_path):
 
 def test_closing_ends_running_jobs_and_every_process(make, images, tmp_path):
     engine = make(2)
+    engine.start(2)
     engine.submit(job(0, images, tmp_path, ENDLESS))
     until_epochs(engine, {0})
     pids = processes(engine)
