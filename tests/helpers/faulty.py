@@ -134,15 +134,15 @@ def short_of_memory(limit: int) -> Callable[..., Any]:
     return normalise
 
 
-def short_where_crowded(mark: Path) -> Callable[..., Any]:
-    """A `normalise` with memory for one process: that which came first, until it ends."""
+def share_memory(mark: Path) -> None:
+    """Has memory for one training: that which came first, until it has ended."""
     import fcntl
 
     import torch
 
     from sweep.training import loop as training
 
-    real, file = training.normalise, mark.open("w")
+    real, end, file = training.normalise, training.save_best, mark.open("w")
 
     def normalise(images: Any, mean: float, std: float) -> Any:
         if not torch.is_inference_mode_enabled():
@@ -152,7 +152,11 @@ def short_where_crowded(mark: Path) -> Callable[..., Any]:
                 raise torch.OutOfMemoryError("another one has it") from None
         return real(images, mean, std)
 
-    return normalise
+    def save_best(*arguments: Any) -> None:
+        end(*arguments)
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+    training.normalise, training.save_best = normalise, save_best
 
 
 def prepare() -> None:
@@ -167,9 +171,7 @@ def prepare() -> None:
             import sweep.orchestrator.loop
 
             sweep.orchestrator.loop.workers_alone = lambda *_: 1
-        import sweep.training.loop
-
-        sweep.training.loop.normalise = short_where_crowded(Path(os.environ["SWEEP_FAULT_MARK"]))
+        share_memory(Path(os.environ["SWEEP_FAULT_MARK"]))
     elif fault.startswith("gpu:"):
         import torch
 
