@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from data.faults import InputError
+from data.faults import InputError, did_you_mean
 from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, fold_of
 from models import ARCHITECTURES, architecture, file_of, short_name
@@ -246,7 +246,7 @@ def _faults_of_choices(settings: Settings) -> list[str]:
         "--precision": (settings.precision, ("auto", "float32", "bfloat16")),
     }
     faults = [
-        f"{option} {value}: there is no such value; there are {', '.join(allowed)}"
+        f"{option} {value}: there is no such value; there are {', '.join(allowed)}{did_you_mean(value, allowed)}"
         for option, (value, allowed) in choices.items()
         if value not in allowed
     ]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from data.faults import InputError
+from data.faults import InputError, did_you_mean
 from data.recipe import RECIPES
 from models import ARCHITECTURES, architecture
 from models.architecture import ACTIVATIONS, Architecture
@@ -161,7 +161,8 @@ def ready_space(arch: str, name: str = "basic", *, pretrained: bool = False) -> 
         InputError: There is no ready space of that name.
     """
     if name not in READY:
-        raise InputError(f"--space {name}: there is no such space; there are {', '.join(READY)}")
+        near = did_you_mean(name, READY)
+        raise InputError(f"--space {name}: there is no such space; there are {', '.join(READY)}{near}")
     own = space_of(arch, pretrained=pretrained)
     left_out = {*decided(own), *(() if "drop_path" in architecture(arch).options else ("drop_path",))}
     return {**own, **{key: domain for key, domain in READY[name].items() if key not in left_out}}
@@ -195,7 +196,8 @@ def study_space(
             try:
                 if name not in (*space, *EXTRA):
                     there = ", ".join(dict.fromkeys((*space, *EXTRA)))
-                    raise ValueError(f"there is no hyperparameter {name!r}; there are {there}")
+                    near = did_you_mean(name, (*space, *EXTRA))
+                    raise ValueError(f"there is no hyperparameter {name!r}; there are {there}{near}")
                 if not written:
                     raise ValueError(f"write {name}=VALUE")
                 if name in seen:
@@ -302,7 +304,8 @@ def value_of(name: str, written: str) -> Value:
     """
     if name in _WORDS:
         if written not in _WORDS[name]:
-            raise ValueError(f"{written!r} is none of {', '.join(_WORDS[name])}")
+            known = _WORDS[name]
+            raise ValueError(f"{written!r} is none of {', '.join(known)}{did_you_mean(written, known)}")
         return written
     if name == "batch_size":
         if not written.isascii() or not written.isdigit() or int(written) < 1:

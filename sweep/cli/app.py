@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from data.faults import InputError
-from sweep.cli import comparisons, data, ensembles, model, repair
+from sweep.cli import comparisons, data, ensembles, model, repair, studies
 from sweep.cli.output import open_output
 from sweep.cli.search import search
 from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
@@ -26,6 +26,11 @@ app = typer.Typer(
 app.callback(invoke_without_command=True)(search)
 # A line each in the list of commands, which would cut their own help off.
 for command, line in (
+    (search, "Search hyperparameters; the same without its name."),
+    (studies.studies, "List the studies that are stored here."),
+    (studies.trials, "List the trials of a study; export them."),
+    (studies.stop, "End a study that runs, from another terminal."),
+    (studies.skip, "End one trial of a study that runs."),
     (repair.doctor, "Make Optuna, MLflow and the checkpoints agree."),
     (repair.replay, "Train a recorded run again and compare every epoch."),
     (model.predict, "Label images with a registered model."),

@@ -10,11 +10,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from data.faults import InputError
 from models import ARCHITECTURES, absolute
 from models.architecture import STAGES
+from sweep import __version__
 from sweep.settings import ENGINES, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings
 
 REPORTED = ("cnn1", "cnn2", "cnn3")  # architectures that the report has tables of
@@ -47,6 +48,12 @@ def check_prevalence(prevalence: float | None) -> None:
         raise InputError(
             f"--prevalence {prevalence:g}: give a share of positives above 0 and below 1, such as 0.05 for 5 %"
         )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"sweep {__version__}")
+        raise Exit
 
 
 def machine_from(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,6 +263,11 @@ FoldStudies = Annotated[str, Option("--study", help="Name of the folds' studies,
 Rebuild = Annotated[bool, Option("--rebuild", help="Write all runs of a study again where MLflow has none of them.")]
 RunId = Annotated[str, Argument(help="The MLflow run of a trial.")]
 
+AnyStudy = Annotated[
+    str | None, Argument(metavar="[STUDY]", help="A study, such as cnn1. Default: the only one there is.")
+]
+TrialNumber = Annotated[int, Argument(metavar="TRIAL", help="The trial's number, from 0.")]
+
 # Registered models.
 Model = Annotated[
     str,
@@ -309,5 +321,7 @@ WithStudentReport = Annotated[
 ]
 
 # Output.
+Version = Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version and end.")]
 Csv = Annotated[bool, Option("--csv", help="Print CSV on stdout and everything else on stderr.")]
+Latex = Annotated[bool, Option("--latex", help="Print a table of LaTeX on stdout.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and everything else on stderr.")]

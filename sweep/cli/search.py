@@ -5,6 +5,7 @@ Here and in the modules of the other commands, functions import what takes time,
 
 from __future__ import annotations
 
+import textwrap
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from sweep.cli import options as option
 from sweep.settings import Settings, seconds_of
@@ -62,14 +64,40 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     work_dir: option.WorkDir = None,
     dry_run: option.DryRun = False,
     json: option.Json = False,
+    version: option.Version = False,
 ) -> None:
     """Search the hyperparameters of image classifiers; record every trial, register the best."""
+    given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
     if context.invoked_subcommand is not None:
+        _refuse_before(context.invoked_subcommand, given)
+        return
+    if context.parent is None and not given:
+        _show_commands(context)
         return
     from sweep.cli.terminal import Terminal
 
     settings = option.settings_from(locals(), archs=arch, budget=None if budget is None else seconds_of(budget))
     (_show_plan if dry_run else _run)(settings, Terminal(json=json))
+
+
+def _refuse_before(command: str, given: list[str]) -> None:
+    """Refuses options that were typed before a command, where they would be without effect."""
+    names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if given:
+        raise InputError(f"{names}: options come after the command: sweep {command} {names.split(',')[0]} ...")
+
+
+def _show_commands(context: typer.Context) -> None:
+    """Says what can be done, where nothing was asked for."""
+    group: Any = context.command
+    width = max(map(len, group.commands)) + 2
+    begin = "sweep search --arch cnn1 --trials 30"
+    print(f"{context.get_usage()}\n\n{textwrap.fill((search.__doc__ or '').strip(), 80)}\n")
+    for name, command in group.commands.items():
+        print(f"  {name:{width}}{command.get_short_help_str(76 - width)}")
+    here = (Path.cwd() / "optuna.db").exists()
+    print(f"\nTo begin: {begin}\nOptions of a command: sweep COMMAND --help")
+    print("What is stored here: sweep studies" if here else "Nothing is stored here yet.")
 
 
 def _run(settings: Settings, terminal: Terminal) -> None:

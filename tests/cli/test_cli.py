@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sweep import __version__
 from sweep.cli import app as cli
 from sweep.cli.options import settings_from
 from sweep.cli.search import search
@@ -41,7 +42,7 @@ def files(folder):
 
 
 BAD = {
-    "no architecture": ([], "name one or more of cnn1, cnn2, cnn3, resnet50"),
+    "no architecture": (["search"], "name one or more of cnn1, cnn2, cnn3, resnet50"),
     "unknown architecture": (["--arch", "vgg"], "--arch vgg: there is no such architecture"),
     "no trials": (["--arch", "cnn1", "--trials", "0"], "--trials 0: give 1 or more"),
     "reversed range": (["--arch", "cnn1", "--search", "learning_rate=2..1"], "the lower end 2 is not below"),
@@ -248,6 +249,44 @@ def test_help_names_every_option_once(run):
     ):
         assert out.count(f"{option} ") >= 1
     assert np.all(np.array([len(line) for line in out.splitlines()]) <= 120)
+
+
+def test_nothing_typed_shows_what_can_be_done_and_search_is_a_command_too(run):
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert {"search", "studies", "compare", "data"} <= {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert max(map(len, out.splitlines())) <= 80
+    assert "sweep search --arch cnn1" in out
+    code, out, _ = run("--version")
+    assert (code, out) == (0, f"sweep {__version__}\n")
+    both = [run(*name, "--arch", "cnn1", "--trials", "0") for name in ((), ("search",))]
+    assert both[0] == both[1]
+    assert both[0][0] == 2
+
+
+def test_options_before_a_command_are_refused(run):
+    code, _, err = run("--trials", "3", "--data", "x", "compare")
+    assert code == 2
+    assert err == "error: --trials, --data: options come after the command: sweep compare --trials ...\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("--metric", "auroc"), "did you mean val/auroc?"),
+        (("--fix", "lr=0.1"), "did you mean learning_rate?"),
+        (("--fix", "optimizer=adamW"), "did you mean adamw?"),
+        (("--pruner", "medain"), "did you mean median?"),
+        (("--space", "fine"), "did you mean finetune?"),
+        (("--arch", "cnn1,cnn2"), "for several repeat the option: --arch cnn1 --arch cnn2"),
+        (("--arch", "resnet"), "did you mean resnet50?"),
+        (("--trails", "3"), "(Possible options: --metric, --retries, --trials)"),
+    ],
+)
+def test_what_was_meant_is_guessed_for_people(run, typed, meant):
+    code, _, err = run(*(() if "--arch" in typed else ("--arch", "cnn1")), *typed)
+    assert code == 2
+    assert meant in " ".join(err.split())
 
 
 def test_every_setting_has_an_option_of_the_search_with_the_same_default():
