@@ -88,7 +88,7 @@ def _end(code: int, as_json: bool, sentences: list[str]) -> None:
     for sentence in sentences:
         print(f"error: {sentence}" if code != INTERRUPTED else sentence, file=sys.stderr)
     if as_json:
-        from sweep.cli.terminal import print_json
+        from sweep.terminal import print_json
 
         print_json({"exit_code": code, "errors": sentences})
     sys.exit(code)

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 from typer import Argument, Exit, Option
 
-from data.faults import InputError
 from models import ARCHITECTURES, absolute
 from models.architecture import STAGES
 from sweep import __version__
@@ -36,18 +35,6 @@ def settings_from(options: Mapping[str, Any], **others: Any) -> Settings:
     }
     frozen["archs"] = tuple(absolute(arch) for arch in frozen["archs"])
     return Settings(**frozen)
-
-
-def check_prevalence(prevalence: float | None) -> None:
-    """Checks the value of --prevalence.
-
-    Raises:
-        InputError: It is not between 0 and 1.
-    """
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise InputError(
-            f"--prevalence {prevalence:g}: give a share of positives above 0 and below 1, such as 0.05 for 5 %"
-        )
 
 
 def _version(asked: bool) -> None:

@@ -6,7 +6,6 @@ Here and in the modules of the other commands, functions import what takes time,
 from __future__ import annotations
 
 import textwrap
-from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,8 @@ from sweep.cli import options as option
 from sweep.settings import Settings, seconds_of
 
 if TYPE_CHECKING:
-    from sweep.cli.terminal import Terminal
     from sweep.orchestrator.conclude import Outcome
-    from sweep.orchestrator.study_run import StudyRun
+    from sweep.terminal import Terminal
 
 
 def search(  # noqa: PLR0913 - typer: one parameter per option
@@ -67,14 +65,14 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     version: option.Version = False,
 ) -> None:
     """Search the hyperparameters of image classifiers; record every trial, register the best."""
-    given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
+    given = [name for name in context.params if "COMMANDLINE" in str(context.get_parameter_source(name))]
     if context.invoked_subcommand is not None:
         _refuse_before(context.invoked_subcommand, given)
         return
     if context.parent is None and not given:
         _show_commands(context)
         return
-    from sweep.cli.terminal import Terminal
+    from sweep.terminal import Terminal
 
     settings = option.settings_from(locals(), archs=arch, budget=None if budget is None else seconds_of(budget))
     (_show_plan if dry_run else _run)(settings, Terminal(json=json))
@@ -101,44 +99,22 @@ def _show_commands(context: typer.Context) -> None:
 
 
 def _run(settings: Settings, terminal: Terminal) -> None:
-    """Runs the studies of a sweep, one after the other.
-
-    Raises:
-        StudyInterruptedError: Somebody stopped it.
-    """
+    """Runs the studies of a sweep, one after the other."""
     from sweep.cli.sweep_view import sweep_view
     from sweep.cli.views import next_commands, outcome_view
-    from sweep.orchestrator.engine import engine_of
-    from sweep.orchestrator.former_name import keep_former_name
-    from sweep.orchestrator.workdir import prepare, stoppable
-    from sweep.plan import make_plan
+    from sweep.orchestrator.search import run_search
 
-    with stoppable() as stopping, ExitStack() as at_end:
-        plan = keep_former_name(make_plan(settings, fetch=True), Path.cwd())
-        engine = engine_of(plan)
-        at_end.callback(engine.close)
-        if not (Path.cwd() / "optuna.db").exists():  # else nothing may be left to train
-            engine.start(settings.trials)  # workers import torch while this process imports MLflow
-        prepare(plan, Path.cwd(), terminal, stopping)
-        from sweep.orchestrator.runner import run_plan  # seconds of imports, which wrong input need not wait for
+    done = run_search(settings, Path.cwd(), terminal, lambda outcome, plan: terminal.show(outcome_view(outcome, plan)))
+    champion = None
+    if len(done.outcomes) > 1:
         from sweep.stores.registry import CHAMPION, alias_holder
 
-        def conclude(run: StudyRun) -> Outcome:
-            from sweep.orchestrator import conclude  # imported by now, unless nothing was left to train
-
-            return conclude.conclude(run)
-
-        def ended(outcome: Outcome) -> None:
-            terminal.show(outcome_view(outcome, plan))
-
-        outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, ended, engine)
-    champion = None
-    if len(outcomes) > 1:
-        with tracking.reaching():
-            champion = alias_holder(tracking.client, outcomes[0].model, CHAMPION)
-        terminal.show(sweep_view(outcomes, settings.metric, champion))
-    terminal.show(next_commands(outcomes, plan, tracking.experiment_id, champion), whole_lines=True)
-    terminal.end(studies=[outcome_to_dict(outcome) for outcome in outcomes])
+        with done.tracking.reaching():
+            champion = alias_holder(done.tracking.client, done.outcomes[0].model, CHAMPION)
+        terminal.show(sweep_view(done.outcomes, settings.metric, champion))
+    commands = next_commands(done.outcomes, done.plan, done.tracking.experiment_id, champion)
+    terminal.show(commands, whole_lines=True)
+    terminal.end(studies=[outcome_to_dict(outcome) for outcome in done.outcomes])
 
 
 def _show_plan(settings: Settings, terminal: Terminal) -> None:

@@ -18,7 +18,7 @@ def studies(storage: option.Storage = None, json: option.Json = False) -> None:
     from rich import box
     from rich.table import Table
 
-    from sweep.cli.terminal import Terminal
+    from sweep.terminal import Terminal
 
     terminal, now = Terminal(json=json), time.time()
     rows = [_summary(study) for study in _stored(storage)]
@@ -51,10 +51,10 @@ def trials(
     json: option.Json = False,
 ) -> None:
     """List the trials of a study, the best first, with hyperparameters and scores; as CSV, JSON or LaTeX for others."""
-    from sweep.cli.terminal import Terminal, print_json
     from sweep.orchestrator.leaderboard import leaderboard
     from sweep.orchestrator.run_params import description_of
     from sweep.orchestrator.trial_table import trial_table
+    from sweep.terminal import Terminal, print_json
 
     if csv + latex + json > 1:
         raise InputError("--csv, --latex, --json: ask for one of them")
@@ -84,9 +84,9 @@ def stop(study: option.AnyStudy = None, storage: option.Storage = None) -> None:
     import os
     import signal
 
-    from sweep.cli.terminal import Terminal
     from sweep.stores.attributes import OWNER
     from sweep.system.processes import describe_owner, is_here
+    from sweep.terminal import Terminal
 
     running = [found for found in _stored(storage) if _runs(found)]
     if not running:
@@ -101,8 +101,8 @@ def stop(study: option.AnyStudy = None, storage: option.Storage = None) -> None:
 
 def skip(trial: option.TrialNumber, study: option.AnyStudy = None, storage: option.Storage = None) -> None:
     """End one trial of a study that runs; it does not count, and the study goes on with another configuration."""
-    from sweep.cli.terminal import Terminal
     from sweep.system.errors import TrialEndedElsewhereError
+    from sweep.terminal import Terminal
 
     running = [found for found in _stored(storage) if _runs(found)]
     if not running:
