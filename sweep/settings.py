@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +15,13 @@ from data.splits import Split, fold_of
 from models import ARCHITECTURES, architecture, file_of, short_name
 from models.architecture import PRETRAINED, STAGES, Architecture, is_stages
 from sweep.metrics.names import METRICS
-from sweep.space import Space, batch_sizes, study_space
+from sweep.space import Choice, Space, batch_sizes, study_space
 from sweep.system.environment import faults_of_environment
 
 SYNTHETIC_IMAGE_SIZE = 64
-PRUNERS = ("median", "hyperband", "none")
+SAMPLERS = ("tpe", "random", "gp", "cmaes", "grid", "brute", "qmc")
+FINITE = ("grid", "brute")  # samplers that try every combination once
+PRUNERS = ("median", "hyperband", "halving", "patient", "none")
 KEEP = ("all", "best")
 ENGINES = ("local", "ray")
 RESERVED = ("champion", "latest")  # aliases of the registry that are of no architecture
@@ -45,6 +48,7 @@ class Settings:
         seed: Decides the sampler's draws and each trial's seed.
         split_seed: Decides which patients validate. Studies compare only on the same split.
         metric: What the study chooses by, a key of METRICS.
+        sampler: One of SAMPLERS.
         pruner: One of PRUNERS.
         warmup: Epochs before a trial can be pruned.
         space: What the studies search before `fix` and `search` change it, a key of `sweep.space.READY`.
@@ -84,6 +88,7 @@ class Settings:
     seed: int = 0
     split_seed: int = 0
     metric: str = "val/auroc"
+    sampler: str = "tpe"
     pruner: str = "median"
     warmup: int = 3
     space: str = "basic"
@@ -196,7 +201,8 @@ def check(settings: Settings) -> None:
     faults += faults_of_environment(settings.tracking_uri)
     try:  # the options that change a space are checked even where no architecture is known
         archs = tuple(known) or tuple(ARCHITECTURES)[:1]
-        _ = (settings if archs == settings.archs else replace(settings, archs=archs)).spaces
+        spaces = (settings if archs == settings.archs else replace(settings, archs=archs)).spaces
+        faults += _faults_of_finite_spaces(settings, spaces)
     except InputError as error:  # most faults are the same for every architecture, and are listed once
         faults += error.faults
     if faults:
@@ -239,6 +245,7 @@ def _faults_of_choices(settings: Settings) -> list[str]:
     """What is wrong with the options that take one of several words."""
     choices = {
         "--metric": (settings.metric, tuple(METRICS)),
+        "--sampler": (settings.sampler, SAMPLERS),
         "--pruner": (settings.pruner, PRUNERS),
         "--keep": (settings.keep, KEEP),
         "--engine": (settings.engine, ENGINES),
@@ -257,6 +264,28 @@ def _faults_of_choices(settings: Settings) -> list[str]:
             f"--validation {settings.validation}: there is no such value; there are {', '.join(VALIDATIONS)}, "
             "and folds such as 1/5, the first of five"
         )
+    return faults
+
+
+def _faults_of_finite_spaces(settings: Settings, spaces: Mapping[str, Space]) -> list[str]:
+    """What keeps a sampler from trying every combination once."""
+    if settings.sampler not in FINITE:
+        return []
+    faults = []
+    for arch, space in spaces.items():
+        ranges = [name for name, domain in space.items() if not isinstance(domain, Choice)]
+        sizes = [len(domain.values) for domain in space.values() if isinstance(domain, Choice)]
+        if ranges:
+            listed = f"--search {ranges[0]}=VALUE,VALUE"
+            faults.append(
+                f"--sampler {settings.sampler}: {', '.join(ranges)} of {arch} are ranges without end; list values, "
+                f"such as {listed}, or fix them"
+            )
+        elif settings.trials > (combinations := math.prod(sizes)):
+            faults.append(
+                f"--trials {settings.trials}: the space of {arch} has {combinations:,} combinations, which --sampler "
+                f"{settings.sampler} tries once each; give --trials {combinations} or fewer"
+            )
     return faults
 
 

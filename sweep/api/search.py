@@ -31,6 +31,7 @@ class SearchOptions(TypedDict, total=False):
     seed: int
     split_seed: int
     metric: str
+    sampler: str
     pruner: str
     warmup: int
     weights: str

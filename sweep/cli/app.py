@@ -15,12 +15,13 @@ from sweep.cli.search import search
 from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
+UsageError: Any = typer.BadParameter.__mro__[1]  # typer has a click of its own, and does not name this class
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(search)
@@ -75,7 +76,12 @@ def _run() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     as_json = "--json" in sys.argv
     try:
-        app()
+        sys.exit(app(standalone_mode=False))  # else typer writes its errors in a frame, and none for --json
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command
+            error.show()
+            sys.exit(WRONG_INPUT)
+        _end(WRONG_INPUT, as_json, [error.format_message()])
     except InputError as error:
         _end(WRONG_INPUT, as_json, list(error.faults))
     except StudyInterruptedError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from typer import Argument, Exit, Option
 from models import ARCHITECTURES, absolute
 from models.architecture import STAGES
 from sweep import __version__
-from sweep.settings import ENGINES, KEEP, METRICS, PRUNERS, VALIDATIONS, Settings
+from sweep.settings import ENGINES, KEEP, METRICS, PRUNERS, SAMPLERS, VALIDATIONS, Settings
 
 REPORTED = ("cnn1", "cnn2", "cnn3")  # architectures that the report has tables of
 STORES = ("tracking_uri", "storage")
@@ -48,34 +49,42 @@ def machine_from(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in (*MACHINE, *STORES)}
 
 
+# The groups of options in a command's help.
+_WHAT = partial(Option, rich_help_panel="What is trained")
+_DATA = partial(Option, rich_help_panel="Data")
+_HOW = partial(Option, rich_help_panel="Training and choice")
+_WHERE = partial(Option, rich_help_panel="Machine")
+_STORE = partial(Option, rich_help_panel="Stores")
+_OUTPUT = partial(Option, rich_help_panel="Output")
+
 # What is trained.
 NAMES = f"{', '.join(ARCHITECTURES)}, timm:NAME, or a function of your own as FILE.py:FUNCTION"
 Archs = Annotated[
     list[str],
-    Option("--arch", metavar="NAME", help=f"What to search: {NAMES}. Repeat it for several."),
+    _WHAT("--arch", metavar="NAME", help=f"What to search: {NAMES}. Repeat it for several."),
 ]
 ReportArchs = Annotated[
     list[str],
-    Option(
+    _WHAT(
         "--arch", metavar="NAME", help=f"Train the rows of this one: {', '.join(REPORTED)}. Repeatable. Default: all."
     ),
 ]
-Arch = Annotated[str, Option(metavar="NAME", help=f"The architecture: {NAMES}.")]
+Arch = Annotated[str, _WHAT(metavar="NAME", help=f"The architecture: {NAMES}.")]
 Trials = Annotated[
-    int, Option(help="Trials that the study is to have in all; the same command again runs the missing ones.")
+    int, _WHAT(help="Trials that the study is to have in all; the same command again runs the missing ones.")
 ]
-Seeds = Annotated[int, Option(help="How often each row is trained, each time with another seed.")]
-ChangeSeeds = Annotated[int, Option("--seeds", help="How often each change is trained, all with the same seeds.")]
+Seeds = Annotated[int, _WHAT(help="How often each row is trained, each time with another seed.")]
+ChangeSeeds = Annotated[int, _WHAT("--seeds", help="How often each change is trained, all with the same seeds.")]
 OtherSeeds = Annotated[
     int,
-    Option(
+    _WHAT(
         "--seeds",
         help="Train each architecture's best again with so many other seeds; what was trained before is kept.",
     ),
 ]
 Protocol = Annotated[
     str,
-    Option(
+    _WHAT(
         help="ours: validate on patients that do not train. "
         "report: on 16 images, as its authors did, to see what that costs."
     ),
@@ -83,37 +92,37 @@ Protocol = Annotated[
 SearchName = Annotated[
     str | None, Argument(metavar="[STUDY]", help="A finished search, such as cnn1. Default: the only one there is.")
 ]
-Folds = Annotated[int, Option(help="Parts of the training patients; each validates once.")]
-Top = Annotated[int, Option(help="How many of its best trials are trained again, on every fold.")]
+Folds = Annotated[int, _WHAT(help="Parts of the training patients; each validates once.")]
+Top = Annotated[int, _WHAT(help="How many of its best trials are trained again, on every fold.")]
 EnsembleMembers = Annotated[
     str,
-    Option(
+    _WHAT(
         "--members",
         metavar="WHICH",
         help="top:5, the study's five best configurations; seeds, its winner's other seeds (`compare --seeds`); folds, "
         "those of `crossvalidate` (folds:5 where there are several).",
     ),
 ]
-Flip = Annotated[bool, Option("--flip", help="Each member answers the mean of an image and its mirror image.")]
+Flip = Annotated[bool, _WHAT("--flip", help="Each member answers the mean of an image and its mirror image.")]
 Change = Annotated[
     list[str],
-    Option(metavar="NAME=VALUE", help="A change to try; + between several makes them one change. Repeatable."),
+    _WHAT(metavar="NAME=VALUE", help="A change to try; + between several makes them one change. Repeatable."),
 ]
 Space = Annotated[
     str,
-    Option(
+    _WHAT(
         metavar="NAME",
         help="What is searched: basic (the five hyperparameters); scratch (more, for random weights); finetune (for "
         "pretrained ones). --fix and --search change it.",
     ),
 ]
-Fix = Annotated[list[str], Option(metavar="NAME=VALUE", help="Fix a hyperparameter: activation=sigmoid. Repeatable.")]
+Fix = Annotated[list[str], _WHAT(metavar="NAME=VALUE", help="Fix a hyperparameter: activation=sigmoid. Repeatable.")]
 FixAll = Annotated[
-    list[str], Option("--fix", metavar="NAME=VALUE", help="The configuration: every hyperparameter of a search.")
+    list[str], _WHAT("--fix", metavar="NAME=VALUE", help="The configuration: every hyperparameter of a search.")
 ]
 Search = Annotated[
     list[str],
-    Option(
+    _WHAT(
         metavar="NAME=DOMAIN",
         help="Search a hyperparameter over other values: "
         "learning_rate=1e-4..1e-2:log or batch_size=64,128. Repeatable.",
@@ -121,51 +130,51 @@ Search = Annotated[
 ]
 Weights = Annotated[
     str,
-    Option(
+    _WHAT(
         help="Where resnet50 and networks of timm start: pretrained, none, or a .safetensors or .pth file of tensors."
     ),
 ]
-Finetune = Annotated[str, Option(help=f"How much of these networks is trained: {STAGES}.")]
+Finetune = Annotated[str, _WHAT(help=f"How much of these networks is trained: {STAGES}.")]
 
 # The data.
 Data = Annotated[
     Path | None,
-    Option(
+    _DATA(
         help="A folder with train/ and test/ (one folder per class), or an .npz in MedMNIST's layout. "
         "Default: the downloaded data set where there is one, else the built-in synthetic images."
     ),
 ]
-DataNow = Annotated[Path | None, Option("--data", help="Where the images are now. Default: where they were.")]
+DataNow = Annotated[Path | None, _DATA("--data", help="Where the images are now. Default: where they were.")]
 TestData = Annotated[
     Path | None,
-    Option("--data", help="A data set with test/, or one folder per class. Default: the model's own test images."),
+    _DATA("--data", help="A data set with test/, or one folder per class. Default: the model's own test images."),
 ]
-PatientPattern = Annotated[str, Option(help="Regular expression that finds the patient in a file's name.")]
+PatientPattern = Annotated[str, _DATA(help="Regular expression that finds the patient in a file's name.")]
 Depth = Annotated[
     int | None,
-    Option(metavar="BITS", help="Bits per pixel of images of more than 8 bits that state no depth. Default: all 16."),
+    _DATA(metavar="BITS", help="Bits per pixel of images of more than 8 bits that state no depth. Default: all 16."),
 ]
 ModelDepth = Annotated[
     int | None,
-    Option("--depth", metavar="BITS", help="As for a search, where images are otherwise than those of the training."),
+    _DATA("--depth", metavar="BITS", help="As for a search, where images are otherwise than those of the training."),
 ]
 AllowLeakage = Annotated[
     bool,
-    Option(
+    _DATA(
         "--allow-leakage",
         help="Use test images that are also training images; written on everything that is made from it.",
     ),
 ]
-Limit = Annotated[int | None, Option(help="Use at most so many training images, for a quick try.")]
+Limit = Annotated[int | None, _DATA(help="Use at most so many training images, for a quick try.")]
 ImageSize = Annotated[
-    int | None, Option(help="Side of the images in pixels. Default: the architecture's own; 64 for synthetic images.")
+    int | None, _DATA(help="Side of the images in pixels. Default: the architecture's own; 64 for synthetic images.")
 ]
 ReportImageSize = Annotated[
-    int | None, Option("--image-size", help="Side of the images in pixels. Default: the report's.")
+    int | None, _DATA("--image-size", help="Side of the images in pixels. Default: the report's.")
 ]
 Validation = Annotated[
     str,
-    Option(
+    _DATA(
         help=f"Where validation images come from: {', '.join(VALIDATIONS)}. "
         "`auto`: val/ if it holds 100 or more, else 15 % of the training images, whole patients. "
         "`2/5`: the second of five folds of the training patients."
@@ -173,45 +182,46 @@ Validation = Annotated[
 ]
 
 # How it is trained and chosen.
-Epochs = Annotated[int, Option(help="Epochs of a trial at most.")]
-Patience = Annotated[int, Option(help="Epochs without a lower validation loss before a trial stops; 0: never.")]
+Epochs = Annotated[int, _HOW(help="Epochs of a trial at most.")]
+Patience = Annotated[int, _HOW(help="Epochs without a lower validation loss before a trial stops; 0: never.")]
 Metric = Annotated[
     str,
-    Option(
+    _HOW(
         help=f"What the study chooses by: {', '.join(METRICS)}. "
         "`stressed`: of validation images as another X-ray machine might have made them."
     ),
 ]
-Pruner = Annotated[str, Option(help=f"Ends trials that fall behind: {', '.join(PRUNERS)}.")]
-Warmup = Annotated[int, Option(help="Epochs before a trial can be pruned.")]
-Seed = Annotated[int, Option(help="Decides the search's and every trial's random draws.")]
-SplitSeed = Annotated[int, Option(help="Decides which patients validate; studies compare only on the same split.")]
-Retries = Annotated[int, Option(help="Further attempts at a configuration that lost its worker or ran out of memory.")]
+Sampler = Annotated[str, _HOW(help=f"How configurations are drawn, by Optuna: {', '.join(SAMPLERS)}.")]
+Pruner = Annotated[str, _HOW(help=f"Ends trials that fall behind: {', '.join(PRUNERS)}.")]
+Warmup = Annotated[int, _HOW(help="Epochs before a trial can be pruned.")]
+Seed = Annotated[int, _HOW(help="Decides the search's and every trial's random draws.")]
+SplitSeed = Annotated[int, _HOW(help="Decides which patients validate; studies compare only on the same split.")]
+Retries = Annotated[int, _HOW(help="Further attempts at a configuration that lost its worker or ran out of memory.")]
 Budget = Annotated[
-    str | None, Option(metavar="TIME", help="Train no longer than this: 45m, 2h, 1h30m. Default: no limit.")
+    str | None, _HOW(metavar="TIME", help="Train no longer than this: 45m, 2h, 1h30m. Default: no limit.")
 ]
-Keep = Annotated[str, Option(help=f"Trials whose checkpoints stay in MLflow: {', '.join(KEEP)} (of the study).")]
-DryRun = Annotated[bool, Option("--dry-run", help="Print space, data, split, estimated time and disk; touch nothing.")]
+Keep = Annotated[str, _HOW(help=f"Trials whose checkpoints stay in MLflow: {', '.join(KEEP)} (of the study).")]
+DryRun = Annotated[bool, _HOW("--dry-run", help="Print space, data, split, estimated time and disk; touch nothing.")]
 
 # Where it is trained.
-Workers = Annotated[int | None, Option(help="Trials to train at once. Default: one per GPU, or one per core.")]
-Device = Annotated[str, Option(help="auto, cpu, cuda or mps (Apple's).")]
-Precision = Annotated[str, Option(help="auto, float32 or bfloat16 (training steps only).")]
-Engine = Annotated[str, Option(help=f"Where trials run: {', '.join(ENGINES)} (this machine, or a Ray cluster).")]
+Workers = Annotated[int | None, _WHERE(help="Trials to train at once. Default: one per GPU, or one per core.")]
+Device = Annotated[str, _WHERE(help="auto, cpu, cuda or mps (Apple's).")]
+Precision = Annotated[str, _WHERE(help="auto, float32 or bfloat16 (training steps only).")]
+Engine = Annotated[str, _WHERE(help=f"Where trials run: {', '.join(ENGINES)} (this machine, or a Ray cluster).")]
 Address = Annotated[
     str | None,
-    Option(
+    _WHERE(
         help="The Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: RAY_ADDRESS; without it one starts here."
     ),
 ]
-CpusPerTrial = Annotated[int, Option(metavar="N", help="CPUs of a trial on the cluster.")]
+CpusPerTrial = Annotated[int, _WHERE(metavar="N", help="CPUs of a trial on the cluster.")]
 GpusPerTrial = Annotated[
     float | None,
-    Option(metavar="X", help="GPUs of a trial on the cluster; 0.5 shares one. Default: 1 where there are any."),
+    _WHERE(metavar="X", help="GPUs of a trial on the cluster; 0.5 shares one. Default: 1 where there are any."),
 ]
 WorkDir = Annotated[
     Path | None,
-    Option(
+    _WHERE(
         exists=True,
         file_okay=False,
         callback=lambda path: path and path.absolute(),  # not resolved: the nodes share a link, not what it points at
@@ -223,31 +233,31 @@ WorkDir = Annotated[
 # Stores.
 TrackingUri = Annotated[
     str | None,
-    Option(
+    _STORE(
         envvar="MLFLOW_TRACKING_URI",
         callback=lambda uri: uri.rstrip("/") if uri and uri.startswith("http") else uri,
         help="MLflow's store. Default: sqlite:///mlflow.db here.",
     ),
 ]
 Experiment = Annotated[
-    str | None, Option(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name.")
+    str | None, _STORE(envvar="MLFLOW_EXPERIMENT_NAME", help="MLflow experiment. Default: the data set's name.")
 ]
 Storage = Annotated[
-    str | None, Option(envvar="OPTUNA_STORAGE", help="Optuna's store. Default: sqlite:///optuna.db here.")
+    str | None, _STORE(envvar="OPTUNA_STORAGE", help="Optuna's store. Default: sqlite:///optuna.db here.")
 ]
 Study = Annotated[
     str | None,
-    Option(help="Name of the study; begin another one, or go on with one. Default: the architecture's."),
+    _STORE(help="Name of the study; begin another one, or go on with one. Default: the architecture's."),
 ]
 ReportStudies = Annotated[
     str | None,
-    Option("--study", help="Name of the studies, after their architecture's. Default: replicate-PROTOCOL."),
+    _STORE("--study", help="Name of the studies, after their architecture's. Default: replicate-PROTOCOL."),
 ]
 ChangesStudy = Annotated[
-    str, Option("--study", help="Name of the study, after its architecture's. Other changes are another study.")
+    str, _STORE("--study", help="Name of the study, after its architecture's. Other changes are another study.")
 ]
-FoldStudies = Annotated[str, Option("--study", help="Name of the folds' studies, after the search's.")]
-Rebuild = Annotated[bool, Option("--rebuild", help="Write all runs of a study again where MLflow has none of them.")]
+FoldStudies = Annotated[str, _STORE("--study", help="Name of the folds' studies, after the search's.")]
+Rebuild = Annotated[bool, _STORE("--rebuild", help="Write all runs of a study again where MLflow has none of them.")]
 RunId = Annotated[str, Argument(help="The MLflow run of a trial.")]
 
 AnyStudy = Annotated[
@@ -308,7 +318,7 @@ WithStudentReport = Annotated[
 ]
 
 # Output.
-Version = Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version and end.")]
-Csv = Annotated[bool, Option("--csv", help="Print CSV on stdout and everything else on stderr.")]
-Latex = Annotated[bool, Option("--latex", help="Print a table of LaTeX on stdout.")]
-Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and everything else on stderr.")]
+Version = Annotated[bool, _OUTPUT("--version", callback=_version, is_eager=True, help="Print the version and end.")]
+Csv = Annotated[bool, _OUTPUT("--csv", help="Print CSV on stdout and everything else on stderr.")]
+Latex = Annotated[bool, _OUTPUT("--latex", help="Print a table of LaTeX on stdout.")]
+Json = Annotated[bool, _OUTPUT("--json", help="Print one JSON object on stdout and everything else on stderr.")]

@@ -36,6 +36,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     depth: option.Depth = None,
     allow_leakage: option.AllowLeakage = False,
     metric: option.Metric = Settings.metric,
+    sampler: option.Sampler = Settings.sampler,
     pruner: option.Pruner = Settings.pruner,
     warmup: option.Warmup = Settings.warmup,
     space: option.Space = Settings.space,

@@ -131,6 +131,7 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
         },
         params={
             "metric": settings.metric,
+            "sampler": settings.sampler,
             "pruner": settings.pruner,
             "warmup": settings.warmup,
             "study_seed": settings.seed,

@@ -130,6 +130,7 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
             fingerprint=fingerprint(plan, planned),
             seed=seed_of(settings.seed, planned.short_arch),
             pruning=Pruning(settings.pruner, settings.warmup, settings.epochs),
+            sampler=settings.sampler,
         )
         for planned in plan.studies
     ]

@@ -53,6 +53,9 @@ class BoundedStudy(optuna.Study):
         """Forgets a trial that another program has ended."""
         self._running.pop(number, None)
 
+    def stop(self) -> None:
+        """Does nothing: samplers of finite spaces call it after the last combination, and the loop counts trials."""
+
     def ask(self, *arguments: Any, **named: Any) -> optuna.Trial:
         """As Optuna's own; the trial is remembered."""
         trial = super().ask(*arguments, **named)

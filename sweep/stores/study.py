@@ -33,6 +33,7 @@ from sweep.stores.conversion import attributes_of, own_attributes, to_distributi
 from sweep.stores.databases import check_database, file_of, is_database, open_whole
 from sweep.stores.fingerprint import check_fingerprint
 from sweep.stores.pruning import Pruning
+from sweep.stores.samplers import sampler_of
 from sweep.stores.trials import AskedTrial, EnqueuedTrial, TrialCounts, TrialRecord
 from sweep.system.errors import StudyFailedError, TrialEndedElsewhereError
 from sweep.system.processes import alive, describe_owner, myself
@@ -324,6 +325,7 @@ def open_study(
     fingerprint: Mapping[str, Any],
     seed: int,
     pruning: Pruning,
+    sampler: str = "tpe",
 ) -> Study:
     """Opens a study, or makes it.
 
@@ -335,6 +337,7 @@ def open_study(
         fingerprint: What must not change while a study lives; its trials could not be compared otherwise.
         seed: Seeds the sampler.
         pruning: When trials are ended early.
+        sampler: As `sampler_of` takes it.
 
     Raises:
         InputError: The storage cannot be opened, or the study was begun with another fingerprint; says what differs.
@@ -343,9 +346,8 @@ def open_study(
     try:
         opened = _open_storage(storage)
         study = optuna.create_study(storage=opened, study_name=name, load_if_exists=True, direction=direction)
-        # A sampler that started with the same seed again would repeat the draws of the first trials.
-        sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
-        search = BoundedStudy(name, opened, sampler, pruning.pruner())
+        draws = sampler_of(sampler, seed, len(study.get_trials(deepcopy=False)), space)
+        search = BoundedStudy(name, opened, draws, pruning.pruner())
     except Exception as error:  # SQLAlchemy's and each driver's own
         raise InputError(f"--storage {shown(storage)}: cannot be opened ({first_line(error, storage)})") from error
     check_fingerprint(study, {**fingerprint, "space": {key: str(domain) for key, domain in space.items()}})

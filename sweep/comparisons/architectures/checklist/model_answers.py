@@ -168,7 +168,7 @@ def _selection(facts: Facts) -> Answer:
         f"Trials by {metric} alone{among}.{champion}",
         ("search", "top"),
         (
-            facts.study_params("metric", "pruner", "study_seed"),
+            facts.study_params("metric", "sampler", "pruner", "study_seed"),
             facts.version_tags(f"{tag.PROMOTION}.champion"),
             facts.tags(tag.TEST_OPENED),
         ),
