@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +52,7 @@ class Settings:
         pruner: One of PRUNERS.
         warmup: Epochs before a trial can be pruned.
         space: What the studies search before `fix` and `search` change it, a key of `sweep.space.READY`.
-        fix: Hyperparameters to fix, as `sweep.space.study_space` takes them.
+        fix: Hyperparameters to fix, as `sweep.space.study_space` takes them; `ARCH/name=value` is for one architecture.
         search: Hyperparameters to search elsewhere, likewise.
         weights: Where networks start that can be pretrained, resnet50 and those of timm: `pretrained`, `none`, a file.
             `imagenet` is the older name of the first.
@@ -120,7 +120,7 @@ class Settings:
     def spaces(self) -> Mapping[str, Space]:
         """What the study of each architecture searches. Raises InputError where an option that says so is wrong."""
         return {
-            arch: study_space(arch, self.fix, self.search, self.space, pretrained=self.pretrained)
+            arch: study_space(arch, _of(arch, self.fix), _of(arch, self.search), self.space, pretrained=self.pretrained)
             for arch in self.archs
         }
 
@@ -139,6 +139,14 @@ class Settings:
         if name == "weights" and value in PRETRAINED:
             return "imagenet" if arch == "resnet50" else "pretrained"  # what these are is known of resnet50 alone
         return value
+
+
+def _of(arch: str, texts: Sequence[str]) -> list[str]:
+    """What is for an architecture of texts such as `dropout=0.2` and `cnn1/dropout=0.2`; the second goes first."""
+    split = [(*text.partition("=")[0].rpartition("/")[::2], text) for text in texts]
+    own = {name: text for only, name, text in split if only == short_name(arch)}
+    others = [text for only, name, text in split if not only and name not in own]
+    return [*others, *(text.partition("/")[2] for text in own.values())]
 
 
 def seconds_of(text: str) -> float:
@@ -196,6 +204,11 @@ def check(settings: Settings) -> None:
         settings.study is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", settings.study) is not None,
         f"--study {settings.study!r}: use letters, digits, '.', '_' and '-'",
     )
+    names = {short_name(arch) for arch in settings.archs}
+    for option, texts in (("--fix", settings.fix), ("--search", settings.search)):
+        for text in texts:
+            only = text.partition("=")[0].rpartition("/")[0]
+            want(not only or only in names, f"{option} {text}: this search has no {only}; it has {', '.join(names)}")
     faults += _faults_of_choices(settings)
     faults += _faults_of_the_cluster(settings)
     faults += faults_of_environment(settings.tracking_uri)

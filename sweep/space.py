@@ -168,6 +168,17 @@ def ready_space(arch: str, name: str = "basic", *, pretrained: bool = False) -> 
     return {**own, **{key: domain for key, domain in READY[name].items() if key not in left_out}}
 
 
+def written(domain: Choice | Range) -> str:
+    """A domain as `--search` takes it, every digit of its numbers.
+
+    >>> written(Range(1e-4, 0.01, log=True)), written(Choice((16, 32)))
+    ('0.0001..0.01:log', '16,32')
+    """
+    if isinstance(domain, Range):
+        return f"{domain.low!r}..{domain.high!r}{':log' if domain.log else ''}"
+    return ",".join(map(str, domain.values))
+
+
 def study_space(
     arch: str,
     fix: Sequence[str] = (),
@@ -192,18 +203,18 @@ def study_space(
     space, faults, seen = dict(ready_space(arch, space_name, pretrained=pretrained)), [], set()
     for option, texts in (("--fix", fix), ("--search", search)):
         for text in texts:
-            name, _, written = text.partition("=")
+            name, _, domain = text.partition("=")
             try:
                 if name not in (*space, *EXTRA):
                     there = ", ".join(dict.fromkeys((*space, *EXTRA)))
                     near = did_you_mean(name, (*space, *EXTRA))
                     raise ValueError(f"there is no hyperparameter {name!r}; there are {there}{near}")
-                if not written:
+                if not domain:
                     raise ValueError(f"write {name}=VALUE")
                 if name in seen:
                     raise ValueError(f"{name} is given twice")
                 seen.add(name)
-                space[name] = Choice((value_of(name, written),)) if option == "--fix" else _domain(name, written)
+                space[name] = Choice((value_of(name, domain),)) if option == "--fix" else _domain(name, domain)
                 if fault := _fault_of(row, name, space[name]):
                     raise ValueError(fault)
             except ValueError as error:

@@ -19,7 +19,7 @@ FILES = {
 TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
 # From the ground up: a package imports from those before it, and from itself.
 FLOORS = (
-    "data", "models", "sweep.system", "sweep.training", "sweep.engines", "sweep.space", "sweep.metrics", "sweep.settings",
+    "data", "models", "sweep.system", "sweep.training", "sweep.engines", "sweep.space", "sweep.metrics", "sweep.settings", "sweep.settings_file",
     "sweep.stores", "sweep.plan", "sweep.lifecycle", "sweep.orchestrator", "sweep.comparisons", "sweep.terminal", "sweep.api", "sweep.cli",
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from models import absolute
 from sweep.api.view import view_or_terminal
 from sweep.settings import Settings, seconds_of
-from sweep.space import Choice, Range, Value
+from sweep.space import Choice, Range, Value, written
 
 if TYPE_CHECKING:
     from sweep.api.search_result import SearchResult
@@ -89,7 +89,7 @@ def search(
         data=None if data is None else Path(data),
         trials=trials,
         fix=tuple(f"{name}={value}" for name, value in (fix or {}).items()),
-        search=tuple(f"{name}={_written(domain)}" for name, domain in (space or {}).items()),
+        search=tuple(f"{name}={written(_domain(domain))}" for name, domain in (space or {}).items()),
         space=ready_space,
         budget=seconds_of(budget) if isinstance(budget, str) else budget,
         **options,
@@ -98,9 +98,7 @@ def search(
     return result_of(done, Path.cwd())
 
 
-def _written(domain: Range | Choice | Sequence[Value]) -> str:
-    """A domain as `--search` takes it."""
-    if isinstance(domain, Range):
-        return f"{domain.low!r}..{domain.high!r}{':log' if domain.log else ''}"
-    values = domain.values if isinstance(domain, Choice) else [domain] if isinstance(domain, str) else domain
-    return ",".join(map(str, values))
+def _domain(domain: Range | Choice | Sequence[Value]) -> Range | Choice:
+    if isinstance(domain, Range | Choice):
+        return domain
+    return Choice((domain,) if isinstance(domain, str) else tuple(domain))

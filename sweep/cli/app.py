@@ -11,7 +11,7 @@ import typer
 from data.faults import InputError
 from sweep.cli import comparisons, data, ensembles, model, repair, studies
 from sweep.cli.output import open_output
-from sweep.cli.search import search
+from sweep.cli.search import search, search_by_file
 from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
@@ -25,9 +25,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(search)
+app.command("search", short_help="Search hyperparameters; the same without its name.")(search_by_file)
 # A line each in the list of commands, which would cut their own help off.
 for command, line in (
-    (search, "Search hyperparameters; the same without its name."),
     (studies.studies, "List the studies that are stored here."),
     (studies.trials, "List the trials of a study; export them."),
     (studies.stop, "End a study that runs, from another terminal."),

@@ -318,6 +318,18 @@ WithStudentReport = Annotated[
 ]
 
 # Output.
+ConfigFile = Annotated[
+    Path | None,
+    Argument(
+        metavar="[FILE]",
+        help="A file of settings, as --save-config writes it. What is typed goes before it, and it before the "
+        "environment.",
+    ),
+]
+SaveConfig = Annotated[
+    Path | None,
+    _OUTPUT("--save-config", metavar="FILE", help="Write every setting and the whole space to a file, to search by."),
+]
 Version = Annotated[bool, _OUTPUT("--version", callback=_version, is_eager=True, help="Print the version and end.")]
 Csv = Annotated[bool, _OUTPUT("--csv", help="Print CSV on stdout and everything else on stderr.")]
 Latex = Annotated[bool, _OUTPUT("--latex", help="Print a table of LaTeX on stdout.")]

@@ -5,6 +5,7 @@ Here and in the modules of the other commands, functions import what takes time,
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import typer
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from sweep.cli import options as option
-from sweep.settings import Settings, seconds_of
+from sweep.settings import Settings, check, seconds_of
 
 if TYPE_CHECKING:
     from sweep.orchestrator.conclude import Outcome
@@ -62,6 +63,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
     dry_run: option.DryRun = False,
+    save_config: option.SaveConfig = None,
     json: option.Json = False,
     version: option.Version = False,
 ) -> None:
@@ -76,7 +78,49 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     from sweep.terminal import Terminal
 
     settings = option.settings_from(locals(), archs=arch, budget=None if budget is None else seconds_of(budget))
-    (_show_plan if dry_run else _run)(settings, Terminal(json=json))
+    terminal = Terminal(json=json)
+    if save_config is not None:
+        _save(settings, save_config, terminal)
+    (_show_plan if dry_run else _run)(settings, terminal)
+
+
+def search_by_file(config: option.ConfigFile = None, **options: Any) -> None:
+    """The same as `search`, with a file of settings."""
+    if config is None:
+        return search(**options)
+    from sweep.settings_file import NAMES, read_settings
+
+    context, file = options["context"], read_settings(config)
+    named = {NAMES.get(name, name): value for name, value in file.values.items()}
+    typed = {name for name in named if "COMMANDLINE" in str(context.get_parameter_source(name))}
+    held = {name: value for name, value in named.items() if name not in typed}
+    if held.get("budget") is not None:
+        held["budget"] = str(held["budget"])
+    try:
+        search(**{**options, **held})
+    except InputError as error:
+        raise InputError(*(file.located(fault, typed) for fault in error.faults)) from error
+
+
+search_by_file.__doc__ = search.__doc__
+_options = inspect.signature(search, eval_str=True)
+_config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option.ConfigFile)
+search_by_file.__signature__ = _options.replace(  # type: ignore[attr-defined]
+    parameters=[*_options.parameters.values(), _config]
+)
+search_by_file.__annotations__ = {one.name: one.annotation for one in (*_options.parameters.values(), _config)}
+
+
+def _save(settings: Settings, path: Path, terminal: Terminal) -> None:
+    """Writes the settings into a file, once they are right."""
+    from sweep.settings_file import write_settings
+
+    check(settings)
+    try:
+        path.write_text(write_settings(settings), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--save-config {path}: cannot be written ({error.strerror})") from error
+    terminal.say(f"settings written to {path}: sweep search {path}")
 
 
 def _refuse_before(command: str, given: list[str]) -> None:

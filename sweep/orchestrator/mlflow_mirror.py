@@ -14,7 +14,7 @@ from typing import Any
 
 from sweep.metrics import figures, markdown
 from sweep.metrics.names import main_test_scores
-from sweep.orchestrator.artifacts import CHECKPOINT, Artifacts, study_pictures
+from sweep.orchestrator.artifacts import CHECKPOINT, Artifacts, study_files
 from sweep.orchestrator.figure_pool import FigurePool
 from sweep.orchestrator.leaderboard import leaderboard
 from sweep.orchestrator.run_params import description_of
@@ -104,7 +104,7 @@ class Mirror:
 
         def write() -> None:
             if self._new is not None:
-                self.tracking.log_files(self.parent, study_pictures(self.description))
+                self.tracking.log_files(self.parent, study_files(self.description))
                 self._describe(self.parent, self.description.params, self._new)
                 self._new = None
 

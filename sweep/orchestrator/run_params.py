@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from data.sources import PATIENT_PATTERN
 from sweep.metrics.names import STRESSED
 from sweep.plan import Plan, PlannedStudy, leakage_of
 from sweep.settings import Settings
+from sweep.settings_file import write_settings
 from sweep.space import EXTRA, FIVE, value_of
 from sweep.stores import tags as tag
 from sweep.stores.attributes import ABOUT, FINGERPRINT
@@ -60,6 +61,8 @@ class StudyDescription:
         params: Of its run.
         data: The data set.
         counts: Images per class: part (`train`, `validation`, `test`) -> class -> count.
+        configuration: All settings and the whole space as a file, which `sweep search` takes; empty where trials were
+            given, and for studies of earlier releases.
     """
 
     name: str
@@ -69,6 +72,7 @@ class StudyDescription:
     params: Mapping[str, Any]
     data: DataDescription
     counts: Mapping[str, Mapping[str, int]]
+    configuration: str = ""
 
     @property
     def study_id(self) -> str:
@@ -148,7 +152,14 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
             part: dict(zip(source.classes, np.bincount(listing.labels).tolist(), strict=True))
             for part, listing in images.items()
         },
+        configuration="" if planned.enqueued else configuration_of(settings, planned.arch),
     )
+
+
+def configuration_of(settings: Settings, arch: str) -> str:
+    """The settings of one architecture's study as a file, which says the same from any directory."""
+    data = None if settings.data is None else settings.data.absolute()
+    return write_settings(replace(settings, archs=(arch,), data=data, tracking_uri=None, storage=None))
 
 
 def leakage_tags(plan: Plan) -> dict[str, str]:
