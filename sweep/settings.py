@@ -70,6 +70,7 @@ class Settings:
         address: The cluster's, as `sweep.engines.ray_cluster.connect` takes it.
         cpus_per_trial: CPUs of a trial on a cluster, at least 1.
         gpus_per_trial: GPUs of a trial on a cluster, below 1 to share one; None takes one where there are any.
+        notify: Who is told when the search is over: a command of the shell, or a webhook's URL; None tells nobody.
         work_dir: A folder that all nodes of a cluster share, for checkpoints; None has them come back with each epoch.
     """
 
@@ -110,6 +111,7 @@ class Settings:
     cpus_per_trial: int = 1
     gpus_per_trial: float | None = None
     work_dir: Path | None = None
+    notify: str | None = None
 
     def size_of(self, arch: str, source: Source) -> int:
         """Side of the images that an architecture reads, in pixels."""

@@ -26,7 +26,7 @@ from sweep.settings import Settings, seconds_of
 from sweep.space import Choice, written
 
 LISTS = ("fix", "search")  # a hyperparameter -> its value or its domain
-STORES = ("tracking_uri", "storage")
+SECRETS = {"tracking_uri": "@", "storage": "@", "notify": "://"}  # what a value with a password or a token has
 NAMES = {"archs": "arch"}  # fields that an option calls otherwise
 
 
@@ -101,12 +101,13 @@ def read_settings(path: Path) -> SettingsFile:
 def write_settings(settings: Settings) -> str:
     """Writes settings with the whole space of each architecture, in a form that `read_settings` reads.
 
-    A hyperparameter with one value is in `fix`. A store whose URL has a password is left out.
+    A hyperparameter with one value is in `fix`. A store whose URL has a password, and a webhook, are
+    left out.
     """
     held: dict[str, Any] = {}
     for one in fields(Settings):
         value = getattr(settings, one.name)
-        if one.name in LISTS or value is None or (one.name in STORES and "@" in value):
+        if one.name in LISTS or value is None or SECRETS.get(one.name, "\0") in str(value):
             continue
         plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         held[NAMES.get(one.name, one.name)] = plain

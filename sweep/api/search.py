@@ -49,6 +49,7 @@ class SearchOptions(TypedDict, total=False):
     cpus_per_trial: int
     gpus_per_trial: float | None
     work_dir: Path | None
+    notify: str | None
 
 
 def search(

@@ -318,6 +318,13 @@ WithStudentReport = Annotated[
 ]
 
 # Output.
+Notify = Annotated[
+    str | None,
+    _OUTPUT(
+        metavar="COMMAND|URL",
+        help="Tell somebody when the search is over: a shell command gets JSON on stdin, a webhook is sent it.",
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     Argument(

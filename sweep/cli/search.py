@@ -64,6 +64,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     work_dir: option.WorkDir = None,
     dry_run: option.DryRun = False,
     save_config: option.SaveConfig = None,
+    notify: option.Notify = None,
     json: option.Json = False,
     version: option.Version = False,
 ) -> None:

@@ -159,7 +159,7 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
 def configuration_of(settings: Settings, arch: str) -> str:
     """The settings of one architecture's study as a file, which says the same from any directory."""
     data = None if settings.data is None else settings.data.absolute()
-    return write_settings(replace(settings, archs=(arch,), data=data, tracking_uri=None, storage=None))
+    return write_settings(replace(settings, archs=(arch,), data=data, tracking_uri=None, storage=None, notify=None))
 
 
 def leakage_tags(plan: Plan) -> dict[str, str]:

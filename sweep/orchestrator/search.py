@@ -6,10 +6,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.orchestrator.engine import engine_of
 from sweep.orchestrator.former_name import keep_former_name
+from sweep.orchestrator.notify import notifying
 from sweep.orchestrator.progress import View
 from sweep.orchestrator.workdir import prepare, stoppable
 from sweep.plan import Plan, make_plan
@@ -57,6 +58,9 @@ def run_search(settings: Settings, folder: Path, view: View, ended: Callable[[Ou
         if not (folder / "optuna.db").exists():  # else nothing may be left to train
             engine.start(settings.trials)  # workers import torch while this process imports MLflow
         prepare(plan, folder, view, stopping)
+        message = at_end.enter_context(
+            notifying(settings.notify, [plan.full_name(one) for one in plan.studies], view.say)
+        )
         from sweep.orchestrator.runner import run_plan  # seconds of imports, which wrong input need not wait for
 
         def conclude(run: StudyRun) -> Outcome:
@@ -67,4 +71,18 @@ def run_search(settings: Settings, folder: Path, view: View, ended: Callable[[Ou
         outcomes, tracking = run_plan(
             plan, folder, view, stopping, conclude, lambda outcome: ended(outcome, plan), engine
         )
+        message["best"] = [_best(outcome) for outcome in outcomes]
     return Searched(plan, outcomes, tracking)
+
+
+def _best(outcome: Outcome) -> dict[str, Any]:
+    """What a person who is told of it wants to know first."""
+    test = {name: round(outcome.test.served[name].value, 4) for name in ("accuracy", "auroc")}
+    place = f"models:/{outcome.model}/{outcome.version}"
+    return {
+        "study": outcome.study,
+        "trial": outcome.best.number,
+        "value": outcome.best.value,
+        "test": test,
+        "model": place,
+    }
