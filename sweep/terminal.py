@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -34,7 +35,8 @@ class Terminal:
     @contextmanager
     def live(self) -> Iterator[None]:
         """Keeps the table on the screen while the context is open."""
-        if not self.console.is_terminal:
+        # In a notebook rich draws with widgets, where they are installed.
+        if not self.console.is_terminal and not (self.console.is_jupyter and find_spec("ipywidgets")):
             yield
             return
         with Live(console=self.console, refresh_per_second=4, transient=True) as self._live:
