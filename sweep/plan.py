@@ -17,9 +17,9 @@ from data.splits import Split, split_source
 from models import ARCHITECTURES, architecture, short_name, weights_of
 from models.architecture import PRETRAINED
 from sweep.metrics.names import STRESSED
-from sweep.settings import Settings, check, check_data
-from sweep.space import Choice, Space, batch_sizes, decided, layout
-from sweep.stores.trials import EnqueuedTrial
+from sweep.settings import FINITE, Settings, check, check_data
+from sweep.space import Choice, Space, batch_sizes, decided, default_configuration, layout
+from sweep.stores.trials import EnqueuedTrial, StartingPoint
 from sweep.system.hardware import Machine, this_machine
 
 # A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;
@@ -27,6 +27,7 @@ from sweep.system.hardware import Machine, this_machine
 _CHECKPOINTS = 5 + 5 + 1
 _FIGURES_BYTES = 250_000
 _STORES_BYTES = 20_000_000
+DEFAULT_START = "default configuration"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class PlannedStudy:
         trials: Finished or pruned trials that it is to have in the end.
         image_size: Side of the images, in pixels.
         options: Further arguments of the architecture's `build`.
+        starts: Configurations that it begins with; the default one is the first, so that the search can be held
+            against it.
         enqueued: Its trials, where they are given instead of searched.
     """
 
@@ -49,6 +52,7 @@ class PlannedStudy:
     trials: int
     image_size: int
     options: Mapping[str, Any]
+    starts: tuple[StartingPoint, ...] = ()
     enqueued: tuple[EnqueuedTrial, ...] = ()
 
     @property
@@ -60,7 +64,7 @@ class PlannedStudy:
         """A study of given trials of the same architecture."""
         values = {key: dict.fromkeys(trial.params[key] for trial in enqueued) for key in self.space}
         space = {key: Choice(tuple(choices)) for key, choices in values.items()}
-        return replace(self, name=name, space=space, trials=len(enqueued), enqueued=tuple(enqueued))
+        return replace(self, name=name, space=space, trials=len(enqueued), starts=(), enqueued=tuple(enqueued))
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
             settings.trials,
             settings.size_of(arch, source),
             options[arch],
+            default_starts(settings, arch),
         )
         for arch in settings.archs
     )
@@ -200,6 +205,14 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
         gpus,
         studies,
     )
+
+
+def default_starts(settings: Settings, arch: str) -> tuple[StartingPoint, ...]:
+    """What the study of an architecture begins with where nothing else is asked for: its default configuration."""
+    if settings.sampler in FINITE:  # these try every configuration once, the default one among them
+        return ()
+    default = default_configuration(arch, settings.spaces[arch], pretrained=settings.pretrained)
+    return (StartingPoint(DEFAULT_START, default),)
 
 
 def _try_out(study: PlannedStudy, classes: int, images: int) -> None:

@@ -54,6 +54,7 @@ class Settings:
         space: What the studies search before `fix` and `search` change it, a key of `sweep.space.READY`.
         fix: Hyperparameters to fix, as `sweep.space.study_space` takes them; `ARCH/name=value` is for one architecture.
         search: Hyperparameters to search elsewhere, likewise.
+        enqueue: Configurations to begin with, as `sweep.orchestrator.starting_points.plan_with_starts` takes them.
         weights: Where networks start that can be pretrained, resnet50 and those of timm: `pretrained`, `none`, a file.
             `imagenet` is the older name of the first.
         finetune: How much of these networks is trained, as `models.architecture.is_stages` takes it.
@@ -95,6 +96,7 @@ class Settings:
     space: str = "basic"
     fix: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    enqueue: tuple[str, ...] = ()
     weights: str = "pretrained"
     finetune: str = "all"
     retries: int = 2
@@ -286,7 +288,7 @@ def _faults_of_finite_spaces(settings: Settings, spaces: Mapping[str, Space]) ->
     """What keeps a sampler from trying every combination once."""
     if settings.sampler not in FINITE:
         return []
-    faults = []
+    faults = [f"--enqueue: --sampler {settings.sampler} tries every configuration anyway"] if settings.enqueue else []
     for arch, space in spaces.items():
         ranges = [name for name, domain in space.items() if not isinstance(domain, Choice)]
         sizes = [len(domain.values) for domain in space.values() if isinstance(domain, Choice)]

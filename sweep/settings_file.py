@@ -12,6 +12,7 @@ search:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -136,11 +137,21 @@ def _hyperparameters(name: str, node: yaml.Node, lines: dict[str, int]) -> tuple
     return tuple(texts)
 
 
+def _text(option: str, node: yaml.Node) -> str:
+    """One of several texts; a mapping is written as JSON, which `--enqueue` takes."""
+    if isinstance(node, yaml.ScalarNode):
+        return str(node.value)
+    held = yaml.SafeLoader("").construct_object(node, deep=True)
+    if option != "enqueue" or not isinstance(held, dict):
+        raise ValueError(f"{option}: give a value, or a list of values")
+    return json.dumps(held)
+
+
 def _value(option: str, name: str, node: yaml.Node, kind: Any) -> Any:
     """A value of a field, of the type that it has."""
-    if name == "archs":
+    if kind == tuple[str, ...]:
         parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        return tuple(str(part.value) for part in parts)
+        return tuple(_text(option, part) for part in parts)
     if not isinstance(node, yaml.ScalarNode):
         raise ValueError(f"{option}: give one value")
     value = yaml.SafeLoader("").construct_object(node)

@@ -90,6 +90,16 @@ EXTRA: Mapping[str, Value] = {
     "drop_path": 0.0,
 }
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
+# What somebody would take who does not search: the usual rate of Adam, and a usual batch and dropout.
+_USUAL: Mapping[str, Value] = {
+    "activation": "relu",
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "batch_size": 64,
+    "dropout": 0.2,
+    **EXTRA,
+}
+_USUAL_PRETRAINED = 3e-4  # trained weights are not to be lost in the first steps
 
 _BASIC: Space = {
     "activation": Choice(ACTIVATIONS),
@@ -166,6 +176,34 @@ def ready_space(arch: str, name: str = "basic", *, pretrained: bool = False) -> 
     own = space_of(arch, pretrained=pretrained)
     left_out = {*decided(own), *(() if "drop_path" in architecture(arch).options else ("drop_path",))}
     return {**own, **{key: domain for key, domain in READY[name].items() if key not in left_out}}
+
+
+def default_configuration(arch: str, space: Space, *, pretrained: bool = False) -> dict[str, Value]:
+    """The configuration of an architecture without a search, as far as a space has it.
+
+    Args:
+        arch: As `models.architecture` takes it.
+        space: What is searched. Where it does not have a usual value, the nearest number stands for a number; for a
+            word the first value of a choice, or the lower end of a range.
+        pretrained: Whether networks that can start from trained weights do.
+
+    >>> default_configuration("cnn1", {"activation": Choice(("gelu", "silu")), "learning_rate": Range(1e-5, 5e-4)})
+    {'activation': 'gelu', 'learning_rate': 0.0005}
+    """
+    usual = dict(_USUAL)
+    if pretrained and "weights" in architecture(arch).options:
+        usual["learning_rate"] = _USUAL_PRETRAINED
+    return {name: _nearest(domain, usual[name]) for name, domain in space.items()}
+
+
+def _nearest(domain: Choice | Range, value: Value) -> Value:
+    own = domain.own(value)
+    if own is not None:
+        return own
+    if isinstance(domain, Choice):
+        numbers = [other for other in domain.values if not isinstance(other, str)]
+        return domain.values[0] if isinstance(value, str) or not numbers else min(numbers, key=lambda n: abs(n - value))
+    return domain.low if isinstance(value, str) or value < domain.low else domain.high
 
 
 def written(domain: Choice | Range) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -52,7 +53,7 @@ class SearchOptions(TypedDict, total=False):
     notify: str | None
 
 
-def search(
+def search(  # noqa: PLR0913 - each is asked for by its name
     arch: str,
     *,
     data: str | Path | None = None,
@@ -60,6 +61,7 @@ def search(
     fix: Mapping[str, Value] | None = None,
     space: Mapping[str, Range | Choice | Sequence[Value]] | None = None,
     ready_space: str = Settings.space,
+    enqueue: Sequence[Mapping[str, Value] | str | Path] = (),
     budget: str | float | None = None,
     view: View | None = None,
     **options: Unpack[SearchOptions],
@@ -73,6 +75,8 @@ def search(
         fix: Hyperparameters that are not searched, by name.
         space: Hyperparameters to search over other values: a Range, or the values to choose from.
         ready_space: What is searched besides: `basic`, `scratch` or `finetune`.
+        enqueue: Configurations to begin with, after the default one: hyperparameters by name, files of them (`.json`,
+            `.csv`), or names of other studies, whose best is taken.
         budget: Seconds that training may take, or a text such as `2h`; None for as long as it takes.
         view: Shows what happens; None prints it, in a notebook with a live table.
         options: As those of `sweep search`.
@@ -92,6 +96,7 @@ def search(
         fix=tuple(f"{name}={value}" for name, value in (fix or {}).items()),
         search=tuple(f"{name}={written(_domain(domain))}" for name, domain in (space or {}).items()),
         space=ready_space,
+        enqueue=tuple(dumps(dict(one)) if isinstance(one, Mapping) else str(one) for one in enqueue),
         budget=seconds_of(budget) if isinstance(budget, str) else budget,
         **options,
     )

@@ -52,6 +52,8 @@ def replicate(  # noqa: PLR0913 - typer: one parameter per option
     cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
 ) -> None:
     """Train the rows of the report's tables again and set them beside its figures."""
@@ -62,7 +64,7 @@ def replicate(  # noqa: PLR0913 - typer: one parameter per option
     from sweep.plan import make_plan
     from sweep.terminal import Terminal
 
-    terminal, folder = Terminal(json=json), Path.cwd()
+    terminal, folder = Terminal(json=json, quiet=quiet, verbose=verbose), Path.cwd()
     name = study or f"replicate-{protocol}"
     _refuse(*_faults_of_replication(arch, seeds, protocol), *_faults_of_name(name))
     settings = option.settings_from(
@@ -136,6 +138,8 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
 ) -> None:
     """Try changes of one configuration, each with the same seeds; say which improve the score."""
@@ -145,7 +149,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     from sweep.plan import make_plan
     from sweep.terminal import Terminal
 
-    terminal, folder = Terminal(json=json), Path.cwd()
+    terminal, folder = Terminal(json=json, quiet=quiet, verbose=verbose), Path.cwd()
     with stoppable() as stopping:
         check(settings)
         least = 2 if change else 1
@@ -186,6 +190,8 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
     cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
 ) -> None:
     """Train a search's best trials on every fold of patients and choose by the mean, not by one split."""
@@ -197,7 +203,7 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
     from sweep.orchestrator.workdir import optuna_in, prepare, stoppable
     from sweep.terminal import Terminal
 
-    terminal, folder = Terminal(json=json), Path.cwd()
+    terminal, folder = Terminal(json=json, quiet=quiet, verbose=verbose), Path.cwd()
     with stoppable() as stopping:
         from sweep.cli.comparison_views import crossvalidation_view
         from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
@@ -251,6 +257,8 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
 ) -> None:
     """Compare every architecture's best on the same test images; write the report."""
@@ -260,7 +268,7 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     from sweep.comparisons.architectures.run import to_dict
     from sweep.terminal import Terminal
 
-    terminal = Terminal(json=json)
+    terminal = Terminal(json=json, quiet=quiet, verbose=verbose)
     done = comparing.compare(
         model,
         against=against,

@@ -128,6 +128,14 @@ Search = Annotated[
         "learning_rate=1e-4..1e-2:log or batch_size=64,128. Repeatable.",
     ),
 ]
+Enqueue = Annotated[
+    list[str],
+    _WHAT(
+        metavar="FILE|STUDY",
+        help="Begin with given configurations, after the default one: a .json or .csv file of hyperparameters, or the "
+        "best of another study. Repeatable.",
+    ),
+]
 Weights = Annotated[
     str,
     _WHAT(
@@ -338,6 +346,8 @@ SaveConfig = Annotated[
     _OUTPUT("--save-config", metavar="FILE", help="Write every setting and the whole space to a file, to search by."),
 ]
 Version = Annotated[bool, _OUTPUT("--version", callback=_version, is_eager=True, help="Print the version and end.")]
+Quiet = Annotated[bool, _OUTPUT("--quiet", "-q", help="Print results and warnings alone.")]
+Verbose = Annotated[bool, _OUTPUT("--verbose", "-v", help="Print each epoch of each trial, too.")]
 Csv = Annotated[bool, _OUTPUT("--csv", help="Print CSV on stdout and everything else on stderr.")]
 Latex = Annotated[bool, _OUTPUT("--latex", help="Print a table of LaTeX on stdout.")]
 Json = Annotated[bool, _OUTPUT("--json", help="Print one JSON object on stdout and everything else on stderr.")]

@@ -20,6 +20,7 @@ from sweep.settings import Settings, check, seconds_of
 
 if TYPE_CHECKING:
     from sweep.orchestrator.conclude import Outcome
+    from sweep.stores.trials import TrialRecord
     from sweep.terminal import Terminal
 
 
@@ -43,6 +44,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     space: option.Space = Settings.space,
     fix: option.Fix = [],  # noqa: B006
     search: option.Search = [],  # noqa: B006
+    enqueue: option.Enqueue = [],  # noqa: B006
     weights: option.Weights = Settings.weights,
     finetune: option.Finetune = Settings.finetune,
     study: option.Study = None,
@@ -65,6 +67,8 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     dry_run: option.DryRun = False,
     save_config: option.SaveConfig = None,
     notify: option.Notify = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
     version: option.Version = False,
 ) -> None:
@@ -79,7 +83,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     from sweep.terminal import Terminal
 
     settings = option.settings_from(locals(), archs=arch, budget=None if budget is None else seconds_of(budget))
-    terminal = Terminal(json=json)
+    terminal = Terminal(json=json, quiet=quiet, verbose=verbose)
     if save_config is not None:
         _save(settings, save_config, terminal)
     (_show_plan if dry_run else _run)(settings, terminal)
@@ -170,9 +174,11 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
     from sweep.cli.data import source_to_dict
     from sweep.cli.views import plan_view
     from sweep.orchestrator.former_name import keep_former_name
+    from sweep.orchestrator.starting_points import plan_with_starts
     from sweep.plan import estimate, make_plan, overlaps
 
-    plan = keep_former_name(make_plan(settings, fetch=False), Path.cwd())
+    here = Path.cwd()
+    plan = plan_with_starts(keep_former_name(make_plan(settings, fetch=False), here), here)
     refuse(overlaps(plan), plan.source.location, allowed=settings.allow_leakage)  # by pixels, where they are known
     notes = notes_of(plan.source, plan.studies[0].image_size)
     plan = replace(plan, source=replace(plan.source, notes=(*plan.source.notes, *notes)))
@@ -189,6 +195,7 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
             "study": plan.full_name(planned),
             "space_name": settings.space,
             "space": {name: str(domain) for name, domain in planned.space.items()},
+            "begins_with": [{"source": start.source, "params": dict(start.params)} for start in planned.starts],
             "image_size": planned.image_size,
             "seconds": round(expected.seconds),
             "disk_bytes": expected.disk,
@@ -203,7 +210,7 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
 def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
     """A study's outcome as plain data."""
     best, test = outcome.best, outcome.test
-    nested = ("best", "threshold", "validation", "test")
+    nested = ("best", "default", "threshold", "validation", "test")
     return {
         **{field.name: getattr(outcome, field.name) for field in fields(outcome) if field.name not in nested},
         "validation": outcome.validation.values("val"),
@@ -211,5 +218,10 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
         "intervals": {name: [interval.low, interval.high] for name, interval in test.scores.items()},
         "temperature": test.temperature,
         "threshold": None if outcome.threshold is None else asdict(outcome.threshold),
-        "best": {"trial": best.number, "params": best.params, "value": best.value, "epoch": best.best_epoch},
+        "best": _trial_to_dict(best),
+        "default": None if outcome.default is None else _trial_to_dict(outcome.default),
     }
+
+
+def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
+    return {"trial": trial.number, "params": trial.params, "value": trial.value, "epoch": trial.best_epoch}

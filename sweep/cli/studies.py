@@ -15,14 +15,25 @@ if TYPE_CHECKING:
 
 def studies(storage: option.Storage = None, json: option.Json = False) -> None:
     """List the studies that are stored here: what became of them, their best trial, and how old they are."""
-    from rich import box
     from rich.table import Table
 
     from sweep.terminal import Terminal
 
     terminal, now = Terminal(json=json), time.time()
     rows = [_summary(study) for study in _stored(storage)]
-    table = Table("study", "state", "trials", "pruned", "failed", "best", "by", "last", box=box.SIMPLE, pad_edge=False)
+    table = Table(
+        "study",
+        "state",
+        "trials",
+        "pruned",
+        "failed",
+        "best",
+        "by",
+        "last",
+        box=None,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.no_wrap = True
@@ -60,7 +71,7 @@ def trials(
         raise InputError("--csv, --latex, --json: ask for one of them")
     found = _named(_stored(storage), study, "trials")
     about = description_of(found)
-    board = leaderboard(found.trials(), about.metric, about.run_name)
+    board = leaderboard(found.trials(), about.metric, about.run_name, exact=csv or json)
     if csv:
         print(board.to_csv(index=False), end="")
     elif latex:

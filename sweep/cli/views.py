@@ -70,6 +70,7 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
             Text(),
             space,
             *_changed(planned, settings),
+            *(Text(textwrap.fill(f"begins with: {start}", WIDTH)) for start in planned.starts),
             Text(
                 f"{settings.trials} trials of up to {settings.epochs} epochs at "
                 f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
@@ -103,6 +104,7 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     lines: list[Any] = [
         Text(f"\nbest of study {outcome.study}: trial {outcome.best.number}", style="bold"),
         Text(textwrap.fill(best, WIDTH)),
+        *_held_against_default(outcome, plan.settings.metric),
         Text(),
         table,
     ]
@@ -119,6 +121,17 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         Text("trials: " + ", ".join(f"{count} {state.lower()}" for state, count in sorted(outcome.counts.items())))
     )
     return Group(*lines)
+
+
+def _held_against_default(outcome: Outcome, metric: str) -> list[Text]:
+    """What the search gained over no search, on the validation images that it chose by."""
+    default, best = outcome.default, outcome.best
+    if default is None or default.value is None or best.value is None:
+        return []
+    if default.number == best.number:
+        return [Text("that is the default configuration: the search found none that is better")]
+    gain = f"{metric} {best.value:.4f}, {best.value - default.value:+.4f} against the default configuration"
+    return [Text(f"{gain} (trial {default.number})")]
 
 
 def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, Any]) -> Group:

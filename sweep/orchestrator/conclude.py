@@ -29,7 +29,7 @@ from sweep.metrics.scores import softmax
 from sweep.metrics.threshold import Threshold, choose_threshold, missed_classes
 from sweep.orchestrator.run_params import leakage_tags
 from sweep.orchestrator.study_run import StudyRun
-from sweep.plan import Plan, PlannedStudy, overlaps
+from sweep.plan import DEFAULT_START, Plan, PlannedStudy, overlaps
 from sweep.stores import packaging, registry
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
@@ -59,6 +59,7 @@ class Outcome:
         version: Its version there.
         aliases: What was decided about each alias: alias -> sentence.
         warnings: What speaks against trusting it, a sentence each without its end: leakage, classes that it misses.
+        default: The trial of the default configuration; None where it did not train to its end.
     """
 
     arch: str
@@ -74,6 +75,7 @@ class Outcome:
     version: str
     aliases: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    default: TrialRecord | None = None
 
 
 def conclude(run: StudyRun) -> Outcome:
@@ -122,10 +124,11 @@ def conclude(run: StudyRun) -> Outcome:
     conclusion = {"best": best.number, "scores": scores, "description": card_summary(facts), "model": version.model_id}
     study.note(CONCLUSION, conclusion)
     mirror.show_conclusion()
+    trials = study.trials()
     return Outcome(
         planned.short_arch,
         study.name,
-        Counter(trial.state for trial in study.trials()),
+        Counter(trial.state for trial in trials),
         best,
         run_id,
         mirror.parent,
@@ -136,6 +139,7 @@ def conclude(run: StudyRun) -> Outcome:
         version.version,
         aliases,
         facts.warnings,
+        next((one for one in trials if one.state == "COMPLETE" and one.attributes.get("start") == DEFAULT_START), None),
     )
 
 

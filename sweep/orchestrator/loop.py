@@ -198,12 +198,12 @@ class Loop:
         )
         parts = {} if asked.micro_batch is None else {"micro_batch": asked.micro_batch}
         params = {**seeded, **fixed_params(self.plan, self.planned), **parts, "patience": config.patience}
-        label = {} if asked.label is None else {tag.LABEL: asked.label}
+        origin = {name: text for name, text in ((tag.LABEL, asked.label), (tag.START, asked.start)) if text}
         folder = self.mirror.artifacts.folder(asked.origin)
         self.running[asked.number] = RunningTrial(asked, config, folder, time.monotonic())
         self._send(asked.number, config, folder)  # first, so that it trains while its run is begun
         try:
-            self.mirror.trial_started(asked, params, {**self.mirror.description.tags, **provenance.tags(), **label})
+            self.mirror.trial_started(asked, params, {**self.mirror.description.tags, **provenance.tags(), **origin})
         except TrialEndedElsewhereError as error:
             self._ended_elsewhere(asked.number, error)
 

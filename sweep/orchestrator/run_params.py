@@ -18,7 +18,7 @@ from data.listing import path_of, text_of
 from data.source import Source
 from data.sources import PATIENT_PATTERN
 from sweep.metrics.names import STRESSED
-from sweep.plan import Plan, PlannedStudy, leakage_of
+from sweep.plan import DEFAULT_START, Plan, PlannedStudy, leakage_of
 from sweep.settings import Settings
 from sweep.settings_file import write_settings
 from sweep.space import EXTRA, FIVE, value_of
@@ -152,14 +152,25 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
             part: dict(zip(source.classes, np.bincount(listing.labels).tolist(), strict=True))
             for part, listing in images.items()
         },
-        configuration="" if planned.enqueued else configuration_of(settings, planned.arch),
+        configuration="" if planned.enqueued else configuration_of(plan, planned),
     )
 
 
-def configuration_of(settings: Settings, arch: str) -> str:
+def configuration_of(plan: Plan, planned: PlannedStudy) -> str:
     """The settings of one architecture's study as a file, which says the same from any directory."""
-    data = None if settings.data is None else settings.data.absolute()
-    return write_settings(replace(settings, archs=(arch,), data=data, tracking_uri=None, storage=None, notify=None))
+    settings = plan.settings
+    given = (dict(start.params) for start in planned.starts if start.source != DEFAULT_START)
+    return write_settings(
+        replace(
+            settings,
+            archs=(planned.arch,),
+            data=None if settings.data is None else settings.data.absolute(),
+            enqueue=tuple(map(json.dumps, given)),  # files change, and other studies get another best
+            tracking_uri=None,
+            storage=None,
+            notify=None,
+        )
+    )
 
 
 def leakage_tags(plan: Plan) -> dict[str, str]:

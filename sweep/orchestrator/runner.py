@@ -23,7 +23,7 @@ from sweep.orchestrator.progress import View
 from sweep.orchestrator.run_params import StudyDescription, describe_study, fingerprint
 from sweep.orchestrator.study_run import Finish, StudyRun, SweepRun, missing_trials
 from sweep.orchestrator.workdir import locked, mlflow_in, optuna_in
-from sweep.plan import Plan, PlannedStudy, seed_of
+from sweep.plan import DEFAULT_START, Plan, PlannedStudy, seed_of
 from sweep.settings import METRICS
 from sweep.stores.attributes import ABOUT
 from sweep.stores.databases import file_of, storage_away
@@ -97,6 +97,8 @@ def run_plan(
                 f"{planned.image_size} x {planned.image_size} pixels, "
                 f"{plan.workers} at once on {plan.device} in {plan.precision}"
             )
+            if planned.starts and not study.counts().done:
+                view.say(_beginning(planned))
             now = time.monotonic()
             deadline = now + (end - now) / left  # what one study does not use, the others have
             with view.live():
@@ -107,6 +109,15 @@ def run_plan(
         if not outcomes:
             raise StudyFailedError("the budget ended before any trial was complete; the same command goes on from here")
     return outcomes, sweep.tracking
+
+
+def _beginning(planned: PlannedStudy) -> str:
+    """Says what a new study begins with, so that nobody takes it for a find of the search."""
+    default = sum(start.source == DEFAULT_START for start in planned.starts)
+    given = len(planned.starts) - default
+    parts = ["the default configuration"] * default
+    parts += [f"{given} given {'configurations' if given > 1 else 'configuration'}"] if given else []
+    return f"it begins with {' and '.join(parts)}"
 
 
 def open_studies(plan: Plan, storage: str) -> list[Study]:
@@ -138,9 +149,12 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
         for planned, study in zip(plan.studies, studies, strict=True):
             study.claim(shared=settings.storage is not None)
             stored = study.noted(ABOUT)
-            if stored is None or not study.trials():
+            new = stored is None or not study.trials()
+            if new:
                 study_id = StudyDescription.from_dict(stored).study_id if stored else uuid4().hex
                 study.note(ABOUT, describe_study(plan, planned, study.name, study_id).to_dict())
+            # A study of an earlier release has begun without it.
+            study.begin_with(start for start in planned.starts if new or start.source != DEFAULT_START)
             study.enqueue(planned.enqueued)
     except InputError:
         for study in studies:

@@ -12,6 +12,7 @@ from sweep.orchestrator.engine import engine_of
 from sweep.orchestrator.former_name import keep_former_name
 from sweep.orchestrator.notify import notifying
 from sweep.orchestrator.progress import View
+from sweep.orchestrator.starting_points import plan_with_starts
 from sweep.orchestrator.workdir import prepare, stoppable
 from sweep.plan import Plan, make_plan
 from sweep.settings import Settings
@@ -52,7 +53,7 @@ def run_search(settings: Settings, folder: Path, view: View, ended: Callable[[Ou
         StudyInterruptedError: Somebody stopped it.
     """
     with stoppable() as stopping, ExitStack() as at_end:
-        plan = keep_former_name(make_plan(settings, fetch=True), folder)
+        plan = plan_with_starts(keep_former_name(make_plan(settings, fetch=True), folder), folder)
         engine = engine_of(plan)
         at_end.callback(engine.close)
         if not (folder / "optuna.db").exists():  # else nothing may be left to train

@@ -21,6 +21,7 @@ KINDS = {
     "origin": int,
     "retry_of": int,
     "label": str,
+    "start": str,
 }
 KINDS |= {"run": dict, "result": dict, "failure": dict}
 

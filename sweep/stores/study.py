@@ -34,14 +34,14 @@ from sweep.stores.databases import check_database, file_of, is_database, open_wh
 from sweep.stores.fingerprint import check_fingerprint
 from sweep.stores.pruning import Pruning
 from sweep.stores.samplers import sampler_of
-from sweep.stores.trials import AskedTrial, EnqueuedTrial, TrialCounts, TrialRecord
+from sweep.stores.trials import AskedTrial, EnqueuedTrial, StartingPoint, TrialCounts, TrialRecord
 from sweep.system.errors import StudyFailedError, TrialEndedElsewhereError
 from sweep.system.processes import alive, describe_owner, myself
 from sweep.system.redaction import first_line, shown
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-INHERITED = ("seed", "patience", "label", "failures", "micro_batch", "origin")  # by a retry from its trial
+INHERITED = ("seed", "patience", "label", "start", "failures", "micro_batch", "origin")  # by a retry from its trial
 RENEW_SECONDS, CONFIRM_SECONDS = 15.0, 0.5
 # Seconds, and milliseconds of the last: a machine of PostgreSQL that is gone is noticed within a minute or so.
 POSTGRES_LIMITS = {"connect_timeout": 15, "keepalives_idle": 30, "tcp_user_timeout": 60_000}
@@ -143,6 +143,14 @@ class Study:
                 patience = {} if trial.patience is None else {"patience": trial.patience}
                 self._enqueue(trial.params, {"label": trial.label, "seed": trial.seed, **patience})
 
+    def begin_with(self, starts: Iterable[StartingPoint]) -> None:
+        """Puts configurations into the queue, those that are not in the study yet."""
+        trials = self._study.get_trials(deepcopy=False)
+        present = [(attributes_of(trial).get("start"), {**enqueued_params(trial), **trial.params}) for trial in trials]
+        for start in starts:
+            if not any(source == start.source and start.params.items() <= all_.items() for source, all_ in present):
+                self._enqueue(start.params, {"start": start.source})
+
     def ask(self) -> AskedTrial:
         """Asks for the next trial, one waiting in the queue first; one with a `fault` can only be failed.
 
@@ -176,6 +184,7 @@ class Study:
             label=attributes.get("label"),
             micro_batch=attributes.get("micro_batch"),
             fault=fault,
+            start=attributes.get("start"),
         )
 
     def note_trial(self, number: int, **attributes: Any) -> None:

@@ -27,6 +27,25 @@ class EnqueuedTrial:
 
 
 @dataclass(frozen=True)
+class StartingPoint:
+    """A configuration that a search begins with.
+
+    Attributes:
+        source: Where it comes from: `default configuration`, `best.json`, `trial 7 of x-rays/cnn1`, ...
+        params: Its hyperparameters; the sampler draws those that are missing.
+    """
+
+    source: str
+    params: Mapping[str, Value]
+
+    def __str__(self) -> str:
+        params = (
+            f"{name} {f'{value:g}' if isinstance(value, float) else value}" for name, value in self.params.items()
+        )
+        return f"{self.source} ({', '.join(params)})"
+
+
+@dataclass(frozen=True)
 class AskedTrial:
     """A trial that Optuna wants to be trained.
 
@@ -41,6 +60,7 @@ class AskedTrial:
         label: What it was called when it was enqueued.
         micro_batch: How many images at once fit into memory, where an earlier attempt found out.
         fault: Why it cannot be trained, where somebody else enqueued it with what the study does not search.
+        start: Where its configuration comes from, if the search began with it.
     """
 
     number: int
@@ -53,6 +73,7 @@ class AskedTrial:
     label: str | None
     micro_batch: int | None
     fault: str = ""
+    start: str | None = None
 
 
 @dataclass(frozen=True)

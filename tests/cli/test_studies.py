@@ -12,13 +12,15 @@ import pytest
 
 from sweep.stores.study import stored_studies
 from tests.helpers.servers import wait_for
-from tests.helpers.studies import LONG, STUDY, running, sweep, tiny, trials_of
+from tests.helpers.studies import LONG, STUDY, client_of, running, sweep, tiny, trials_of
 
 
 @pytest.fixture(scope="module")
 def stored(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stored")
-    for more in ((), ("--study", "other")):
+    (folder / "given.json").write_text('{"dropout": 0.5}')
+    begins = ("--study", "other", "--enqueue", "cnn3", "--enqueue", "given.json", "--trials", "3")
+    for more in ((), begins):
         done = sweep(folder, *tiny(pictures, 2, *more), blank_figures=True)
         assert done.returncode == 0, done.stderr
     return folder
@@ -38,6 +40,22 @@ def test_studies_are_listed_with_state_best_and_age(stored: Path, typed):
     assert rows[STUDY]["trials"] == {"complete": 2, "pruned": 0, "failed": 0, "running": 0, "waiting": 0}
 
 
+def test_a_search_begins_with_its_default_configuration_and_with_what_was_given(stored: Path):
+    first, other = (trials_of(stored, f"blob-pictures/{name}") for name in ("cnn3", "other"))
+    (best,) = (study.best() for study in stored_studies(f"sqlite:///{stored}/optuna.db") if study.name == STUDY)
+    default, again, given = sorted(other, key=lambda trial: trial.number)
+    assert default.params == first[0].params
+    assert again.params == best.params
+    assert given.params["dropout"] == 0.5
+    client = client_of(stored)
+    experiment = client.get_experiment_by_name("blob-pictures").experiment_id
+    starts = {run.info.run_name: run.data.tags.get("sweep.start") for run in client.search_runs([experiment])}
+    assert starts["cnn3-000"] == starts["other-000"] == "default configuration"
+    assert starts["cnn3-001"] is None
+    assert starts["other-001"] == f"trial {best.number} of {STUDY}"
+    assert starts["other-002"] == "given.json"
+
+
 def test_trials_are_listed_and_exported_the_best_first(stored: Path, typed):
     values = sorted((trial.value for trial in trials_of(stored, STUDY)), reverse=True)
     code, out, err = typed(stored, "trials", "cnn3")
@@ -45,7 +63,9 @@ def test_trials_are_listed_and_exported_the_best_first(stored: Path, typed):
     assert [line.split()[2] for line in out.splitlines() if line.startswith("cnn3-")] == [f"{v:.4f}" for v in values]
     _, out, _ = typed(stored, "trials", "cnn3", "--csv")
     table = pd.read_csv(io.StringIO(out))
-    assert table["val/auroc"].tolist() == pytest.approx(values, abs=1e-4)
+    assert table["val/auroc"].tolist() == values
+    rates = {trial.params["learning_rate"] for trial in trials_of(stored, STUDY)}
+    assert set(table["learning_rate"]) == rates  # to the last digit, so that --enqueue can take it
     assert set(table) >= {"trial", "state", "learning_rate", "dropout", "epochs"}
     _, out, _ = typed(stored, "trials", STUDY, "--json")
     assert [row["trial"] for row in json.loads(out)["trials"]] == table["trial"].tolist()
