@@ -37,6 +37,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     last = {name.rpartition("/")[2]: name for name in reversed(words)}
     begun = [name for name in words if len(typed) > 2 and name.lower().startswith(typed)]
     lowered = {name.lower(): name for name in words}
-    near = [lowered[name] for name in difflib.get_close_matches(typed, lowered, 1, 0.7)]
+    near = [lowered[name] for name in difflib.get_close_matches(typed, lowered, 1, 0.65)]
     found = lowered.get(typed) or last.get(typed) or initials.get(typed) or (begun or near or [""])[0]
     return f"; did you mean {found}?" if found else ""

@@ -8,10 +8,11 @@ from typing import Any
 
 import typer
 
-from data.faults import InputError
+from data.faults import InputError, did_you_mean
 from sweep.cli import comparisons, data, ensembles, model, repair, studies
 from sweep.cli.output import open_output
 from sweep.cli.search import search, search_by_file
+from sweep.space import EXTRA, FIVE
 from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
@@ -81,13 +82,27 @@ def _run() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command
             error.show()
             sys.exit(WRONG_INPUT)
-        _end(WRONG_INPUT, as_json, [error.format_message()])
+        _end(WRONG_INPUT, as_json, [_no_option(error) or error.format_message()])
     except InputError as error:
         _end(WRONG_INPUT, as_json, list(error.faults))
     except StudyInterruptedError as error:
         _end(INTERRUPTED, as_json, [str(error)])
     except (StudyFailedError, TrackingAwayError) as error:
         _end(FAILED, as_json, [str(error)])
+
+
+def _no_option(error: Any) -> str:
+    """What is said of an option that there is not; empty where the error is another one."""
+    if type(error).__name__ != "NoSuchOption" or error.ctx is None:
+        return ""
+    typed: str = error.option_name
+    options = [name for one in error.ctx.command.params for name in one.opts if name.startswith("--")]
+    near = did_you_mean(typed.lstrip("-"), [name.removeprefix("--") for name in options])
+    hyperparameter = did_you_mean(typed.lstrip("-").replace("-", "_"), (*FIVE, *EXTRA))
+    if hyperparameter and any(name in ("--fix", "--search") for name in options):
+        name = hyperparameter.removeprefix("; did you mean ").removesuffix("?")
+        return f"{typed}: is no option; a hyperparameter is given as --fix {name}=VALUE or --search {name}=DOMAIN"
+    return f"{typed}: there is no such option{near.replace('mean ', 'mean --')}"
 
 
 def _end(code: int, as_json: bool, sentences: list[str]) -> None:

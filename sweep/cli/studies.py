@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.faults import InputError, did_you_mean
 from sweep.cli import options as option
+from sweep.metrics.formatting import counted
 
 if TYPE_CHECKING:
     from sweep.stores.study import Study
@@ -87,7 +88,7 @@ def trials(
             terminal.say(table.row(name, trial.state.lower(), reached, trial.history, trial.params))
         if footer := table.footer():
             terminal.say(footer)
-        terminal.say(f"{found.name}: {len(board)} trials that ended well, of {len(by_name)}")
+        terminal.say(f"{found.name}: {counted(len(board), 'trial')} that ended well, of {len(by_name)}")
 
 
 def stop(study: option.AnyStudy = None, storage: option.Storage = None) -> None:

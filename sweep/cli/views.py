@@ -17,7 +17,7 @@ from rich.text import Text
 
 from data.leakage import lines_of
 from sweep.cli.sweep_view import best_alias
-from sweep.metrics.formatting import format_duration, format_probability
+from sweep.metrics.formatting import counted, format_duration, format_probability
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE, label_of
 from sweep.orchestrator.trial_table import WIDTH
 from sweep.plan import data_line, overlaps
@@ -72,7 +72,7 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
             *_changed(planned, settings),
             *(Text(textwrap.fill(f"begins with: {start}", WIDTH)) for start in planned.starts),
             Text(
-                f"{settings.trials} trials of up to {settings.epochs} epochs at "
+                f"{counted(settings.trials, 'trial')} of up to {counted(settings.epochs, 'epoch')} at "
                 f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
                 f"{estimate.parameters:,} parameters; {plan.workers} at once on {plan.device} in {plan.precision}, "
                 f"{estimate.images_per_second:,.0f} images/s each\n"

@@ -45,6 +45,15 @@ GAIN_IN_SENTENCE = Style("+.4f", "{value} (95 % interval {low} to {high})", "{va
 GAP = Style("+.3f", "{value} ({low} to {high})", "{value} (no spread)")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it is not one.
+
+    >>> counted(1, "trial"), counted(1200, "trial")
+    ('1 trial', '1,200 trials')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_interval(interval: Interval, style: Style = SCORE) -> str:
     """Writes a score or a difference with its interval.
 

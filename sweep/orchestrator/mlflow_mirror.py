@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.metrics import figures, markdown
+from sweep.metrics.formatting import counted
 from sweep.metrics.names import main_test_scores
 from sweep.orchestrator.artifacts import CHECKPOINT, Artifacts, study_files
 from sweep.orchestrator.figure_pool import FigurePool
@@ -263,17 +264,16 @@ class Mirror:
 
     def show_conclusion(self) -> None:
         """Completes the study's run: the search's plots, the leaderboard, the chosen trial's scores."""
-        conclusion, metric = self.study.noted(CONCLUSION), self.description.metric
+        conclusion, metric, data = self.study.noted(CONCLUSION), self.description.metric, self.description.data
         table = leaderboard(self.study.trials(), metric, self.run_name)
         best = self.run_name(conclusion["best"])
         note = (
-            f"**{best}** is the best of {len(table)} trials by {metric}.\n\n{conclusion['description']}\n\n"
+            f"**{best}** is the best of {counted(len(table), 'trial')} by {metric}.\n\n{conclusion['description']}\n\n"
             f"{markdown.table(list(table.columns), table.head(SHOWN_IN_NOTE).to_numpy().tolist())}"
         )
         plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}
         self.tracking.log_files(self.parent, plots)
         self.tracking.log_table(self.parent, table, "leaderboard.json")
-        data = self.description.data
         parts = {"val": (data.name, data.digests["validation"]), "test": (data.name, data.digests["train"])}
         self.tracking.log_scores(self.parent, conclusion["scores"], conclusion.get("model"), parts)
         tags = {"mlflow.note.content": note, tag.BEST: best, tag.STATE: "COMPLETE"}

@@ -14,6 +14,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 
 from data.faults import InputError
 from sweep.engines import Engine
+from sweep.metrics.formatting import counted
 from sweep.orchestrator.artifacts import checkpoints_of
 from sweep.orchestrator.engine import engine_of
 from sweep.orchestrator.figure_pool import FigurePool
@@ -93,7 +94,7 @@ def run_plan(
             if stopping():
                 raise KeyboardInterrupt
             view.say(
-                f"study {plan.full_name(planned)}: {planned.trials} trials, "
+                f"study {plan.full_name(planned)}: {counted(planned.trials, 'trial')}, "
                 f"{planned.image_size} x {planned.image_size} pixels, "
                 f"{plan.workers} at once on {plan.device} in {plan.precision}"
             )

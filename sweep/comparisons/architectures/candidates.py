@@ -23,6 +23,7 @@ from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
 from sweep.comparisons.architectures.heat_images import check_heat
 from sweep.lifecycle.evaluate import BATCH
 from sweep.metrics.assessment import assess
+from sweep.metrics.formatting import counted
 from sweep.metrics.heat import HeatCheck
 from sweep.metrics.names import CALIBRATED, METRICS, STRESSED
 from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
@@ -240,7 +241,7 @@ def _search(
     runs = runs_of(tracking, parent)
     predictions = audit(trials, runs, tracking, images, best.past.tags[tag.DATA_DIGEST], classes, progress)
     if images is not None:
-        tracking.log(parent, {}, tags={tag.AUDITED: f"{len(predictions)} trials, after the choice"})
+        tracking.log(parent, {}, tags={tag.AUDITED: f"{counted(len(predictions), 'trial')}, after the choice"})
     names = {number: run.name for number, run in runs.items()}
     return Search(
         study.name,
