@@ -19,7 +19,6 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer has a click of its own, and does not name this class
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

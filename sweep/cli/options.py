@@ -266,7 +266,7 @@ ChangesStudy = Annotated[
 ]
 FoldStudies = Annotated[str, _STORE("--study", help="Name of the folds' studies, after the search's.")]
 Rebuild = Annotated[bool, _STORE("--rebuild", help="Write all runs of a study again where MLflow has none of them.")]
-RunId = Annotated[str, Argument(help="The MLflow run of a trial.")]
+RunId = Annotated[str, Argument(metavar="RUN_ID", help="The MLflow run of a trial.")]
 
 AnyStudy = Annotated[
     str | None, Argument(metavar="[STUDY]", help="A study, such as cnn1. Default: the only one there is.")

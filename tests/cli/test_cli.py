@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -280,13 +282,34 @@ def test_options_before_a_command_are_refused(run):
         (("--space", "fine"), "did you mean finetune?"),
         (("--arch", "cnn1,cnn2"), "for several repeat the option: --arch cnn1 --arch cnn2"),
         (("--arch", "resnet"), "did you mean resnet50?"),
-        (("--trails", "3"), "(Possible options: --metric, --retries, --trials)"),
     ],
 )
 def test_what_was_meant_is_guessed_for_people(run, typed, meant):
     code, _, err = run(*(() if "--arch" in typed else ("--arch", "cnn1")), *typed)
     assert code == 2
     assert meant in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--trails", "--trails: there is no such option; did you mean --trials?"),
+        ("--learning-rate", "a hyperparameter is given as --fix learning_rate=VALUE or --search learning_rate=DOMAIN"),
+        ("--lr", "a hyperparameter is given as --fix learning_rate=VALUE or --search learning_rate=DOMAIN"),
+        ("--banana", "--banana: there is no such option\n"),
+    ],
+)
+def test_an_option_that_there_is_not_is_said_with_what_was_meant(run, option, said):
+    code, out, err = run("search", "--arch", "cnn1", option, "3")
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_a_shell_completes_options(tmp_path):
+    asked = {"_SWEEP_COMPLETE": "complete_bash", "COMP_WORDS": "sweep search --samp", "COMP_CWORD": "2"}
+    program = Path(sys.executable).with_name("sweep")
+    done = subprocess.run([program], env={**os.environ, **asked}, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["--sampler"], "")
 
 
 def test_every_setting_has_an_option_of_the_search_with_the_same_default():
