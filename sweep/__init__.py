@@ -23,6 +23,7 @@ Where to look:
 The packages `data` (images) and `models` (networks) beside this one know nothing of it.
 """
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,7 +83,8 @@ def _check_neighbours() -> None:
             )
 
 
-_check_neighbours()
+if sys.argv[:1] != ["-m"]:  # `python -m sweep` leaves the working directory out first, and checks then
+    _check_neighbours()
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ from tests.helpers.studies import client_of, trials_of
 from tests.helpers.studies import sweep as typed_sweep
 
 ROOT = Path(__file__).parents[1]
-NAMED = {"archs", "data", "trials", "fix", "search", "space", "budget"}  # by parameters of their own
+NAMED = {"archs", "data", "trials", "fix", "search", "space", "enqueue", "budget"}  # by parameters of their own
 
 
 class Silent:
@@ -189,3 +189,12 @@ def test_packages_that_hide_ours_are_named_at_the_first_import(tmp_path):
     assert last.startswith(
         f"ImportError: sweep's own package `models` in {ROOT} is hidden by {tmp_path}/models/__init__.py"
     )
+    typed = subprocess.run(
+        [sys.executable, "-m", "sweep", "--version"],
+        cwd=ROOT.parent,
+        env={**environment, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (typed.returncode, typed.stdout) == (2, "")
+    assert typed.stderr.startswith(f"error: sweep's own package `models` in {ROOT} is hidden by {tmp_path}/models/")

@@ -208,6 +208,7 @@ def _plan_of_fold(
         name=name,
         space=search.study.space(),  # so that more of its trials may follow in the same study
         trials=len(begun | {trial.label for trial in enqueued}),
+        starts=(),
         enqueued=enqueued,
     )
     return replace(plan, settings=settings, split=split, studies=(study,))
