@@ -29,7 +29,9 @@ class Terminal:
 
     def __init__(self, *, json: bool, csv: bool = False) -> None:
         """Prints to stdout, or to stderr where stdout is kept for JSON or CSV."""
-        self.console, self._json = Console(stderr=json or csv, highlight=False, soft_wrap=not sys.stdout.isatty()), json
+        self.console, self._json = Console(stderr=json or csv, highlight=False), json
+        # What is piped has whole lines. A notebook would give each long one a scroll bar.
+        self.console.soft_wrap = not (sys.stdout.isatty() or self.console.is_jupyter)
         self._live: Live | None = None
 
     @contextmanager
