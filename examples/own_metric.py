@@ -42,7 +42,7 @@ def ranked(study_run_id: str) -> pd.DataFrame:
 if __name__ == "__main__":
     space = {"learning_rate": sweep.Range(3e-3, 1e-2, log=True)}
     fix = {"activation": "relu", "optimizer": "adam", "batch_size": 16, "dropout": 0.2}
-    options = {"metric": "val/average_precision", "image_size": 32, "limit": 240, "epochs": 3}
+    options = {"metric": "val/average_precision", "image_size": 32, "limit": 240, "epochs": 3, "workers": 1}
     result = sweep.search("cnn1", trials=3, space=space, fix=fix, **options)
     print(result)
     print(ranked(result.study_run_id).to_string(index=False))

@@ -50,4 +50,4 @@ if __name__ == "__main__":
 
     space = {"activation": ["relu", "silu"], "learning_rate": sweep.Range(3e-3, 1e-2, log=True)}
     fix = {"optimizer": "adam", "batch_size": 16, "dropout": 0.1}
-    print(sweep.search(__file__, trials=2, space=space, fix=fix, image_size=32, limit=240, epochs=3))
+    print(sweep.search(__file__, trials=2, space=space, fix=fix, image_size=32, limit=240, epochs=3, workers=1))
