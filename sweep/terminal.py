@@ -44,7 +44,9 @@ class Terminal:
             raise InputError("--quiet, --verbose: ask for one of them")
         self._quiet, self._verbose = quiet, verbose
         self._printed: dict[tuple[str, int], int] = {}  # epochs, by study and trial
-        self.console, self._json = Console(stderr=json or csv, highlight=False, soft_wrap=not sys.stdout.isatty()), json
+        self.console, self._json = Console(stderr=json or csv, highlight=False), json
+        # What is piped has whole lines. A notebook would give each long one a scroll bar.
+        self.console.soft_wrap = not (sys.stdout.isatty() or self.console.is_jupyter)
         self._live: Live | None = None
 
     @contextmanager

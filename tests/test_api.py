@@ -126,8 +126,14 @@ def test_the_registered_model_is_used_as_the_commands_use_it(searched, pictures,
     logits = model.logits(pixels)
     assert predicted.answers["label"].tolist() == [model.about["classes"][at] for at in logits.argmax(1)]
     assert predicted.version.version == result.version
+    assert predicted._repr_html_().count(".jpeg") == 3
     evaluated = sweep.evaluate(result.uri, data=pictures, view=Silent())
     assert evaluated.scores["served"]["auroc"] == pytest.approx(result.test["value"]["auroc"])
+    compared = sweep.compare(audit=False, view=Silent())
+    assert compared.report.is_file()
+    assert compared.scores["served"]["AUROC", "cnn3"] == pytest.approx(result.test["value"]["auroc"])
+    assert f"{result.test['value']['auroc']:.3f} (" in compared._repr_html_()
+    assert max(len(repr(one)) for one in (predicted, evaluated, compared)) < 500
     assert sweep.replay(result.run_id, view=Silent()).equal
     mended = sweep.doctor(view=Silent())
     assert (mended.studies, mended.mended, mended.missing) == ((result.study,), (), ())

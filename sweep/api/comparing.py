@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from html import escape
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -16,6 +17,8 @@ from sweep.api.view import view_or_terminal
 from sweep.settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sweep.comparisons.architectures.analysis import Comparison
     from sweep.comparisons.enqueued import EnqueuedResult
     from sweep.comparisons.ensembles.build import Outcome as Ensemble
@@ -48,10 +51,26 @@ class Compared:
         run_id: The MLflow run that keeps both.
     """
 
-    comparison: Comparison
+    comparison: Comparison = field(repr=False)
     report: Path
     checklist: Path
     run_id: str
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """A row per score and architecture: as it is served, at 0.5, each with the ends of its 95 % interval."""
+        import pandas as pd
+
+        from sweep.comparisons.architectures.analysis import score_rows
+
+        return pd.DataFrame(score_rows(self.comparison)).set_index(["score", "arch"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        ends = self.scores[["served", "served_low", "served_high"]].itertuples(index=False)
+        texts = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in ends]
+        table = self.scores.assign(text=texts)["text"].unstack("arch", sort=False)
+        return f"<p>report: <code>{escape(str(self.report))}</code></p>{table.to_html()}"
 
 
 def compare(  # noqa: PLR0913 - one parameter per option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +36,9 @@ class Predicted:
         notes: What a person should know of the files and pixels, likewise.
     """
 
-    labelled: Labelled
-    version: Version
-    about: Mapping[str, Any]
+    labelled: Labelled = field(repr=False)
+    version: Version = field(repr=False)
+    about: Mapping[str, Any] = field(repr=False)
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -46,6 +46,10 @@ class Predicted:
     def answers(self) -> pd.DataFrame:
         """One row per file: `file`, `label`, and the probability of each class."""
         return self.labelled.answers
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.answers.to_html(float_format="{:.4f}".format)
 
 
 def predict(
@@ -117,8 +121,8 @@ class Evaluated:
         data: The images, and what is to be known about them.
     """
 
-    evaluation: Evaluation
-    data: ScoredData
+    evaluation: Evaluation = field(repr=False)
+    data: ScoredData = field(repr=False)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -128,6 +132,10 @@ class Evaluated:
         from sweep.lifecycle.evaluate import rows_of
 
         return pd.DataFrame(rows_of(self.evaluation.assessment)).set_index("score")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.scores.to_html(float_format="{:.3f}".format)
 
 
 def evaluate(
