@@ -164,7 +164,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     check(settings)
     source = source or open_source(settings.data, patient_pattern=settings.patient_pattern, depth=settings.depth)
     split = split_source(source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
-    check_data(settings, split)
+    check_data(settings, source, split)
     refuse(overlaps_of(source, split), source.location, allowed=settings.allow_leakage)
     if source.kind != "synthetic" and settings.experiment in synthetic.NAMES:
         raise InputError(

@@ -14,7 +14,7 @@ from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, fold_of
 from models import ARCHITECTURES, architecture, file_of, short_name
 from models.architecture import PRETRAINED, STAGES, Architecture, is_stages
-from sweep.metrics.names import METRICS
+from sweep.metrics.names import METRICS, SYNONYMS, TWO_CLASSES
 from sweep.space import Choice, Space, batch_sizes, study_space
 from sweep.system.environment import faults_of_environment
 
@@ -47,7 +47,7 @@ class Settings:
         allow_leakage: Whether test images that are also training or validation images are used.
         seed: Decides the sampler's draws and each trial's seed.
         split_seed: Decides which patients validate. Studies compare only on the same split.
-        metric: What the study chooses by, a key of METRICS.
+        metric: What the study chooses by, a key of METRICS; one of SYNONYMS becomes the name that is logged.
         sampler: One of SAMPLERS.
         pruner: One of PRUNERS.
         warmup: Epochs before a trial can be pruned.
@@ -112,6 +112,9 @@ class Settings:
     gpus_per_trial: float | None = None
     work_dir: Path | None = None
     notify: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric", SYNONYMS.get(self.metric, self.metric))
 
     def size_of(self, arch: str, source: Source) -> int:
         """Side of the images that an architecture reads, in pixels."""
@@ -259,7 +262,7 @@ def _architectures(settings: Settings) -> tuple[dict[str, Architecture], list[st
 def _faults_of_choices(settings: Settings) -> list[str]:
     """What is wrong with the options that take one of several words."""
     choices = {
-        "--metric": (settings.metric, tuple(METRICS)),
+        "--metric": (settings.metric, (*METRICS, *SYNONYMS)),
         "--sampler": (settings.sampler, SAMPLERS),
         "--pruner": (settings.pruner, PRUNERS),
         "--keep": (settings.keep, KEEP),
@@ -331,12 +334,18 @@ def _faults_of_the_cluster(settings: Settings) -> list[str]:
     return faults
 
 
-def check_data(settings: Settings, split: Split) -> None:
+def check_data(settings: Settings, source: Source, split: Split) -> None:
     """Checks what depends on the data.
 
     Raises:
-        InputError: A batch may be larger than the training set.
+        InputError: A batch may be larger than the training set, or the metric exists with two classes alone.
     """
+    if settings.metric in TWO_CLASSES and len(source.classes) > 2:
+        others = ", ".join(name for name in METRICS if name not in TWO_CLASSES)
+        raise InputError(
+            f"--metric {settings.metric}: exists with two classes alone, and {source.name} has {len(source.classes)}; "
+            f"there are {others}"
+        )
     largest = max(batch_sizes(space)[-1] for space in settings.spaces.values())
     if largest > len(split.train):
         raise InputError(

@@ -5,8 +5,11 @@ import pytest
 from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.comparisons.replication.published import ROWS
+from sweep.metrics.names import METRICS
+from sweep.plan import make_plan
 from sweep.settings import Settings, check
 from sweep.space import EXTRA, FIVE, SPACES, Choice, Range, batch_sizes, decided, layout, study_space, value_of
+from tests.data.test_sources import medmnist
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -174,6 +177,23 @@ def test_all_faults_come_in_one_message():
     for part in ("cnn9", "twice", "--trials 0", "--epochs 0", "--image-size 1", "val/luck", "colour", "2..1"):
         assert part in said
     assert len(set(caught.value.faults)) == len(caught.value.faults)
+
+
+def test_a_study_chooses_by_any_score_and_other_names_of_it_mean_the_same():
+    assert Settings(archs=("cnn1",), metric="val/sensitivity").metric == "val/recall"
+    for metric in METRICS:
+        check(Settings(archs=("cnn1",), metric=metric))
+    for typed, meant in (("mcc", "val/mcc"), ("sensitivity", "val/sensitivity"), ("val/specifity", "val/specificity")):
+        with pytest.raises(InputError, match=rf"--metric {typed}: there is no such value; .*did you mean {meant}\?"):
+            check(Settings(archs=("cnn1",), metric=typed))
+
+
+def test_a_metric_of_two_classes_is_refused_where_there_are_more(tmp_path):
+    medmnist(tmp_path / "blobs.npz", classes=3)
+    settings = Settings(archs=("cnn1",), data=tmp_path / "blobs.npz", fix=("batch_size=16",), metric="val/specificity")
+    with pytest.raises(InputError, match=r"--metric val/specificity: exists with two classes alone, and blobs has 3;"):
+        make_plan(settings, fetch=False)
+    make_plan(replace(settings, metric="val/mcc"), fetch=False)
 
 
 def test_a_study_name_belongs_to_one_architecture():

@@ -14,6 +14,8 @@ import numpy as np
 
 from sweep.metrics.calibration import BINS, bins_of, claims
 from sweep.metrics.formatting import format_interval
+from sweep.metrics.roc import ON_ROC, at_targets
+from sweep.metrics.scores import matthews
 from sweep.metrics.threshold import decide
 
 RESAMPLES = 2000
@@ -171,7 +173,7 @@ def weighted_scores(
         likely: Probabilities, float [N, classes].
         weights: float [draws, N], how often each image counts.
         threshold: With two classes, from which probability on an image is positive.
-        only: The only one of the slow scores to compute; None computes all.
+        only: The only one of the slow scores to compute, or a point of the ROC curve; None computes all but these.
 
     Returns:
         name -> float [draws], NaN where a class was not drawn; balanced_log_loss too, the mean over the classes of
@@ -208,6 +210,7 @@ def weighted_scores(
             "recall": recalls[:, 1] if two else recalls.mean(axis=1),
             **({"specificity": recalls[:, 0]} if two else {}),
             "f1": f1s[:, 1] if two else f1s.mean(axis=1),
+            "mcc": matthews(hits.sum(axis=1), calls, support),
             **by_rank,
             "brier": weights @ squares / total,
             "log_loss": weights @ losses / total,
@@ -217,6 +220,7 @@ def weighted_scores(
             "f1_macro": f1s.mean(axis=1),
             "f1_weighted": (shares * f1s).sum(axis=1),
             **({"ece": _calibration_error(labels, likely, weights)} if only in (None, "ece") else {}),
+            **(at_targets(labels == 1, likely[:, 1], weights) if only in ON_ROC else {}),
         }
     return {name: values * everywhere for name, values in scores.items()}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.metrics.names import LABELS
+from sweep.metrics.names import LABELS, label_of
 
 if TYPE_CHECKING:
     from sweep.metrics.bootstrap import Interval
@@ -96,9 +96,11 @@ def format_metric(name: str) -> str:
 
     >>> format_metric("val/balanced_accuracy")
     'validation balanced accuracy'
+    >>> format_metric("val/specificity_at_95_sensitivity")
+    'validation specificity at 95 % sensitivity'
     """
     score = name.removeprefix("val/")
-    return f"validation {LABELS.get(score, score.replace('_', ' '))}"
+    return f"validation {LABELS.get(score, label_of(score, two=False))}"
 
 
 def format_seconds(seconds: float) -> str:
