@@ -16,7 +16,7 @@ from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES, architecture, short_name, weights_of
 from models.architecture import PRETRAINED
-from sweep.metrics.names import STRESSED
+from sweep.metrics.names import COSTS, STRESSED
 from sweep.settings import Settings, check, check_data
 from sweep.space import Choice, Space, batch_sizes, decided, layout
 from sweep.stores.trials import EnqueuedTrial
@@ -189,6 +189,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     for study in studies:
         if study.arch not in ARCHITECTURES:  # the tests have seen these
             _try_out(study, len(source.classes), len(split.train))
+            _count_costs(settings, study, len(source.classes))
     return Plan(
         settings,
         replace(source, notes=(*source.notes, *_notes_of_size(source, studies), *notes), sides=source.largest),
@@ -211,6 +212,20 @@ def _try_out(study: PlannedStudy, classes: int, images: int) -> None:
     params = {name: domain.values[0] if isinstance(domain, Choice) else domain.low for name, domain in first.items()}
     lone = [size for size in batch_sizes(space) if images % size == 1]
     check_network(study.arch, study.image_size, classes, {**params, **layout(decided(space))}, study.options, lone)
+
+
+def _count_costs(settings: Settings, study: PlannedStudy, classes: int) -> None:
+    """Checks that the costs of a network of others can be counted, where its study chooses by one."""
+    costs = [metric for metric in settings.metrics if metric in COSTS]
+    if not costs:
+        return
+    from models.outline import cost, sketch
+
+    try:
+        digest = study.options.get("source_digest")
+        cost(sketch(study.arch, study.image_size, classes, source_digest=digest), study.image_size)
+    except Exception as error:  # whatever a network does with a tensor that has no values
+        raise InputError(f"--metric {costs[0]}: {study.arch} cannot be counted ({error}); leave it out") from error
 
 
 def _options(settings: Settings, *, fetch: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -27,7 +27,7 @@ from sweep.space import Choice, written
 
 LISTS = ("fix", "search")  # a hyperparameter -> its value or its domain
 SECRETS = {"tracking_uri": "@", "storage": "@", "notify": "://"}  # what a value with a password or a token has
-NAMES = {"archs": "arch"}  # fields that an option calls otherwise
+NAMES = {"archs": "arch", "metrics": "metric"}  # fields that an option calls otherwise
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _hyperparameters(name: str, node: yaml.Node, lines: dict[str, int]) -> tuple
 
 def _value(option: str, name: str, node: yaml.Node, kind: Any) -> Any:
     """A value of a field, of the type that it has."""
-    if name == "archs":
+    if name in NAMES:
         parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
         return tuple(str(part.value) for part in parts)
     if not isinstance(node, yaml.ScalarNode):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from models import absolute
 from sweep.api.view import view_or_terminal
@@ -30,7 +30,7 @@ class SearchOptions(TypedDict, total=False):
     allow_leakage: bool
     seed: int
     split_seed: int
-    metric: str
+    metric: str | Sequence[str]
     sampler: str
     pruner: str
     warmup: int
@@ -75,7 +75,7 @@ def search(
         ready_space: What is searched besides: `basic`, `scratch` or `finetune`.
         budget: Seconds that training may take, or a text such as `2h`; None for as long as it takes.
         view: Shows what happens; None prints it, in a notebook with a live table.
-        options: As those of `sweep search`.
+        options: As those of `sweep search`; `metric` is one or a list.
 
     Raises:
         InputError: Something cannot be done; nothing was written.
@@ -85,6 +85,10 @@ def search(
     from sweep.api.search_result import result_of
     from sweep.orchestrator.search import run_search
 
+    named: dict[str, Any] = dict(options)
+    if "metric" in named:
+        metric = named.pop("metric")
+        named["metrics"] = (metric,) if isinstance(metric, str) else tuple(metric)
     settings = Settings(
         archs=(absolute(arch),),
         data=None if data is None else Path(data),
@@ -93,7 +97,7 @@ def search(
         search=tuple(f"{name}={written(_domain(domain))}" for name, domain in (space or {}).items()),
         space=ready_space,
         budget=seconds_of(budget) if isinstance(budget, str) else budget,
-        **options,
+        **named,
     )
     done = run_search(settings, Path.cwd(), view_or_terminal(view), lambda outcome, plan: None)
     return result_of(done, Path.cwd())

@@ -36,7 +36,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     depth: option.Depth = None,
     allow_leakage: option.AllowLeakage = False,
-    metric: option.Metric = Settings.metric,
+    metric: option.Metrics = [*Settings.metrics],  # noqa: B006
     sampler: option.Sampler = Settings.sampler,
     pruner: option.Pruner = Settings.pruner,
     warmup: option.Warmup = Settings.warmup,
@@ -78,7 +78,9 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
         return
     from sweep.terminal import Terminal
 
-    settings = option.settings_from(locals(), archs=arch, budget=None if budget is None else seconds_of(budget))
+    settings = option.settings_from(
+        locals(), archs=arch, metrics=metric, budget=None if budget is None else seconds_of(budget)
+    )
     terminal = Terminal(json=json)
     if save_config is not None:
         _save(settings, save_config, terminal)
@@ -203,7 +205,8 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
 def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
     """A study's outcome as plain data."""
     best, test = outcome.best, outcome.test
-    nested = ("best", "threshold", "validation", "test")
+    nested = ("best", "threshold", "validation", "test", "choice")
+    several = {} if outcome.choice is None else {"choice": outcome.choice.sentence, "front": outcome.choice.rows()}
     return {
         **{field.name: getattr(outcome, field.name) for field in fields(outcome) if field.name not in nested},
         "validation": outcome.validation.values("val"),
@@ -212,4 +215,5 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
         "temperature": test.temperature,
         "threshold": None if outcome.threshold is None else asdict(outcome.threshold),
         "best": {"trial": best.number, "params": best.params, "value": best.value, "epoch": best.best_epoch},
+        **several,
     }

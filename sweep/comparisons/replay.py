@@ -126,8 +126,9 @@ def replay(
     config = config_of(past.params, len(source.classes))
     cache.build(source, config.image_size)
     images = images_of(source, split, config.image_size)
-    # What an earlier release did not record is not compared.
-    recorded = {int(row["epoch"]): {key: row[key] for key in row if "/" in key} for row in past.epochs}
+    # What an earlier release did not record is not compared, and what a network costs is no number of its training.
+    parts = ("train/", "val/")
+    recorded = {int(row["epoch"]): {key: row[key] for key in row if key.startswith(parts)} for row in past.epochs}
     differences: list[Difference] = []
     compared, numbers, ending = 0, 0, ""
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.metrics.names import LABELS, label_of
+from sweep.metrics.names import COSTS, LABELS, label_of
 
 if TYPE_CHECKING:
     from sweep.metrics.bootstrap import Interval
@@ -98,9 +98,11 @@ def format_metric(name: str) -> str:
     'validation balanced accuracy'
     >>> format_metric("val/specificity_at_95_sensitivity")
     'validation specificity at 95 % sensitivity'
+    >>> format_metric("cost/ms_per_image")
+    'milliseconds per image'
     """
-    score = name.removeprefix("val/")
-    return f"validation {LABELS.get(score, label_of(score, two=False))}"
+    score = name.rpartition("/")[2]
+    return f"{'' if name in COSTS else 'validation '}{LABELS.get(score, label_of(score, two=False))}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -61,7 +61,7 @@ def scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> di
         "recall": recalls[1] if two else recalls.mean(),
         **({"specificity": recalls[0]} if two else {}),
         "f1": f1s[1] if two else f1s.mean(),
-        "mcc": matthews(hits.sum(), confusion.sum(axis=0), confusion.sum(axis=1)),
+        "mcc": matthews(np.asarray(hits.sum()), confusion.sum(axis=0), confusion.sum(axis=1)),
         "auroc": metrics.roc_auc_score(labels, likely[:, 1]) if two else metrics.roc_auc_score(one_hot, likely),
         "average_precision": metrics.average_precision_score(
             one_hot[:, 1] if two else one_hot, likely[:, 1] if two else likely
@@ -88,8 +88,8 @@ def matthews(hits: np.ndarray, calls: np.ndarray, support: np.ndarray) -> np.nda
     """
     total = support.sum(axis=-1)
     covariance = hits * total - (calls * support).sum(axis=-1)
-    variances = [total**2 - np.square(counts).sum(axis=-1) for counts in (calls, support)]
-    product = np.sqrt(np.multiply(*map(np.float64, variances)))
+    of_calls, of_support = (np.float64(total**2 - np.square(counts).sum(axis=-1)) for counts in (calls, support))
+    product = np.sqrt(of_calls * of_support)
     return np.where(product > 0, covariance / np.where(product > 0, product, 1.0), 0.0)
 
 

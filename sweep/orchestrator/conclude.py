@@ -24,6 +24,7 @@ from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
 from sweep.metrics.calibration import Temperature, choose_temperature, plain_log_loss
 from sweep.metrics.names import STRESSED
+from sweep.metrics.pareto import Choice
 from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
 from sweep.metrics.scores import softmax
 from sweep.metrics.threshold import Threshold, choose_threshold, missed_classes
@@ -59,6 +60,7 @@ class Outcome:
         version: Its version there.
         aliases: What was decided about each alias: alias -> sentence.
         warnings: What speaks against trusting it, a sentence each without its end: leakage, classes that it misses.
+        choice: How it was chosen by several metrics; None with one.
     """
 
     arch: str
@@ -74,6 +76,7 @@ class Outcome:
     version: str
     aliases: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    choice: Choice | None = None
 
 
 def conclude(run: StudyRun) -> Outcome:
@@ -120,6 +123,7 @@ def conclude(run: StudyRun) -> Outcome:
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
     aliases = {alias: settle(mirror.tracking, version, alias) for alias in (planned.short_arch, registry.CHAMPION)}
     conclusion = {"best": best.number, "scores": scores, "description": card_summary(facts), "model": version.model_id}
+    conclusion |= {"choice": study.how_chosen()}
     study.note(CONCLUSION, conclusion)
     mirror.show_conclusion()
     return Outcome(
@@ -136,6 +140,7 @@ def conclude(run: StudyRun) -> Outcome:
         version.version,
         aliases,
         facts.warnings,
+        study.choice(),
     )
 
 
@@ -258,6 +263,7 @@ def _facts(
         test=test,
         threshold=threshold.reason if threshold else "",
         opened=len(study.noted(TEST) or {}),
+        choice=study.how_chosen(),
         provenance=_provenance(run, best, trained),
     )
 
@@ -357,9 +363,8 @@ def _description(facts: CardData) -> str:
     """The description of a version: a sentence, which lists show, and the main parts of the card."""
     score = facts.validation.scores.get(facts.metric.removeprefix("val/"))
     value = "" if score is None else f" ({score.value:.4f})"
-    sentence = (
-        f"{facts.arch}, trial {facts.trial} of study {facts.study}, chosen by {facts.metric}{value} on validation."
-    )
+    how = facts.choice or f"chosen by {facts.metric}{value}"
+    sentence = f"{facts.arch}, trial {facts.trial} of study {facts.study}, {how} on validation."
     return f"{sentence}\n\n{card_summary(facts)}"[:DESCRIPTION_LENGTH]
 
 

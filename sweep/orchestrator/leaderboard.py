@@ -7,18 +7,25 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from sweep.metrics.names import METRICS
-from sweep.stores.trials import TrialRecord
+from sweep.metrics.names import sign_of
+from sweep.stores.trials import TrialRecord, chosen_of
 
 
-def leaderboard(trials: Sequence[TrialRecord], metric: str, name: Callable[[int], str]) -> pd.DataFrame:
+def leaderboard(trials: Sequence[TrialRecord], metrics: Sequence[str], name: Callable[[int], str]) -> pd.DataFrame:
     """Lists complete trials, the best first, then pruned ones with the best that they had reached.
+
+    With several metrics the order is by the first one, and a column `front` says which trials no other one beats, and
+    which of them was chosen.
 
     Args:
         trials: Of one study.
-        metric: What the study chooses by.
+        metrics: What the study chooses by.
         name: Turns a trial's number into its run's name.
     """
+    choice = chosen_of(metrics, trials) if len(metrics) > 1 else None
+    front = {} if choice is None else {point.number: "yes" for point in choice.front}
+    if choice is not None:
+        front[choice.chosen.number] = "chosen"
     rows = []
     for trial in trials:
         history = trial.history
@@ -32,7 +39,8 @@ def leaderboard(trials: Sequence[TrialRecord], metric: str, name: Callable[[int]
             {
                 "trial": name(trial.number),
                 "state": trial.state,
-                **{key: round(at[key], 4) for key in dict.fromkeys((metric, "val/accuracy", "val/loss"))},
+                **{key: round(at[key], 4) for key in dict.fromkeys((*metrics, "val/accuracy", "val/loss"))},
+                **({} if choice is None else {"front": front.get(trial.number, "")}),
                 **params,
                 "epochs": len(history),
                 "seconds": round(trial.seconds or 0, 1),
@@ -41,6 +49,5 @@ def leaderboard(trials: Sequence[TrialRecord], metric: str, name: Callable[[int]
     if not rows:
         return pd.DataFrame()
     table = pd.DataFrame(rows)
-    sign = -1 if METRICS[metric] == "maximize" else 1
-    order = np.lexsort((sign * table[metric], table["state"] == "PRUNED"))
+    order = np.lexsort((-sign_of(metrics[0]) * table[metrics[0]], table["state"] == "PRUNED"))
     return table.iloc[order].reset_index(drop=True)

@@ -109,7 +109,7 @@ def plan_of_seeds(best: BestVersion, location: Path | None, seeds: int, settings
             trials=seeds,
             data=location or path_of(past.data_location),
             experiment=best.tracking.experiment,
-            **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
+            **({"metrics": (metric,)} if metric in STRESSED else {}),  # epochs are judged by it, too
             **settings,
         ),
         fetch=True,
