@@ -39,7 +39,7 @@ class Choice:
         front: The trials that no other one beats: as good in every metric and better in one. The best by the first
             metric come first.
         within: Those of the front whose first metric is within one standard error of the best.
-        trials: How many trials there are.
+        points: All complete trials, in the order of their numbers.
     """
 
     metrics: tuple[str, ...]
@@ -47,13 +47,15 @@ class Choice:
     best: Point
     front: tuple[Point, ...]
     within: tuple[Point, ...]
-    trials: int
+    points: tuple[Point, ...]
 
     @property
     def sentence(self) -> str:
         """Which trial was chosen and why, a sentence without its end."""
         first, others = self.metrics[0], " and then ".join(self.metrics[1:])
-        among = f"chosen among {len(self.front)} of {self.trials} trials, the Pareto front: trial {self.chosen.number}"
+        among = (
+            f"chosen among {len(self.front)} of {len(self.points)} trials, the Pareto front: trial {self.chosen.number}"
+        )
         error = f"one standard error ({self.best.error:.4f})"
         if len(self.within) == 1:
             return f"{among}, which has the best {first}, {self.best.values[0]:.4f}; no other on it is within {error}"
@@ -101,7 +103,9 @@ def choose(metrics: Sequence[str], points: Sequence[Point]) -> Choice:
     best = front[0]
     within = [point for point in front if gains(point)[0] >= gains(best)[0] - best.error]
     chosen = max(within, key=by_others)
-    return Choice(tuple(metrics), chosen, best, tuple(front), tuple(within), len(points))
+    return Choice(
+        tuple(metrics), chosen, best, tuple(front), tuple(within), tuple(sorted(points, key=lambda point: point.number))
+    )
 
 
 def _beats(ours: tuple[float, ...], theirs: tuple[float, ...]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -62,11 +61,11 @@ def figures(study: optuna.Study, metric: str, choice: Choice | None = None) -> d
         _restyle(drawn[name])
         pyplot.close(drawn[name])  # Optuna opens them in pyplot, which would keep them for ever
     if choice is not None:
-        drawn["pareto_front"] = pareto_front(choice, study.get_trials(deepcopy=False, states=COMPLETE))
+        drawn["pareto_front"] = pareto_front(choice)
     return drawn
 
 
-def pareto_front(choice: Choice, trials: Sequence[FrozenTrial]) -> Figure:
+def pareto_front(choice: Choice) -> Figure:
     """Draws the first metric against each other one: all trials, the Pareto front, and the chosen trial.
 
     A band shows what lies within one standard error of the best by the first metric. With three metrics or more the
@@ -74,7 +73,6 @@ def pareto_front(choice: Choice, trials: Sequence[FrozenTrial]) -> Figure:
 
     Args:
         choice: Which trial was chosen, among which.
-        trials: The complete ones.
     """
     first, *others = choice.metrics
     best, error = choice.best.values[0], choice.best.error
@@ -84,7 +82,8 @@ def pareto_front(choice: Choice, trials: Sequence[FrozenTrial]) -> Figure:
         front = sorted((point.values[place], point.values[0], point.number) for point in choice.front)
         axes.axhspan(best - error, best + error, color="#e5e7eb", label="within one standard error of the best")
         dots: dict[str, Any] = {"color": "#9ca3af", "label": "other trials"}
-        axes.scatter([trial.values[place] for trial in trials], [trial.values[0] for trial in trials], **dots)
+        points = choice.points
+        axes.scatter([point.values[place] for point in points], [point.values[0] for point in points], **dots)
         style = "o-" if len(others) == 1 else "o"
         axes.plot([x for x, *_ in front], [y for _, y, _ in front], style, color="#2563eb", label="Pareto front")
         for x, y, number in front:
