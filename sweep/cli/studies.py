@@ -22,7 +22,8 @@ def studies(storage: option.Storage = None, json: option.Json = False) -> None:
 
     terminal, now = Terminal(json=json), time.time()
     rows = [_summary(study) for study in _stored(storage)]
-    table = Table("study", "state", "trials", "pruned", "failed", "best", "by", "last", box=box.SIMPLE, pad_edge=False)
+    heads = ("study", "state", "trials", "pruned", "failed", "best", "by", "last")
+    table = Table(*heads, box=box.SIMPLE, pad_edge=False, collapse_padding=True)  # narrow: ages over a minute fit, too
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.no_wrap = True

@@ -79,7 +79,7 @@ def test_each_sampler_but_one_draws_for_several_metrics(open_sqlite, sampler, re
     assert not [warning for warning in recwarn if "optuna" in str(warning.category.__module__)]
 
 
-def test_a_sampler_with_a_sequence_of_many_trials_sees_the_latest_and_the_best(open_sqlite, monkeypatch):
+def test_of_a_long_study_the_sampler_sees_the_latest_trials_and_the_best_by_the_first_metric(open_sqlite, monkeypatch):
     for name, value in {"LATEST": 4, "BEST_EARLIER": 1, "REFRESH_EVERY": 2}.items():
         monkeypatch.setattr(bounded_study, name, value)
     study = open_sqlite(**SEVERAL, sampler="random")
