@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -16,10 +16,10 @@ from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES, architecture, short_name, weights_of
 from models.architecture import PRETRAINED
-from sweep.metrics.names import STRESSED
+from sweep.metrics.names import COSTS, STRESSED
 from sweep.settings import FINITE, Settings, check, check_data
 from sweep.space import Choice, Space, batch_sizes, decided, default_configuration, layout
-from sweep.stores.trials import EnqueuedTrial, StartingPoint
+from sweep.stores.trials import EnqueuedTrial, StartingPoint, TrialRecord
 from sweep.system.hardware import Machine, this_machine
 
 # A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;
@@ -168,7 +168,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     check(settings)
     source = source or open_source(settings.data, patient_pattern=settings.patient_pattern, depth=settings.depth)
     split = split_source(source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
-    check_data(settings, split)
+    check_data(settings, source, split)
     refuse(overlaps_of(source, split), source.location, allowed=settings.allow_leakage)
     if source.kind != "synthetic" and settings.experiment in synthetic.NAMES:
         raise InputError(
@@ -194,6 +194,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     for study in studies:
         if study.arch not in ARCHITECTURES:  # the tests have seen these
             _try_out(study, len(source.classes), len(split.train))
+            _count_costs(settings, study, len(source.classes))
     return Plan(
         settings,
         replace(source, notes=(*source.notes, *_notes_of_size(source, studies), *notes), sides=source.largest),
@@ -215,6 +216,13 @@ def default_starts(settings: Settings, arch: str) -> tuple[StartingPoint, ...]:
     return (StartingPoint(DEFAULT_START, default),)
 
 
+def default_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The trial of the default configuration; None where it did not train to its end."""
+    return next(
+        (one for one in trials if one.state == "COMPLETE" and one.attributes.get("start") == DEFAULT_START), None
+    )
+
+
 def _try_out(study: PlannedStudy, classes: int, images: int) -> None:
     """Checks a network of others before anything is trained, with the first values of its space."""
     from sweep.stores.trial_export import check_network
@@ -224,6 +232,20 @@ def _try_out(study: PlannedStudy, classes: int, images: int) -> None:
     params = {name: domain.values[0] if isinstance(domain, Choice) else domain.low for name, domain in first.items()}
     lone = [size for size in batch_sizes(space) if images % size == 1]
     check_network(study.arch, study.image_size, classes, {**params, **layout(decided(space))}, study.options, lone)
+
+
+def _count_costs(settings: Settings, study: PlannedStudy, classes: int) -> None:
+    """Checks that the costs of a network of others can be counted, where its study chooses by one."""
+    costs = [metric for metric in settings.metrics if metric in COSTS]
+    if not costs:
+        return
+    from models.outline import cost, sketch
+
+    try:
+        digest = study.options.get("source_digest")
+        cost(sketch(study.arch, study.image_size, classes, source_digest=digest), study.image_size)
+    except Exception as error:  # whatever a network does with a tensor that has no values
+        raise InputError(f"--metric {costs[0]}: {study.arch} cannot be counted ({error}); leave it out") from error
 
 
 def _options(settings: Settings, *, fetch: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:

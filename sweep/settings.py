@@ -14,7 +14,7 @@ from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, fold_of
 from models import ARCHITECTURES, architecture, file_of, short_name
 from models.architecture import PRETRAINED, STAGES, Architecture, is_stages
-from sweep.metrics.names import METRICS
+from sweep.metrics.names import COSTS, METRICS, STRESSED, SYNONYMS, TWO_CLASSES
 from sweep.space import Choice, Space, batch_sizes, study_space
 from sweep.system.environment import faults_of_environment
 
@@ -47,7 +47,7 @@ class Settings:
         allow_leakage: Whether test images that are also training or validation images are used.
         seed: Decides the sampler's draws and each trial's seed.
         split_seed: Decides which patients validate. Studies compare only on the same split.
-        metric: What the study chooses by, a key of METRICS.
+        metrics: What the study chooses by: keys of METRICS or SYNONYMS, after the first of COSTS too (`metrics.pareto`).
         sampler: One of SAMPLERS.
         pruner: One of PRUNERS.
         warmup: Epochs before a trial can be pruned.
@@ -89,7 +89,7 @@ class Settings:
     allow_leakage: bool = False
     seed: int = 0
     split_seed: int = 0
-    metric: str = "val/auroc"
+    metrics: tuple[str, ...] = ("val/auroc",)
     sampler: str = "tpe"
     pruner: str = "median"
     warmup: int = 3
@@ -114,6 +114,19 @@ class Settings:
     gpus_per_trial: float | None = None
     work_dir: Path | None = None
     notify: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", tuple(SYNONYMS.get(metric, metric) for metric in self.metrics))
+
+    @property
+    def metric(self) -> str:
+        """The metric that was named first, which every trial has after each epoch."""
+        return self.metrics[0]
+
+    @property
+    def pruning(self) -> str:
+        """The pruner that is used: none with several metrics, since Optuna's compare trials by one."""
+        return self.pruner if len(self.metrics) == 1 else "none"
 
     def size_of(self, arch: str, source: Source) -> int:
         """Side of the images that an architecture reads, in pixels."""
@@ -213,6 +226,7 @@ def check(settings: Settings) -> None:
         for text in texts:
             only = text.partition("=")[0].rpartition("/")[0]
             want(not only or only in names, f"{option} {text}: this search has no {only}; it has {', '.join(names)}")
+    faults += _faults_of_metrics(settings)
     faults += _faults_of_choices(settings)
     faults += _faults_of_the_cluster(settings)
     faults += faults_of_environment(settings.tracking_uri)
@@ -258,10 +272,39 @@ def _architectures(settings: Settings) -> tuple[dict[str, Architecture], list[st
     return known, faults
 
 
+def _faults_of_metrics(settings: Settings) -> list[str]:
+    """What is wrong with what the study chooses by."""
+    known = (*METRICS, *COSTS)
+    listed = f"there are {', '.join((*METRICS, *SYNONYMS, *COSTS))}"
+    unknown = [metric for metric in settings.metrics if metric not in known]
+    faults = [
+        f"--metric {metric}: there is no such value; {listed}{did_you_mean(metric, (*known, *SYNONYMS))}"
+        for metric in unknown
+    ]
+    if not settings.metrics:
+        return [f"--metric: name what the study chooses by; {listed}"]
+    if settings.metric in COSTS:
+        faults.append(f"--metric {settings.metric}: name a score of validation before it, such as --metric val/auroc")
+    if len(settings.metrics) == 1:
+        return faults
+    if len(set(settings.metrics)) < len(settings.metrics):
+        faults.append(f"--metric: {', '.join(settings.metrics)} names one twice")
+    for metric in STRESSED.intersection(settings.metrics[1:]):
+        faults.append(f"--metric {metric}: name it first, since it also decides which epoch of a trial is kept")
+    several = "with several --metric"
+    if settings.pruner not in (Settings.pruner, "none"):
+        faults.append(f"--pruner {settings.pruner}: {several} no trial is ended early; leave it out")
+    if settings.sampler == "cmaes":
+        others = ", ".join(name for name in SAMPLERS if name != "cmaes")
+        faults.append(f"--sampler cmaes: has one metric alone; {several} there are {others}")
+    if settings.keep == "best":
+        faults.append(f"--keep best: {several} the choice is known at the end alone; leave it out")
+    return faults
+
+
 def _faults_of_choices(settings: Settings) -> list[str]:
     """What is wrong with the options that take one of several words."""
     choices = {
-        "--metric": (settings.metric, tuple(METRICS)),
         "--sampler": (settings.sampler, SAMPLERS),
         "--pruner": (settings.pruner, PRUNERS),
         "--keep": (settings.keep, KEEP),
@@ -333,12 +376,22 @@ def _faults_of_the_cluster(settings: Settings) -> list[str]:
     return faults
 
 
-def check_data(settings: Settings, split: Split) -> None:
+def check_data(settings: Settings, source: Source, split: Split) -> None:
     """Checks what depends on the data.
 
     Raises:
-        InputError: A batch may be larger than the training set.
+        InputError: A batch may be larger than the training set, or the metric exists with two classes alone.
     """
+    if len(source.classes) > 2 and TWO_CLASSES.intersection(settings.metrics):
+        others = ", ".join(name for name in METRICS if name not in TWO_CLASSES)
+        raise InputError(
+            *(
+                f"--metric {metric}: exists with two classes alone, and {source.name} has {len(source.classes)}; "
+                f"there are {others}"
+                for metric in settings.metrics
+                if metric in TWO_CLASSES
+            )
+        )
     largest = max(batch_sizes(space)[-1] for space in settings.spaces.values())
     if largest > len(split.train):
         raise InputError(

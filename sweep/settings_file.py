@@ -28,7 +28,7 @@ from sweep.space import Choice, written
 
 LISTS = ("fix", "search")  # a hyperparameter -> its value or its domain
 SECRETS = {"tracking_uri": "@", "storage": "@", "notify": "://"}  # what a value with a password or a token has
-NAMES = {"archs": "arch"}  # fields that an option calls otherwise
+NAMES = {"archs": "arch", "metrics": "metric"}  # fields that an option calls otherwise
 
 
 @dataclass(frozen=True)

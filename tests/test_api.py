@@ -18,12 +18,13 @@ import pytest
 import sweep
 from sweep.api.search import SearchOptions
 from sweep.settings import Settings
+from sweep.settings_file import NAMES
 from tests.helpers.stocked import stocked
 from tests.helpers.studies import client_of, trials_of
 from tests.helpers.studies import sweep as typed_sweep
 
 ROOT = Path(__file__).parents[1]
-NAMED = {"archs", "data", "trials", "fix", "search", "space", "enqueue", "budget"}  # by parameters of their own
+NAMED = {"arch", "data", "trials", "fix", "search", "space", "enqueue", "budget"}  # by parameters of their own
 
 
 class Silent:
@@ -154,7 +155,9 @@ def test_wrong_input_is_one_exception_with_every_fault(tmp_path, monkeypatch):
 
 
 def test_a_search_takes_every_option_of_the_command():
-    assert set(SearchOptions.__annotations__) | NAMED == {field.name for field in fields(Settings)}
+    assert set(SearchOptions.__annotations__) | NAMED == {
+        NAMES.get(field.name, field.name) for field in fields(Settings)
+    }
 
 
 def test_every_public_name_is_there_and_documented():

@@ -17,6 +17,7 @@ from tests.helpers.studies import STUDY, client_of, sweep, tiny
     "settings",
     [
         Settings(archs=("cnn1",)),
+        Settings(archs=("cnn1",), metrics=("val/mcc", "cost/parameters", "val/ece")),
         Settings(
             archs=("cnn1", "cnn2"),
             data=Path("a folder"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from models import absolute
 from sweep.api.view import view_or_terminal
@@ -31,7 +31,7 @@ class SearchOptions(TypedDict, total=False):
     allow_leakage: bool
     seed: int
     split_seed: int
-    metric: str
+    metric: str | Sequence[str]
     sampler: str
     pruner: str
     warmup: int
@@ -79,7 +79,7 @@ def search(  # noqa: PLR0913 - each is asked for by its name
             `.csv`), or names of other studies, whose best is taken.
         budget: Seconds that training may take, or a text such as `2h`; None for as long as it takes.
         view: Shows what happens; None prints it, in a notebook with a live table.
-        options: As those of `sweep search`.
+        options: As those of `sweep search`; `metric` is one or a list.
 
     Raises:
         InputError: Something cannot be done; nothing was written.
@@ -89,6 +89,10 @@ def search(  # noqa: PLR0913 - each is asked for by its name
     from sweep.api.search_result import result_of
     from sweep.orchestrator.search import run_search
 
+    named: dict[str, Any] = dict(options)
+    if "metric" in named:
+        metric = named.pop("metric")
+        named["metrics"] = (metric,) if isinstance(metric, str) else tuple(metric)
     settings = Settings(
         archs=(absolute(arch),),
         data=None if data is None else Path(data),
@@ -98,7 +102,7 @@ def search(  # noqa: PLR0913 - each is asked for by its name
         space=ready_space,
         enqueue=tuple(dumps(dict(one)) if isinstance(one, Mapping) else str(one) for one in enqueue),
         budget=seconds_of(budget) if isinstance(budget, str) else budget,
-        **options,
+        **named,
     )
     done = run_search(settings, Path.cwd(), view_or_terminal(view), lambda outcome, plan: None)
     return result_of(done, Path.cwd())

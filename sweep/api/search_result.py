@@ -24,7 +24,7 @@ class SearchResult:
 
     Attributes:
         study: The study's full name.
-        metric: What it chose by.
+        metric: What it chose by; of several metrics the first.
         best_trial: The number of the chosen trial.
         best_params: Its hyperparameters.
         best_value: Its value in the metric.
@@ -37,6 +37,7 @@ class SearchResult:
         version: Its version there.
         aliases: What was decided about each alias: alias -> sentence.
         warnings: What speaks against trusting it, a sentence each.
+        choice: How it was chosen by several metrics, a sentence without its end; empty with one.
     """
 
     study: str
@@ -53,6 +54,7 @@ class SearchResult:
     version: str
     aliases: Mapping[str, str]
     warnings: tuple[str, ...]
+    choice: str = ""
 
     @property
     def uri(self) -> str:
@@ -73,7 +75,8 @@ class SearchResult:
         head = f"<b>{escape(self.study)}</b>: trial {self.best_trial}, {escape(self.metric)} {self.best_value:.4f}"
         place = f"registered as <code>{escape(self.uri)}</code>, run <code>{escape(self.run_id)}</code>"
         scores = self.test.rename(columns={"value": "test"}).to_html(float_format="{:.3f}".format)
-        return f"<p>{head}; {place}</p>{warnings}{params.to_html(escape=True)}{scores}"
+        choice = f"<p>{escape(self.choice)}</p>" if self.choice else ""
+        return f"<p>{head}; {place}</p>{choice}{warnings}{params.to_html(escape=True)}{scores}"
 
 
 def result_of(done: Searched, folder: Path) -> SearchResult:
@@ -92,7 +95,7 @@ def result_of(done: Searched, folder: Path) -> SearchResult:
         outcome.best.number,
         outcome.best.params,
         float(outcome.best.value or 0.0),
-        leaderboard(study.trials(), about.metric, about.run_name),
+        leaderboard(study.trials(), about.metrics, about.run_name),
         _scores(outcome.validation),
         _scores(outcome.test),
         outcome.run_id,
@@ -101,6 +104,7 @@ def result_of(done: Searched, folder: Path) -> SearchResult:
         outcome.version,
         outcome.aliases,
         outcome.warnings,
+        outcome.choice.sentence if outcome.choice else "",
     )
 
 

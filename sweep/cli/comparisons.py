@@ -121,7 +121,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     depth: option.Depth = None,
     allow_leakage: option.AllowLeakage = False,
-    metric: option.Metric = Settings.metric,
+    metric: option.Metric = Settings.metrics[0],
     weights: option.Weights = Settings.weights,
     finetune: option.Finetune = Settings.finetune,
     study: option.ChangesStudy = "ablation",
@@ -143,7 +143,9 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     json: option.Json = False,
 ) -> None:
     """Try changes of one configuration, each with the same seeds; say which improve the score."""
-    settings = option.settings_from(locals(), archs=(arch,), trials=max(seeds, 1), study=None, pruner="none")
+    settings = option.settings_from(
+        locals(), archs=(arch,), metrics=(metric,), trials=max(seeds, 1), study=None, pruner="none"
+    )
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan

@@ -16,10 +16,13 @@ from typer import Argument, Exit, Option
 from models import ARCHITECTURES, absolute
 from models.architecture import STAGES
 from sweep import __version__
-from sweep.settings import ENGINES, KEEP, METRICS, PRUNERS, SAMPLERS, VALIDATIONS, Settings
+from sweep.metrics.names import COSTS
+from sweep.settings import ENGINES, KEEP, PRUNERS, SAMPLERS, VALIDATIONS, Settings
 
 REPORTED = ("cnn1", "cnn2", "cnn3")  # architectures that the report has tables of
 STORES = ("tracking_uri", "storage")
+# Metrics that the help names.
+USUAL = ("val/auroc", "val/loss", "val/accuracy", "val/sensitivity", "val/specificity", "val/stressed_auroc")
 MACHINE = ("workers", "device", "engine", "address", "cpus_per_trial", "gpus_per_trial", "work_dir")
 
 
@@ -192,11 +195,18 @@ Validation = Annotated[
 # How it is trained and chosen.
 Epochs = Annotated[int, _HOW(help="Epochs of a trial at most.")]
 Patience = Annotated[int, _HOW(help="Epochs without a lower validation loss before a trial stops; 0: never.")]
-Metric = Annotated[
-    str,
+_CHOOSES = (
+    f"What the study chooses by: {', '.join(USUAL)}, or any other score of validation (a wrong name lists all). "
+    "`stressed`: of validation images as another X-ray machine might have made them."
+)
+Metric = Annotated[str, _HOW(help=_CHOOSES)]
+Metrics = Annotated[
+    list[str],
     _HOW(
-        help=f"What the study chooses by: {', '.join(METRICS)}. "
-        "`stressed`: of validation images as another X-ray machine might have made them."
+        "--metric",
+        metavar="NAME",
+        help=f"{_CHOOSES} Several: the best by the second of those within one standard error of the best by the first; "
+        f"after a score also {', '.join(COSTS)}.",
     ),
 ]
 Sampler = Annotated[str, _HOW(help=f"How configurations are drawn, by Optuna: {', '.join(SAMPLERS)}.")]

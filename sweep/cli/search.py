@@ -37,7 +37,7 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     depth: option.Depth = None,
     allow_leakage: option.AllowLeakage = False,
-    metric: option.Metric = Settings.metric,
+    metric: option.Metrics = [*Settings.metrics],  # noqa: B006
     sampler: option.Sampler = Settings.sampler,
     pruner: option.Pruner = Settings.pruner,
     warmup: option.Warmup = Settings.warmup,
@@ -82,7 +82,9 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
         return
     from sweep.terminal import Terminal
 
-    settings = option.settings_from(locals(), archs=arch, budget=None if budget is None else seconds_of(budget))
+    settings = option.settings_from(
+        locals(), archs=arch, metrics=metric, budget=None if budget is None else seconds_of(budget)
+    )
     terminal = Terminal(json=json, quiet=quiet, verbose=verbose)
     if save_config is not None:
         _save(settings, save_config, terminal)
@@ -210,7 +212,8 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
 def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
     """A study's outcome as plain data."""
     best, test = outcome.best, outcome.test
-    nested = ("best", "default", "threshold", "validation", "test")
+    nested = ("best", "default", "threshold", "validation", "test", "choice")
+    several = {} if outcome.choice is None else {"choice": outcome.choice.sentence, "front": outcome.choice.rows()}
     return {
         **{field.name: getattr(outcome, field.name) for field in fields(outcome) if field.name not in nested},
         "validation": outcome.validation.values("val"),
@@ -220,6 +223,7 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
         "threshold": None if outcome.threshold is None else asdict(outcome.threshold),
         "best": _trial_to_dict(best),
         "default": None if outcome.default is None else _trial_to_dict(outcome.default),
+        **several,
     }
 
 

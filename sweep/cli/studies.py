@@ -22,19 +22,8 @@ def studies(storage: option.Storage = None, json: option.Json = False) -> None:
 
     terminal, now = Terminal(json=json), time.time()
     rows = [_summary(study) for study in _stored(storage)]
-    table = Table(
-        "study",
-        "state",
-        "trials",
-        "pruned",
-        "failed",
-        "best",
-        "by",
-        "last",
-        box=None,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    heads = ("study", "state", "trials", "pruned", "failed", "best", "by", "last")
+    table = Table(*heads, box=None, pad_edge=False, collapse_padding=True)  # narrow: ages over a minute fit, too
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.no_wrap = True
@@ -47,7 +36,7 @@ def studies(storage: option.Storage = None, json: option.Json = False) -> None:
             str(counts["pruned"] or ""),
             str(counts["failed"] or ""),
             f"{best['value']:.4f}" if best else "",
-            row["metric"].removeprefix("val/"),
+            row["metric"].removeprefix("val/") + (f" +{len(row['metrics']) - 1}" if len(row["metrics"]) > 1 else ""),
             _age(now - row["last"]) if row["last"] else "",
         )
     terminal.show(table)
@@ -72,7 +61,7 @@ def trials(
         raise InputError("--csv, --latex, --json: ask for one of them")
     found = _named(_stored(storage), study, "trials")
     about = description_of(found)
-    board = leaderboard(found.trials(), about.metric, about.run_name, exact=csv or json)
+    board = leaderboard(found.trials(), about.metrics, about.run_name, exact=csv or json)
     if csv:
         print(board.to_csv(index=False), end="")
     elif latex:
@@ -184,11 +173,12 @@ def _summary(study: Study) -> dict[str, Any]:
     about, counts, records = description_of(study), study.counts(), study.trials()
     state = "running" if _runs(study) else "complete" if study.noted(CONCLUSION) else "stopped"
     names = ("complete", "pruned", "failed", "running", "waiting")
-    best = counts.best
+    best = study.best()
     return {
         "study": study.name,
         "state": state,
         "metric": about.metric,
+        "metrics": list(about.metrics),
         "trials": {name: getattr(counts, name) for name in names},
         "best": {"trial": best.number, "value": best.value, "params": best.params} if best else None,
         "last": max((record.ended or record.started or 0.0 for record in records), default=0.0) or None,

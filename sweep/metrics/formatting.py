@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.metrics.names import LABELS
+from sweep.metrics.names import COSTS, LABELS, label_of
 
 if TYPE_CHECKING:
     from sweep.metrics.bootstrap import Interval
@@ -105,9 +105,13 @@ def format_metric(name: str) -> str:
 
     >>> format_metric("val/balanced_accuracy")
     'validation balanced accuracy'
+    >>> format_metric("val/specificity_at_95_sensitivity")
+    'validation specificity at 95 % sensitivity'
+    >>> format_metric("cost/ms_per_image")
+    'milliseconds per image'
     """
-    score = name.removeprefix("val/")
-    return f"validation {LABELS.get(score, score.replace('_', ' '))}"
+    score = name.rpartition("/")[2]
+    return f"{'' if name in COSTS else 'validation '}{LABELS.get(score, label_of(score, two=False))}"
 
 
 def format_seconds(seconds: float) -> str:

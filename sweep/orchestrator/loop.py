@@ -25,6 +25,7 @@ from sweep.orchestrator import retries
 from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.progress import Progress, RunningTrial, seconds_left
 from sweep.orchestrator.run_params import config_of, fixed_params
+from sweep.orchestrator.several_metrics import costs_of, values_and_result
 from sweep.orchestrator.study_run import StudyRun, SweepRun, can_ask, ended_trials, missing_trials
 from sweep.orchestrator.trial_table import trial_table
 from sweep.plan import PlannedStudy, seed_of
@@ -200,8 +201,9 @@ class Loop:
         params = {**seeded, **fixed_params(self.plan, self.planned), **parts, "patience": config.patience}
         origin = {name: text for name, text in ((tag.LABEL, asked.label), (tag.START, asked.start)) if text}
         folder = self.mirror.artifacts.folder(asked.origin)
-        self.running[asked.number] = RunningTrial(asked, config, folder, time.monotonic())
+        running = self.running[asked.number] = RunningTrial(asked, config, folder, time.monotonic())
         self._send(asked.number, config, folder)  # first, so that it trains while its run is begun
+        running.costs = costs_of(config, self.settings.metrics, self.study)
         try:
             self.mirror.trial_started(asked, params, {**self.mirror.description.tags, **provenance.tags(), **origin})
         except TrialEndedElsewhereError as error:
@@ -288,7 +290,7 @@ class Loop:
             checkpoint = running.folder / BEST
         self.mirror.artifacts.keep_files(running.asked.origin, files, checkpoint)
         if state == "COMPLETE":
-            self.study.complete(number, best[self.settings.metric], running.result)
+            self.study.complete(number, *values_and_result(running, self.plan, self.images["validation"]))
             self.mirror.trial_ended(number)
             if self.settings.keep == "best" and (leader := self.study.best()):
                 among = self.study.recently_complete()

@@ -265,10 +265,10 @@ class Mirror:
     def show_conclusion(self) -> None:
         """Completes the study's run: the search's plots, the leaderboard, the chosen trial's scores."""
         conclusion, metric, data = self.study.noted(CONCLUSION), self.description.metric, self.description.data
-        table = leaderboard(self.study.trials(), metric, self.run_name)
-        best = self.run_name(conclusion["best"])
+        table = leaderboard(self.study.trials(), self.description.metrics, self.run_name)
+        best, usual = self.run_name(conclusion["best"]), f"the best of {counted(len(table), 'trial')} by {metric}"
         note = (
-            f"**{best}** is the best of {counted(len(table), 'trial')} by {metric}.\n\n{conclusion['description']}\n\n"
+            f"**{best}** is {conclusion.get('choice') or usual}.\n\n{conclusion['description']}\n\n"
             f"{markdown.table(list(table.columns), table.head(SHOWN_IN_NOTE).to_numpy().tolist())}"
         )
         plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}

@@ -34,6 +34,7 @@ class RunningTrial:
         pruned: Whether it has been told to stop, and counts as ended.
         stopped: Why it has been told to stop for now; the next start goes on with it.
         node: The machine that trained its latest epoch; empty where it is this one.
+        costs: Of its network, those that the study chooses by.
     """
 
     asked: AskedTrial
@@ -48,6 +49,7 @@ class RunningTrial:
     pruned: bool = False
     stopped: str = ""
     node: str = ""
+    costs: dict[str, float] = field(default_factory=dict)
 
     def epoch_ended(self, result: EpochResult, labels: np.ndarray, node: str) -> dict[str, float]:
         """Adds an epoch.
@@ -66,6 +68,7 @@ class RunningTrial:
             "epoch": result.epoch,
             "time": result.ended,
             **metrics_of(result, labels),
+            **self.costs,
             "images_per_second": result.images_per_second,
             "epoch_seconds": result.seconds,
         }

@@ -56,13 +56,14 @@ class StudyDescription:
     Attributes:
         name: The study's short name, also its run's.
         experiment: The MLflow experiment.
-        metric: What the study chooses by.
+        metric: What the study chooses by; the first of several.
         tags: Of its run and of its trials' runs.
         params: Of its run.
         data: The data set.
         counts: Images per class: part (`train`, `validation`, `test`) -> class -> count.
         configuration: All settings and the whole space as a file, which `sweep search` takes; empty where trials were
             given, and for studies of earlier releases.
+        further: What it chooses by besides, in the order named.
     """
 
     name: str
@@ -73,6 +74,12 @@ class StudyDescription:
     data: DataDescription
     counts: Mapping[str, Mapping[str, int]]
     configuration: str = ""
+    further: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that the study chooses by."""
+        return (self.metric, *self.further)
 
     @property
     def study_id(self) -> str:
@@ -100,7 +107,8 @@ class StudyDescription:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> StudyDescription:
         """Reads what `to_dict` gave."""
-        return cls(**{**stored, "data": DataDescription(**stored["data"])})
+        further = tuple(stored.get("further", ()))
+        return cls(**{**stored, "data": DataDescription(**stored["data"]), "further": further})
 
 
 def description_of(study: Study) -> StudyDescription:
@@ -135,8 +143,9 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
         },
         params={
             "metric": settings.metric,
+            **({"further_metrics": ", ".join(settings.metrics[1:])} if len(settings.metrics) > 1 else {}),
             "sampler": settings.sampler,
-            "pruner": settings.pruner,
+            "pruner": settings.pruning,
             "warmup": settings.warmup,
             "study_seed": settings.seed,
             **fixed_params(plan, planned),
@@ -153,6 +162,7 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
             for part, listing in images.items()
         },
         configuration="" if planned.enqueued else configuration_of(plan, planned),
+        further=settings.metrics[1:],
     )
 
 
@@ -235,6 +245,7 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "epochs": settings.epochs,
         "patience": settings.patience,
         "metric": settings.metric,
+        **({"further metrics": list(settings.metrics[1:])} if len(settings.metrics) > 1 else {}),
         **({} if settings.depth is None else {"depth": settings.depth}),
         # A study of version 0.1.0 has no such entry: its trials saw other pixels.
         **({DEEP_IMAGES: "read as their files state"} if plan.source.read_otherwise else {}),

@@ -15,6 +15,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 from data.faults import InputError
 from sweep.engines import Engine
 from sweep.metrics.formatting import counted
+from sweep.metrics.names import direction_of
 from sweep.orchestrator.artifacts import checkpoints_of
 from sweep.orchestrator.engine import engine_of
 from sweep.orchestrator.figure_pool import FigurePool
@@ -25,7 +26,6 @@ from sweep.orchestrator.run_params import StudyDescription, describe_study, fing
 from sweep.orchestrator.study_run import Finish, StudyRun, SweepRun, missing_trials
 from sweep.orchestrator.workdir import locked, mlflow_in, optuna_in
 from sweep.plan import DEFAULT_START, Plan, PlannedStudy, seed_of
-from sweep.settings import METRICS
 from sweep.stores.attributes import ABOUT
 from sweep.stores.databases import file_of, storage_away
 from sweep.stores.mlflow_stores import open_tracking
@@ -138,10 +138,10 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
             storage,
             plan.full_name(planned),
             planned.space,
-            direction=METRICS[settings.metric],
+            direction=[direction_of(metric) for metric in settings.metrics],
             fingerprint=fingerprint(plan, planned),
             seed=seed_of(settings.seed, planned.short_arch),
-            pruning=Pruning(settings.pruner, settings.warmup, settings.epochs),
+            pruning=Pruning(settings.pruning, settings.warmup, settings.epochs),
             sampler=settings.sampler,
         )
         for planned in plan.studies

@@ -19,6 +19,7 @@ from sweep.cli import app as cli
 from sweep.cli.options import settings_from
 from sweep.cli.search import search
 from sweep.settings import Settings
+from sweep.settings_file import NAMES
 
 
 @pytest.fixture
@@ -316,9 +317,10 @@ def test_every_setting_has_an_option_of_the_search_with_the_same_default():
     defaults = {name: parameter.default for name, parameter in inspect.signature(search).parameters.items()}
     for field in dataclasses.fields(Settings):
         if field.name != "archs":
-            default = defaults[field.name]
+            default = defaults[NAMES.get(field.name, field.name)]
             assert (tuple(default) if isinstance(default, list) else default) == field.default, field.name
-    settings = settings_from({**defaults, "fix": ["dropout=0.2"]}, archs=["cnn1"], budget=60.0)
+    given = {"archs": ["cnn1"], "metrics": defaults["metric"], "budget": 60.0}
+    settings = settings_from({**defaults, "fix": ["dropout=0.2"]}, **given)
     assert settings == Settings(archs=("cnn1",), fix=("dropout=0.2",), budget=60.0)
 
 

@@ -18,9 +18,10 @@ from data.listing import path_of
 from data.recorded import open_recorded
 from data.sources import PATIENT_PATTERN, Source
 from models.outline import served_cost
-from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, ScoredTrial, Search
+from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost
 from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
 from sweep.comparisons.architectures.heat_images import check_heat
+from sweep.comparisons.architectures.searches import ScoredTrial, Search
 from sweep.lifecycle.evaluate import BATCH
 from sweep.metrics.assessment import assess
 from sweep.metrics.formatting import counted
@@ -110,7 +111,7 @@ def plan_of_seeds(best: BestVersion, location: Path | None, seeds: int, settings
             trials=seeds,
             data=location or path_of(past.data_location),
             experiment=best.tracking.experiment,
-            **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
+            **({"metrics": (metric,)} if metric in STRESSED else {}),  # epochs are judged by it, too
             **settings,
         ),
         fetch=True,
@@ -253,6 +254,7 @@ def _search(
             if trial.state in ("COMPLETE", "PRUNED", "FAIL")
         ),
         study.importances(),
+        study.choice(),
     )
 
 

@@ -135,7 +135,7 @@ def plan_of_search(search: Searched, location: Path | None, trials: int, machine
         params,
         trials=trials,
         data=location or path_of(data.location),
-        metric=search.metric,
+        metrics=(search.metric,),
         experiment=search.study.experiment,
         **machine,
     )
