@@ -47,7 +47,7 @@ class Settings:
         allow_leakage: Whether test images that are also training or validation images are used.
         seed: Decides the sampler's draws and each trial's seed.
         split_seed: Decides which patients validate. Studies compare only on the same split.
-        metrics: What the study chooses by: keys of METRICS or SYNONYMS, after the first of COSTS too (`metrics.pareto`).
+        metrics: What the study chooses by: keys of METRICS or SYNONYMS, later ones of COSTS too (`metrics.pareto`).
         sampler: One of SAMPLERS.
         pruner: One of PRUNERS.
         warmup: Epochs before a trial can be pruned.
