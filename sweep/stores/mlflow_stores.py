@@ -255,6 +255,6 @@ def _without_credentials(uri: str) -> str:
 
 
 def _cannot_be_opened(uri: str, error: Exception) -> InputError:
-    cannot = "does not answer" if uri.startswith("http") else "cannot be opened"
+    cannot = "does not answer" if "ConnectionPool(" in str(error) else "cannot be opened"
     why = refusal(error) or f"{cannot} ({first_line(error, uri)})"
     return InputError(f"--tracking-uri {shown(uri)}: {why}")

@@ -101,6 +101,7 @@ def test_an_empty_directory_says_how_to_begin(tmp_path: Path, typed, command):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_trial_and_then_its_study_are_ended_from_another_terminal(pictures: Path, tmp_path: Path, typed):
     begin = ("--arch", "cnn3", "--data", pictures, "--trials", 40, *LONG, "--epochs", 400)
     with running(tmp_path, *begin) as (process, said):

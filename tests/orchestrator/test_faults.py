@@ -44,6 +44,7 @@ def test_the_cause_decides_about_another_attempt(cause, failures, at_once, again
     assert fewer == ({} if cause == "out of memory" else again)
 
 
+@pytest.mark.slow
 def test_memory_that_is_too_small_for_so_many_trials_at_once_is_enough_for_fewer(pictures, tmp_path):
     done = sweep(tmp_path, *tiny(pictures, 3, "--workers", 2), fault="crowded")
     assert done.returncode == 0, done.stderr
