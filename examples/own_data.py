@@ -47,7 +47,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "drawn")
     table = pd.read_csv(sys.argv[2]) if len(sys.argv) > 1 else draw(folder)
     data = arrange(folder, table, Path("arranged"))
-    options = {"patient_pattern": PATIENT, "image_size": 32, "epochs": 3, "workers": 1}
-    result = sweep.search("cnn1", data=data, trials=2, fix={"batch_size": 16, "activation": "relu"}, **options)
+    options = {"patient_pattern": PATIENT, "image_size": 32, "epochs": 5, "workers": 1}
+    fix = {"batch_size": 8, "activation": "relu", "learning_rate": 0.003}
+    result = sweep.search("cnn1", data=data, trials=2, fix=fix, **options)
     print(result)
     print(sweep.predict(result.uri, data / "test").answers.value_counts("label"))

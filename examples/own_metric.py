@@ -7,6 +7,8 @@ trial keeps its predictions of the validation images in MLflow, and every score 
 Validation images alone are used: the test images are for the model that was chosen.
 """
 
+from pathlib import Path
+
 import mlflow
 import numpy as np
 import pandas as pd
@@ -29,7 +31,7 @@ def cost(predictions: pd.DataFrame) -> tuple[float, float]:
 
 def ranked(study_run_id: str) -> pd.DataFrame:
     """All complete trials of a study, the cheapest first."""
-    client, rows = mlflow.MlflowClient("sqlite:///mlflow.db"), []
+    client, rows = mlflow.MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}"), []
     study = client.get_run(study_run_id)
     of_study = f"tags.`mlflow.parentRunId` = '{study_run_id}' and tags.`sweep.state` = 'COMPLETE'"
     for run in client.search_runs([study.info.experiment_id], of_study):

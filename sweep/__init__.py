@@ -70,13 +70,17 @@ _PLACES = {
 }
 
 
+_OURS = {"data": "near_duplicates.py", "models": "architecture.py"}  # a file that no other package of that name has
+
+
 def _check_neighbours() -> None:
     """Makes sure that `data` and `models`, names that others use too, are the packages beside this one."""
     root = Path(__file__).resolve().parents[1]
-    for name in ("data", "models"):
+    for name in _OURS:
         spec = find_spec(name)
         place = Path(spec.origin).resolve() if spec is not None and spec.origin else None
-        if place is None or place.parents[1] != root:
+        # On a Ray cluster each package has a folder of its own: there its file tells it.
+        if place is None or (place.parents[1] != root and not (place.parent / _OURS[name]).exists()):
             hides = f"is hidden by {place}" if place else "is missing"
             raise ImportError(
                 f"sweep's own package `{name}` in {root} {hides}; start Python elsewhere, or take that one off its path"

@@ -170,7 +170,8 @@ def test_a_ctrl_c_while_a_run_ends_leaves_none_running(place, pictures, tmp_path
 
 @pytest.mark.slow
 def test_a_budget_ends_in_time_and_the_rest_goes_on_later(pictures, tmp_path):
-    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 40, *LONG)
+    # So long that some trial is in training when the time is over.
+    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 40, *LONG, "--epochs", 24)
     done = sweep(tmp_path, *arguments, "--budget", "25s")
     assert done.returncode == 0, done.stderr
     assert "the budget is used up after" in done.stdout
