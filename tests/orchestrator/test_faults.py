@@ -56,6 +56,7 @@ def test_memory_that_is_too_small_for_so_many_trials_at_once_is_enough_for_fewer
     assert not any("micro_batch" in run.data.params for run in children_of(tmp_path).values())
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_what_passes_at_once_and_keeps_the_batch(pictures, tmp_path):
     done = sweep(tmp_path, *tiny(pictures, 1, batch="32"), fault="memory:8")
     assert done.returncode == 0, done.stderr
@@ -147,7 +148,11 @@ def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_torn(pictures, tmp_path)
 
 @pytest.mark.parametrize(
     "place",
-    ["_ship", pytest.param("_end_trial", marks=pytest.mark.slow), pytest.param("trial_ended", marks=pytest.mark.slow)],
+    [
+        pytest.param("_ship", marks=pytest.mark.slow),
+        pytest.param("_end_trial", marks=pytest.mark.slow),
+        pytest.param("trial_ended", marks=pytest.mark.slow),
+    ],
 )
 def test_a_ctrl_c_while_a_run_ends_leaves_none_running(place, pictures, tmp_path, typed, monkeypatch):
     untouched, raised = getattr(Mirror, place), []
