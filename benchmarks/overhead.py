@@ -278,6 +278,9 @@ class EmptyEngine:
         self._answered: tuple[str, float] | None = None
         self._costs: list[dict[str, list[float]]] = []
 
+    def start(self, jobs: int) -> None:
+        """Nothing has to start."""
+
     @property
     def free(self) -> int:
         """One trial at a time."""

@@ -31,7 +31,7 @@ from benchmarks.sleeping import EPOCHS, SleepingEngine
 from benchmarks.tables import Options, Table
 from data import cache
 from sweep.metrics import figures
-from sweep.orchestrator import loop as orchestrator
+from sweep.metrics import scores as scoring
 from sweep.orchestrator.artifacts import Artifacts
 from sweep.orchestrator.figure_pool import FigurePool
 from sweep.orchestrator.mlflow_mirror import Mirror
@@ -152,7 +152,7 @@ class Meter:
             ("sampler", Study, ("ask",)),
             ("report, prune", Study, ("report", "should_prune")),
             ("tell", Study, ("note_trial", "complete", "prune", "fail")),
-            ("scores", orchestrator, ("metrics_of",)),
+            ("scores", scoring, ("metrics_of",)),
             ("MLflow", Tracking, [name for name in tracking if name != "reaching"]),  # a context, which takes no time
             ("figures", figures, ("learning_curves", "predictions", "png")),
             ("figures", FigurePool, ("begin", "take")),  # what is drawn aside is waited for here, if at all

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.tables import Options, Table, median, ratio
-from benchmarks.training import OURS, TURN, Case, Job, cached, cases_of, config_of, files_of, process
+from benchmarks.tables import Options, Table, median, progress, ratio
+from benchmarks.training import Case, cached, cases_of, config_of, files_of, turn_of
+from benchmarks.training_ways import OURS, Job, process
 from sweep.system.hardware import choose_precision, usable_cores
 
 
@@ -28,6 +29,10 @@ def measure(options: Options) -> list[Table]:
             alone = speeds[1]
             found = [f"{median(speeds[count], 1)}, x {ratio(speeds[count], alone)}" for count in counts[1:]]
             rows.append((case.name, median(alone, 1), *found))
+            progress(
+                ", ".join(f"{count} {cell}" for count, cell in zip(counts, rows[-1][1:], strict=True))
+                + f": {case.name}"
+            )
     precision = choose_precision("auto", options.device)
     return [
         Table(
@@ -48,7 +53,7 @@ def _together(case: Case, counts: Sequence[int], files: Path, options: Options, 
     """Images a second of so many trainings at once, each number in turn."""
     images = cached(case, files, folder)
     config = replace(config_of(case, options), precision=choose_precision("auto", options.device))
-    turn = 0.0 if options.quick else 2 * TURN  # long beside the moments in which some have begun and others ended
+    turn = 2 * turn_of(options)  # long beside the moments in which some have begun and others ended
     speeds: dict[int, list[float]] = {count: [] for count in counts}
     with ExitStack() as stack:
         jobs = [Job(OURS, config, files, images, folder / f"{case.name}-{index}", turn) for index in range(counts[-1])]

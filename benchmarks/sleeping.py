@@ -58,7 +58,7 @@ class SleepingEngine:
         self.trained: list[float] = []  # seconds of each job that has ended
         self.last = 0.0  # when the latest one ended
 
-    def start(self) -> None:
+    def start(self, jobs: int) -> None:
         """Nothing has to start."""
 
     @property

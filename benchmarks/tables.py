@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,11 @@ def median(values: Sequence[float], digits: int = 2) -> str:
 def ratio(values: Sequence[float], to: Sequence[float]) -> str:
     """How many times as large, repeat by repeat: figures taken side by side are compared, not their means."""
     return median([value / other for value, other in zip(values, to, strict=True)])
+
+
+def progress(text: str) -> None:
+    """Says on stderr what is known already: tables come late, and who waits may have little time."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def environment(**more: str) -> dict[str, str]:

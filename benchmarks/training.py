@@ -6,31 +6,26 @@ the machine hits all of them alike, and nothing runs beside the one whose turn i
 
 from __future__ import annotations
 
+import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.tables import Options, Table, median, ratio
+from benchmarks.tables import Options, Table, median, progress, ratio
+from benchmarks.training_ways import COMPILED, GRAPH, LIMIT, OURS, USUAL, Job, Turn, process
 from data.cache import Images
 from data.decode import decode
 from data.sources import read_synthetic
-from models import ARCHITECTURES
-from sweep.system.hardware import choose_precision, prepare_training_process, usable_cores
+from sweep.system.hardware import choose_precision
 from sweep.training.config import TrainingConfig
-from sweep.training.inference import build_network
-from sweep.training.loop import OPTIMIZERS, train
 
-USUAL, OURS, LIMIT = "usual", "ours", "limit"
-TURN = 2.5  # seconds of training a figure is taken over, at least
-MEGABYTE = 2**20
+LIMITS = {"cpu": (LIMIT,), "cuda": (LIMIT, GRAPH, COMPILED)}
+TURNS = {"cpu": 2.5, "cuda": 0.5}  # seconds of training a figure is taken over, at least
 
 
 @dataclass(frozen=True)
@@ -64,66 +59,49 @@ CASES = (
     Case("cnn2", 64, 64, 1024),
     Case("cnn3", 64, 64, 1024),
 )
+# In the order of what they tell, since time on a GPU ends early; more images, or an epoch is over before it is timed.
+ON_A_GPU = (
+    Case("cnn2", 160, 64, 2048),
+    Case("cnn1", 64, 64, 8192),
+    Case("resnet50", 224, 32, 512),
+    Case("cnn1", 160, 64, 2048),
+    Case("cnn3", 150, 64, 2048),
+    Case("cnn2", 64, 64, 8192),
+    Case("cnn3", 64, 64, 8192),
+)
 QUICK = (Case("cnn1", 32, 8, 16), Case("cnn3", 32, 8, 16))
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a process is given.
-
-    Attributes:
-        way: USUAL, OURS or LIMIT.
-        config: What to train; one thread.
-        files: A folder of images in ImageFolder's layout, for the usual way.
-        images: The same images as the sweep caches them, for ours.
-        checkpoints: A folder of its own.
-        turn: Seconds a turn takes at least.
-    """
-
-    way: str
-    config: TrainingConfig
-    files: Path
-    images: Images
-    checkpoints: Path
-    turn: float
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What a process did in one turn, and what it held in memory after it, in megabytes.
-
-    Attributes:
-        images_per_second: Trained.
-        resident: Of the process, with what it shares.
-        proportional: Of the process, what it shares being divided by those who share it.
-        cache_resident: Of the cache's file alone.
-        cache_proportional: Likewise.
-    """
-
-    images_per_second: float
-    resident: float
-    proportional: float
-    cache_resident: float
-    cache_proportional: float
-
-
 def measure(options: Options) -> list[Table]:
-    """Measures every architecture at its own size and the small ones at 64 pixels, where most people's CPUs train."""
+    """Measures every architecture at its own size and the small ones at 64 pixels, where most people's CPUs train.
+
+    What is known of a case is printed at once: the tables come when all cases are through.
+    """
     precisions = ["float32"]
     if choose_precision("auto", options.device) == "bfloat16":
         precisions.append("bfloat16")
+    found: dict[Case, dict[tuple[str, str], list[Turn]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = cases_of(options)
         files = files_of(options, max(case.images for case in cases), folder)
-        found = {case: _turns(case, precisions, files, options, folder) for case in cases}
+        for case in cases:
+            found[case] = _turns(case, precisions, files, options, folder)
+            for (way, precision), turns in found[case].items():
+                progress(f"{case.name}, {way}, {precision}: {median([turn.images_per_second for turn in turns], 0)}")
     return [_speeds(found, precisions, options.device), _memory(found, precisions)]
 
 
 def cases_of(options: Options) -> Sequence[Case]:
-    """What is trained; a GPU is through an epoch of a few hundred images before its time can be taken."""
-    cases = QUICK if options.quick else CASES
-    return cases if options.device == "cpu" else [replace(case, images=8 * case.images) for case in cases]
+    """What is trained."""
+    if options.quick:
+        return QUICK
+    return CASES if options.device == "cpu" else ON_A_GPU
+
+
+def turn_of(options: Options) -> float:
+    """Seconds that a figure is taken over, at least."""
+    return 0.0 if options.quick else TURNS[options.device]
 
 
 def config_of(case: Case, options: Options) -> TrainingConfig:
@@ -134,100 +112,6 @@ def config_of(case: Case, options: Options) -> TrainingConfig:
         device=options.device,
         options=given,
     )
-
-
-def usual(job: Job) -> Iterator[tuple[int, float]]:
-    """Trains as everyone writes it: files, torchvision's transforms, a DataLoader; yields images and seconds a step."""
-    import torch
-    from torch import nn
-    from torch.utils.data import DataLoader
-    from torchvision.datasets import ImageFolder
-
-    config = job.config
-    torch.manual_seed(config.seed)
-    dataset = ImageFolder(str(job.files), _transforms(config))
-    # Beside a GPU the cores have nothing better to do.
-    workers = {} if config.device == "cpu" else {"num_workers": usable_cores(), "persistent_workers": True}
-    loader = DataLoader(dataset, config.batch_size, shuffle=True, drop_last=True, pin_memory=bool(workers), **workers)
-    network = build_network(config).to(config.device).train()
-    criterion = nn.CrossEntropyLoss(torch.tensor([1.0, 1.0], device=config.device))
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    while True:
-        total_loss, correct, began = 0.0, 0, time.perf_counter()
-        for pixels, targets in loader:
-            images, labels = pixels.to(config.device), targets.to(config.device)
-            optimizer.zero_grad()
-            logits = network(images)
-            loss = criterion(logits, labels)
-            loss.backward()
-            optimizer.step()
-            total_loss += loss.item()
-            correct += (logits.argmax(1) == labels).sum().item()
-            yield len(images), time.perf_counter() - began
-            began = time.perf_counter()
-
-
-def ours(job: Job) -> Iterator[tuple[int, float]]:
-    """Trains with `sweep.training.loop.train` itself; yields images and seconds of training an epoch."""
-    prepare_training_process(job.config.device, 1)
-    few = replace(job.images, rows=job.images.rows[:2], labels=job.images.labels[:2])
-    for result in train(job.config, job.images, few, job.checkpoints):
-        yield len(job.images), len(job.images) / result.images_per_second
-
-
-def limit(job: Job) -> Iterator[tuple[int, float]]:
-    """Does what cannot be spared, forward, backward and update, on one batch that is there; yields some steps."""
-    prepare_training_process(job.config.device, 1)
-    import torch
-    from torch.nn import functional
-
-    config = job.config
-    torch.manual_seed(config.seed)
-    device = torch.device(config.device)
-    network = build_network(config).to(device).to(memory_format=torch.channels_last).train()
-    optimizer = OPTIMIZERS[config.optimizer](list(network.parameters()), config.learning_rate)
-    shape = (config.batch_size, 1, config.image_size, config.image_size)
-    images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(config.batch_size, device=device) % config.classes
-    steps = 1 if config.device == "cpu" else 16  # a GPU is asked for its time only now and then
-    loss = torch.zeros(())
-    while True:
-        began = time.perf_counter()
-        for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                logits = network(images)
-            loss = functional.cross_entropy(logits.float(), labels)
-            loss.backward()
-            optimizer.step()
-        loss.item()
-        yield steps * len(images), time.perf_counter() - began
-
-
-WAYS: dict[str, Callable[[Job], Iterator[tuple[int, float]]]] = {USUAL: usual, OURS: ours, LIMIT: limit}
-
-
-def _transforms(config: TrainingConfig) -> Callable[[Image.Image], object]:
-    """The architecture's preprocessing and augmentation in torchvision's transforms."""
-    from torchvision import transforms
-
-    architecture = ARCHITECTURES[config.arch]
-    recipe = architecture.augmentation
-    bilinear = transforms.InterpolationMode.BILINEAR
-    steps: list[Callable] = [transforms.Grayscale(), transforms.Resize((config.image_size, config.image_size))]
-    if recipe.horizontal_flip:
-        steps.append(transforms.RandomHorizontalFlip())
-    if recipe.vertical_flip:
-        steps.append(transforms.RandomVerticalFlip())
-    if recipe.warps:
-        shift, zoom = (recipe.shift, 0.0), (1 - recipe.zoom, 1 + recipe.zoom)
-        steps.append(transforms.RandomAffine(recipe.rotation, shift, zoom, recipe.shear, interpolation=bilinear))
-    if recipe.brightness != (1.0, 1.0):
-        steps.append(transforms.ColorJitter(brightness=recipe.brightness))
-    steps.append(transforms.ToTensor())
-    if (architecture.mean, architecture.std) != (0.0, 1.0):
-        steps.append(transforms.Normalize(architecture.mean, architecture.std))
-    return transforms.Compose(steps)
 
 
 def files_of(options: Options, count: int, folder: Path) -> Path:
@@ -272,91 +156,65 @@ def _turns(
 ) -> dict[tuple[str, str], list[Turn]]:
     """What every way and precision of a case did in each of its turns."""
     images, config = cached(case, files, folder), config_of(case, options)
-    ways = [(USUAL, "float32"), *((way, precision) for precision in precisions for way in (OURS, LIMIT))]
-    turns: dict[tuple[str, str], list[Turn]] = {way: [] for way in ways}
+    ours = [(way, precision) for precision in precisions for way in (OURS, *LIMITS[options.device])]
+    ways = [(USUAL, "float32"), *ours]
+    turns: dict[tuple[str, str], list[Turn]] = {}
     with ExitStack() as stack:
         connections = {}
         for way, precision in ways:
             checkpoints = folder / f"{case.arch}-{case.size}-{way}-{precision}"
-            job = Job(
-                way, replace(config, precision=precision), files, images, checkpoints, 0.0 if options.quick else TURN
-            )
+            own = replace(config, precision=precision)
+            job = Job(way, own, files, images, checkpoints, turn_of(options))
             connections[way, precision] = stack.enter_context(process(job))
-        for connection in connections.values():
-            connection.recv()  # it is warm
+        for (way, precision), connection in connections.items():
+            refusal = connection.recv()  # None once it is warm
+            if refusal is None:
+                turns[way, precision] = []
+            else:
+                progress(f"{case.name}, {way}, {precision}: {refusal}")
         for _ in range(options.repeats):
-            for way, connection in connections.items():
-                connection.send(1)
-                turns[way].append(connection.recv())
+            for way, taken in turns.items():
+                connections[way].send(1)
+                turn = connections[way].recv()
+                if isinstance(turn, str):
+                    raise SystemExit(f"{case.name}, {', '.join(way)}: {turn}")
+                taken.append(turn)
     return turns
-
-
-@contextmanager
-def process(job: Job) -> Iterator[Connection]:
-    """A process that does one job, a turn for each number of threads that it is sent."""
-    context = get_context("spawn")
-    here, there = context.Pipe()
-    # A daemon could have no DataLoader's workers; those end by themselves when their process is gone.
-    started = context.Process(target=_work, args=(job, there), daemon=job.config.device == "cpu")
-    started.start()
-    there.close()  # else the end of the process would not end the connection
-    try:
-        yield here
-    finally:
-        started.kill()
-        started.join()
-
-
-def _work(job: Job, connection: Connection) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    steps = WAYS[job.way](job)
-    next(steps)  # warms up
-    connection.send(None)
-    while threads := connection.recv():
-        torch.set_num_threads(threads)
-        images, seconds = next(steps)
-        while seconds < job.turn:
-            more, longer = next(steps)
-            images, seconds = images + more, seconds + longer
-        resident, proportional = _held("smaps_rollup")
-        connection.send(Turn(images / seconds, resident, proportional, *_held("smaps", job.images.path)))
-
-
-def _held(report: str, path: Path | None = None) -> tuple[float, float]:
-    """Rss and Pss of this process, or of what it maps of one file, in megabytes; nothing where there is no /proc."""
-    source, held, counts = Path("/proc/self") / report, {"Rss:": 0, "Pss:": 0}, path is None
-    for line in source.read_text().splitlines() if source.exists() else ():
-        first, *rest = line.split(maxsplit=5)
-        if not first.endswith(":"):  # the head of a mapping, with its file at the end
-            counts = path is None or rest[-1] == str(path)
-        elif counts and first in held:
-            held[first] += int(rest[0]) * 1024
-    return held["Rss:"] / MEGABYTE, held["Pss:"] / MEGABYTE
 
 
 def _speeds(found: dict[Case, dict[tuple[str, str], list[Turn]]], precisions: Sequence[str], device: str) -> Table:
     """Images a second of the usual way and of ours, and what ours is of the usual way and of the limit."""
-    rows, values = [], {}
+    rows, values, ways = [], {}, LIMITS[device]
     for case, turns in found.items():
         speeds = {way: [turn.images_per_second for turn in taken] for way, taken in turns.items()}
         values |= {f"{case.name}, {way}, {precision}": taken for (way, precision), taken in speeds.items()}
         plain = speeds[USUAL, "float32"]
         for precision in precisions:
-            mine, bare = speeds[OURS, precision], speeds[LIMIT, precision]
-            row = (case.name, precision, median(plain, 1), median(mine, 1), ratio(mine, plain), ratio(mine, bare))
+            mine = speeds[OURS, precision]
+            limits = [speeds.get((way, precision)) for way in ways]
+            best = max((limit for limit in limits if limit), key=statistics.median)
+            bare = [median(limit, 1) if limit else "-" for limit in limits] if len(ways) > 1 else []
+            row = (
+                case.name,
+                precision,
+                median(plain, 1),
+                median(mine, 1),
+                *bare,
+                ratio(mine, plain),
+                ratio(mine, best),
+            )
             rows.append(row)
     batches = ", ".join(f"{case.batch} for {case.name}" for case in found)
     return Table(
         "training_speed",
         f"Training on one {'thread' if device == 'cpu' else 'GPU'}, images a second",
-        ("", "precision", "usual way", "ours", "ours / usual", "ours / limit"),
+        ("", "precision", "usual way", "ours", *(ways if len(ways) > 1 else ()), "ours / usual", "ours / limit"),
         rows,
         values,
         (
             f"Usual way: ImageFolder, torchvision's transforms, DataLoader, Adam, float32. Batches of {batches}.",
             "Limit: forward, backward and update on one batch that is there, with all our settings; no data at all.",
+            *(("As a CUDA graph and compiled by torch, too; ours / limit: of the fastest.",) if len(ways) > 1 else ()),
             "Ratios are taken turn by turn; median (range).",
         ),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 NAMED = 10  # faults of one kind that are spelled out
 
@@ -23,3 +24,19 @@ def named(faults: Sequence[str]) -> list[str]:
     """The first faults of one kind, and how many more there are."""
     more = len(faults) - NAMED
     return [*faults[:NAMED], *([f"... and {more:,} more of this kind"] if more > 0 else [])]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a word that there is not: the known one that is like it; empty where none is.
+
+    >>> [did_you_mean(word, ("learning_rate", "val/auroc", "cnn1")) for word in ("lr", "auroc", "cnn11", "banana")]
+    ['; did you mean learning_rate?', '; did you mean val/auroc?', '; did you mean cnn1?', '']
+    """
+    typed, words = word.lower().strip(), list(known)
+    initials = {"".join(part[:1] for part in name.split("_")): name for name in reversed(words) if "_" in name}
+    last = {name.rpartition("/")[2]: name for name in reversed(words)}
+    begun = [name for name in words if len(typed) > 2 and name.lower().startswith(typed)]
+    lowered = {name.lower(): name for name in words}
+    near = [lowered[name] for name in difflib.get_close_matches(typed, lowered, 1, 0.65)]
+    found = lowered.get(typed) or last.get(typed) or initials.get(typed) or (begun or near or [""])[0]
+    return f"; did you mean {found}?" if found else ""

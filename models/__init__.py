@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data.faults import InputError
+from data.faults import InputError, did_you_mean
 from data.recipe import RECIPES, Augmentation
 from models.architecture import TIMM, Architecture
 
@@ -71,9 +71,12 @@ def architecture(name: str) -> Architecture:
         return architecture_of_file(name, *file)
     found = architecture_of_package(name)
     if found is None:
+        several = name.replace(",", " ").split()
+        repeated = f"; for several repeat the option: {' '.join(f'--arch {one}' for one in several)}"
+        near = repeated if len(several) > 1 else did_you_mean(name, ARCHITECTURES)
         raise InputError(
             f"--arch {name}: there is no such architecture; there are {', '.join(ARCHITECTURES)}, timm:NAME (any image "
-            "classifier of timm) and FILE.py:FUNCTION (your own)"
+            f"classifier of timm) and FILE.py:FUNCTION (your own){near}"
         )
     return found
 

@@ -5,10 +5,17 @@ import os
 import sys
 from pathlib import Path
 
+from sweep import _check_neighbours
+
 
 def main() -> None:
     """Runs a command with the installed packages, whatever modules lie in the working directory."""
     _leave_out_working_directory()
+    try:
+        _check_neighbours()
+    except ImportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the process without a traceback

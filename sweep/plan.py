@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -16,10 +16,10 @@ from data.sources import Source, open_source
 from data.splits import Split, split_source
 from models import ARCHITECTURES, architecture, short_name, weights_of
 from models.architecture import PRETRAINED
-from sweep.metrics.names import STRESSED
-from sweep.settings import Settings, check, check_data
-from sweep.space import Choice, Space, batch_sizes, decided, layout
-from sweep.stores.trials import EnqueuedTrial
+from sweep.metrics.names import COSTS, STRESSED
+from sweep.settings import FINITE, Settings, check, check_data
+from sweep.space import Choice, Space, batch_sizes, decided, default_configuration, layout
+from sweep.stores.trials import EnqueuedTrial, StartingPoint, TrialRecord
 from sweep.system.hardware import Machine, this_machine
 
 # A finished trial leaves its best checkpoint. One in training has its last one, the one before it and the best one;
@@ -27,6 +27,7 @@ from sweep.system.hardware import Machine, this_machine
 _CHECKPOINTS = 5 + 5 + 1
 _FIGURES_BYTES = 250_000
 _STORES_BYTES = 20_000_000
+DEFAULT_START = "default configuration"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class PlannedStudy:
         trials: Finished or pruned trials that it is to have in the end.
         image_size: Side of the images, in pixels.
         options: Further arguments of the architecture's `build`.
+        starts: Configurations that it begins with; the default one is the first, so that the search can be held
+            against it.
         enqueued: Its trials, where they are given instead of searched.
     """
 
@@ -49,6 +52,7 @@ class PlannedStudy:
     trials: int
     image_size: int
     options: Mapping[str, Any]
+    starts: tuple[StartingPoint, ...] = ()
     enqueued: tuple[EnqueuedTrial, ...] = ()
 
     @property
@@ -60,7 +64,7 @@ class PlannedStudy:
         """A study of given trials of the same architecture."""
         values = {key: dict.fromkeys(trial.params[key] for trial in enqueued) for key in self.space}
         space = {key: Choice(tuple(choices)) for key, choices in values.items()}
-        return replace(self, name=name, space=space, trials=len(enqueued), enqueued=tuple(enqueued))
+        return replace(self, name=name, space=space, trials=len(enqueued), starts=(), enqueued=tuple(enqueued))
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Plan:
         settings: What was asked for.
         source: The data set.
         split: Which images train and validate.
-        device: Where trials compute: `cpu` or `cuda`.
+        device: Where trials compute: `cpu`, `cuda` or `mps`.
         precision: Of training steps.
         workers: Trials at once.
         threads: CPU threads of a trial.
@@ -164,7 +168,7 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     check(settings)
     source = source or open_source(settings.data, patient_pattern=settings.patient_pattern, depth=settings.depth)
     split = split_source(source, validation=settings.validation, limit=settings.limit, seed=settings.split_seed)
-    check_data(settings, split)
+    check_data(settings, source, split)
     refuse(overlaps_of(source, split), source.location, allowed=settings.allow_leakage)
     if source.kind != "synthetic" and settings.experiment in synthetic.NAMES:
         raise InputError(
@@ -183,12 +187,14 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
             settings.trials,
             settings.size_of(arch, source),
             options[arch],
+            default_starts(settings, arch),
         )
         for arch in settings.archs
     )
     for study in studies:
         if study.arch not in ARCHITECTURES:  # the tests have seen these
             _try_out(study, len(source.classes), len(split.train))
+            _count_costs(settings, study, len(source.classes))
     return Plan(
         settings,
         replace(source, notes=(*source.notes, *_notes_of_size(source, studies), *notes), sides=source.largest),
@@ -202,6 +208,21 @@ def make_plan(settings: Settings, *, fetch: bool, source: Source | None = None) 
     )
 
 
+def default_starts(settings: Settings, arch: str) -> tuple[StartingPoint, ...]:
+    """What the study of an architecture begins with where nothing else is asked for: its default configuration."""
+    if settings.sampler in FINITE:  # these try every configuration once, the default one among them
+        return ()
+    default = default_configuration(arch, settings.spaces[arch], pretrained=settings.pretrained)
+    return (StartingPoint(DEFAULT_START, default),)
+
+
+def default_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The trial of the default configuration; None where it did not train to its end."""
+    return next(
+        (one for one in trials if one.state == "COMPLETE" and one.attributes.get("start") == DEFAULT_START), None
+    )
+
+
 def _try_out(study: PlannedStudy, classes: int, images: int) -> None:
     """Checks a network of others before anything is trained, with the first values of its space."""
     from sweep.stores.trial_export import check_network
@@ -211,6 +232,20 @@ def _try_out(study: PlannedStudy, classes: int, images: int) -> None:
     params = {name: domain.values[0] if isinstance(domain, Choice) else domain.low for name, domain in first.items()}
     lone = [size for size in batch_sizes(space) if images % size == 1]
     check_network(study.arch, study.image_size, classes, {**params, **layout(decided(space))}, study.options, lone)
+
+
+def _count_costs(settings: Settings, study: PlannedStudy, classes: int) -> None:
+    """Checks that the costs of a network of others can be counted, where its study chooses by one."""
+    costs = [metric for metric in settings.metrics if metric in COSTS]
+    if not costs:
+        return
+    from models.outline import cost, sketch
+
+    try:
+        digest = study.options.get("source_digest")
+        cost(sketch(study.arch, study.image_size, classes, source_digest=digest), study.image_size)
+    except Exception as error:  # whatever a network does with a tensor that has no values
+        raise InputError(f"--metric {costs[0]}: {study.arch} cannot be counted ({error}); leave it out") from error
 
 
 def _options(settings: Settings, *, fetch: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:

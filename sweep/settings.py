@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from data.faults import InputError
+from data.faults import InputError, did_you_mean
 from data.sources import PATIENT_PATTERN, Source
 from data.splits import Split, fold_of
 from models import ARCHITECTURES, architecture, file_of, short_name
 from models.architecture import PRETRAINED, STAGES, Architecture, is_stages
-from sweep.metrics.names import METRICS
-from sweep.space import Space, batch_sizes, study_space
+from sweep.metrics.names import COSTS, METRICS, STRESSED, SYNONYMS, TWO_CLASSES
+from sweep.space import Choice, Space, batch_sizes, study_space
 from sweep.system.environment import faults_of_environment
 
 SYNTHETIC_IMAGE_SIZE = 64
-PRUNERS = ("median", "hyperband", "none")
+SAMPLERS = ("tpe", "random", "gp", "cmaes", "grid", "brute", "qmc")
+FINITE = ("grid", "brute")  # samplers that try every combination once
+PRUNERS = ("median", "hyperband", "halving", "patient", "none")
 KEEP = ("all", "best")
 ENGINES = ("local", "ray")
 RESERVED = ("champion", "latest")  # aliases of the registry that are of no architecture
@@ -44,12 +47,14 @@ class Settings:
         allow_leakage: Whether test images that are also training or validation images are used.
         seed: Decides the sampler's draws and each trial's seed.
         split_seed: Decides which patients validate. Studies compare only on the same split.
-        metric: What the study chooses by, a key of METRICS.
+        metrics: What the study chooses by: keys of METRICS or SYNONYMS, later ones of COSTS too (`metrics.pareto`).
+        sampler: One of SAMPLERS.
         pruner: One of PRUNERS.
         warmup: Epochs before a trial can be pruned.
         space: What the studies search before `fix` and `search` change it, a key of `sweep.space.READY`.
-        fix: Hyperparameters to fix, as `sweep.space.study_space` takes them.
+        fix: Hyperparameters to fix, as `sweep.space.study_space` takes them; `ARCH/name=value` is for one architecture.
         search: Hyperparameters to search elsewhere, likewise.
+        enqueue: Configurations to begin with, as `sweep.orchestrator.starting_points.plan_with_starts` takes them.
         weights: Where networks start that can be pretrained, resnet50 and those of timm: `pretrained`, `none`, a file.
             `imagenet` is the older name of the first.
         finetune: How much of these networks is trained, as `models.architecture.is_stages` takes it.
@@ -57,7 +62,7 @@ class Settings:
         budget: Seconds that training may take, over all studies; None for as long as it takes.
         keep: Whose checkpoints stay in MLflow: those of `all` finished trials, or of the `best` of each study.
         workers: Trials to train at once; None takes one per GPU or core.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `float32` or `bfloat16`.
         tracking_uri: MLflow's store.
         storage: Optuna's store.
@@ -66,6 +71,7 @@ class Settings:
         address: The cluster's, as `sweep.engines.ray_cluster.connect` takes it.
         cpus_per_trial: CPUs of a trial on a cluster, at least 1.
         gpus_per_trial: GPUs of a trial on a cluster, below 1 to share one; None takes one where there are any.
+        notify: Who is told when the search is over: a command of the shell, or a webhook's URL; None tells nobody.
         work_dir: A folder that all nodes of a cluster share, for checkpoints; None has them come back with each epoch.
     """
 
@@ -83,12 +89,14 @@ class Settings:
     allow_leakage: bool = False
     seed: int = 0
     split_seed: int = 0
-    metric: str = "val/auroc"
+    metrics: tuple[str, ...] = ("val/auroc",)
+    sampler: str = "tpe"
     pruner: str = "median"
     warmup: int = 3
     space: str = "basic"
     fix: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    enqueue: tuple[str, ...] = ()
     weights: str = "pretrained"
     finetune: str = "all"
     retries: int = 2
@@ -105,6 +113,20 @@ class Settings:
     cpus_per_trial: int = 1
     gpus_per_trial: float | None = None
     work_dir: Path | None = None
+    notify: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", tuple(SYNONYMS.get(metric, metric) for metric in self.metrics))
+
+    @property
+    def metric(self) -> str:
+        """The metric that was named first, which every trial has after each epoch."""
+        return self.metrics[0]
+
+    @property
+    def pruning(self) -> str:
+        """The pruner that is used: none with several metrics, since Optuna's compare trials by one."""
+        return self.pruner if len(self.metrics) == 1 else "none"
 
     def size_of(self, arch: str, source: Source) -> int:
         """Side of the images that an architecture reads, in pixels."""
@@ -115,7 +137,7 @@ class Settings:
     def spaces(self) -> Mapping[str, Space]:
         """What the study of each architecture searches. Raises InputError where an option that says so is wrong."""
         return {
-            arch: study_space(arch, self.fix, self.search, self.space, pretrained=self.pretrained)
+            arch: study_space(arch, _of(arch, self.fix), _of(arch, self.search), self.space, pretrained=self.pretrained)
             for arch in self.archs
         }
 
@@ -134,6 +156,14 @@ class Settings:
         if name == "weights" and value in PRETRAINED:
             return "imagenet" if arch == "resnet50" else "pretrained"  # what these are is known of resnet50 alone
         return value
+
+
+def _of(arch: str, texts: Sequence[str]) -> list[str]:
+    """What is for an architecture of texts such as `dropout=0.2` and `cnn1/dropout=0.2`; the second goes first."""
+    split = [(*text.partition("=")[0].rpartition("/")[::2], text) for text in texts]
+    own = {name: text for only, name, text in split if only == short_name(arch)}
+    others = [text for only, name, text in split if not only and name not in own]
+    return [*others, *(text.partition("/")[2] for text in own.values())]
 
 
 def seconds_of(text: str) -> float:
@@ -191,12 +221,19 @@ def check(settings: Settings) -> None:
         settings.study is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", settings.study) is not None,
         f"--study {settings.study!r}: use letters, digits, '.', '_' and '-'",
     )
+    names = {short_name(arch) for arch in settings.archs}
+    for option, texts in (("--fix", settings.fix), ("--search", settings.search)):
+        for text in texts:
+            only = text.partition("=")[0].rpartition("/")[0]
+            want(not only or only in names, f"{option} {text}: this search has no {only}; it has {', '.join(names)}")
+    faults += _faults_of_metrics(settings)
     faults += _faults_of_choices(settings)
     faults += _faults_of_the_cluster(settings)
     faults += faults_of_environment(settings.tracking_uri)
     try:  # the options that change a space are checked even where no architecture is known
         archs = tuple(known) or tuple(ARCHITECTURES)[:1]
-        _ = (settings if archs == settings.archs else replace(settings, archs=archs)).spaces
+        spaces = (settings if archs == settings.archs else replace(settings, archs=archs)).spaces
+        faults += _faults_of_finite_spaces(settings, spaces)
     except InputError as error:  # most faults are the same for every architecture, and are listed once
         faults += error.faults
     if faults:
@@ -235,18 +272,48 @@ def _architectures(settings: Settings) -> tuple[dict[str, Architecture], list[st
     return known, faults
 
 
+def _faults_of_metrics(settings: Settings) -> list[str]:
+    """What is wrong with what the study chooses by."""
+    known = (*METRICS, *COSTS)
+    listed = f"there are {', '.join((*METRICS, *SYNONYMS, *COSTS))}"
+    unknown = [metric for metric in settings.metrics if metric not in known]
+    faults = [
+        f"--metric {metric}: there is no such value; {listed}{did_you_mean(metric, (*known, *SYNONYMS))}"
+        for metric in unknown
+    ]
+    if not settings.metrics:
+        return [f"--metric: name what the study chooses by; {listed}"]
+    if settings.metric in COSTS:
+        faults.append(f"--metric {settings.metric}: name a score of validation before it, such as --metric val/auroc")
+    if len(settings.metrics) == 1:
+        return faults
+    if len(set(settings.metrics)) < len(settings.metrics):
+        faults.append(f"--metric: {', '.join(settings.metrics)} names one twice")
+    for metric in STRESSED.intersection(settings.metrics[1:]):
+        faults.append(f"--metric {metric}: name it first, since it also decides which epoch of a trial is kept")
+    several = "with several --metric"
+    if settings.pruner not in (Settings.pruner, "none"):
+        faults.append(f"--pruner {settings.pruner}: {several} no trial is ended early; leave it out")
+    if settings.sampler == "cmaes":
+        others = ", ".join(name for name in SAMPLERS if name != "cmaes")
+        faults.append(f"--sampler cmaes: has one metric alone; {several} there are {others}")
+    if settings.keep == "best":
+        faults.append(f"--keep best: {several} the choice is known at the end alone; leave it out")
+    return faults
+
+
 def _faults_of_choices(settings: Settings) -> list[str]:
     """What is wrong with the options that take one of several words."""
     choices = {
-        "--metric": (settings.metric, tuple(METRICS)),
+        "--sampler": (settings.sampler, SAMPLERS),
         "--pruner": (settings.pruner, PRUNERS),
         "--keep": (settings.keep, KEEP),
         "--engine": (settings.engine, ENGINES),
-        "--device": (settings.device, ("auto", "cpu", "cuda")),
+        "--device": (settings.device, ("auto", "cpu", "cuda", "mps")),
         "--precision": (settings.precision, ("auto", "float32", "bfloat16")),
     }
     faults = [
-        f"{option} {value}: there is no such value; there are {', '.join(allowed)}"
+        f"{option} {value}: there is no such value; there are {', '.join(allowed)}{did_you_mean(value, allowed)}"
         for option, (value, allowed) in choices.items()
         if value not in allowed
     ]
@@ -257,6 +324,28 @@ def _faults_of_choices(settings: Settings) -> list[str]:
             f"--validation {settings.validation}: there is no such value; there are {', '.join(VALIDATIONS)}, "
             "and folds such as 1/5, the first of five"
         )
+    return faults
+
+
+def _faults_of_finite_spaces(settings: Settings, spaces: Mapping[str, Space]) -> list[str]:
+    """What keeps a sampler from trying every combination once."""
+    if settings.sampler not in FINITE:
+        return []
+    faults = [f"--enqueue: --sampler {settings.sampler} tries every configuration anyway"] if settings.enqueue else []
+    for arch, space in spaces.items():
+        ranges = [name for name, domain in space.items() if not isinstance(domain, Choice)]
+        sizes = [len(domain.values) for domain in space.values() if isinstance(domain, Choice)]
+        if ranges:
+            listed = f"--search {ranges[0]}=VALUE,VALUE"
+            faults.append(
+                f"--sampler {settings.sampler}: {', '.join(ranges)} of {arch} are ranges without end; list values, "
+                f"such as {listed}, or fix them"
+            )
+        elif settings.trials > (combinations := math.prod(sizes)):
+            faults.append(
+                f"--trials {settings.trials}: the space of {arch} has {combinations:,} combinations, which --sampler "
+                f"{settings.sampler} tries once each; give --trials {combinations} or fewer"
+            )
     return faults
 
 
@@ -272,6 +361,8 @@ def _faults_of_the_cluster(settings: Settings) -> list[str]:
             f"{option}: is for trials on a cluster; say --engine ray too" for option, value in given.items() if value
         ]
     faults, cpus, gpus = [], settings.cpus_per_trial, settings.gpus_per_trial
+    if settings.device == "mps":
+        faults.append("--device mps: Ray counts no GPUs of Apple's; leave --engine ray out")
     if settings.address is not None and not re.fullmatch(r"auto|local|(ray://)?[^/\s]+:\d+", settings.address):
         faults.append(f"--address {settings.address}: give auto, HOST:PORT or ray://HOST:PORT")
     if cpus < 1:
@@ -285,12 +376,22 @@ def _faults_of_the_cluster(settings: Settings) -> list[str]:
     return faults
 
 
-def check_data(settings: Settings, split: Split) -> None:
+def check_data(settings: Settings, source: Source, split: Split) -> None:
     """Checks what depends on the data.
 
     Raises:
-        InputError: A batch may be larger than the training set.
+        InputError: A batch may be larger than the training set, or the metric exists with two classes alone.
     """
+    if len(source.classes) > 2 and TWO_CLASSES.intersection(settings.metrics):
+        others = ", ".join(name for name in METRICS if name not in TWO_CLASSES)
+        raise InputError(
+            *(
+                f"--metric {metric}: exists with two classes alone, and {source.name} has {len(source.classes)}; "
+                f"there are {others}"
+                for metric in settings.metrics
+                if metric in TWO_CLASSES
+            )
+        )
     largest = max(batch_sizes(space)[-1] for space in settings.spaces.values())
     if largest > len(split.train):
         raise InputError(

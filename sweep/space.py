@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from data.faults import InputError
+from data.faults import InputError, did_you_mean
 from data.recipe import RECIPES
 from models import ARCHITECTURES, architecture
 from models.architecture import ACTIVATIONS, Architecture
@@ -90,6 +90,16 @@ EXTRA: Mapping[str, Value] = {
     "drop_path": 0.0,
 }
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
+# What somebody would take who does not search: the usual rate of Adam, and a usual batch and dropout.
+_USUAL: Mapping[str, Value] = {
+    "activation": "relu",
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "batch_size": 64,
+    "dropout": 0.2,
+    **EXTRA,
+}
+_USUAL_PRETRAINED = 3e-4  # trained weights are not to be lost in the first steps
 
 _BASIC: Space = {
     "activation": Choice(ACTIVATIONS),
@@ -161,10 +171,50 @@ def ready_space(arch: str, name: str = "basic", *, pretrained: bool = False) -> 
         InputError: There is no ready space of that name.
     """
     if name not in READY:
-        raise InputError(f"--space {name}: there is no such space; there are {', '.join(READY)}")
+        near = did_you_mean(name, READY)
+        raise InputError(f"--space {name}: there is no such space; there are {', '.join(READY)}{near}")
     own = space_of(arch, pretrained=pretrained)
     left_out = {*decided(own), *(() if "drop_path" in architecture(arch).options else ("drop_path",))}
     return {**own, **{key: domain for key, domain in READY[name].items() if key not in left_out}}
+
+
+def default_configuration(arch: str, space: Space, *, pretrained: bool = False) -> dict[str, Value]:
+    """The configuration of an architecture without a search, as far as a space has it.
+
+    Args:
+        arch: As `models.architecture` takes it.
+        space: What is searched. Where it does not have a usual value, the nearest number stands for a number; for a
+            word the first value of a choice, or the lower end of a range.
+        pretrained: Whether networks that can start from trained weights do.
+
+    >>> default_configuration("cnn1", {"activation": Choice(("gelu", "silu")), "learning_rate": Range(1e-5, 5e-4)})
+    {'activation': 'gelu', 'learning_rate': 0.0005}
+    """
+    usual = dict(_USUAL)
+    if pretrained and "weights" in architecture(arch).options:
+        usual["learning_rate"] = _USUAL_PRETRAINED
+    return {name: _nearest(domain, usual[name]) for name, domain in space.items()}
+
+
+def _nearest(domain: Choice | Range, value: Value) -> Value:
+    own = domain.own(value)
+    if own is not None:
+        return own
+    if isinstance(domain, Choice):
+        numbers = [other for other in domain.values if not isinstance(other, str)]
+        return domain.values[0] if isinstance(value, str) or not numbers else min(numbers, key=lambda n: abs(n - value))
+    return domain.low if isinstance(value, str) or value < domain.low else domain.high
+
+
+def written(domain: Choice | Range) -> str:
+    """A domain as `--search` takes it, every digit of its numbers.
+
+    >>> written(Range(1e-4, 0.01, log=True)), written(Choice((16, 32)))
+    ('0.0001..0.01:log', '16,32')
+    """
+    if isinstance(domain, Range):
+        return f"{domain.low!r}..{domain.high!r}{':log' if domain.log else ''}"
+    return ",".join(map(str, domain.values))
 
 
 def study_space(
@@ -191,17 +241,18 @@ def study_space(
     space, faults, seen = dict(ready_space(arch, space_name, pretrained=pretrained)), [], set()
     for option, texts in (("--fix", fix), ("--search", search)):
         for text in texts:
-            name, _, written = text.partition("=")
+            name, _, domain = text.partition("=")
             try:
                 if name not in (*space, *EXTRA):
                     there = ", ".join(dict.fromkeys((*space, *EXTRA)))
-                    raise ValueError(f"there is no hyperparameter {name!r}; there are {there}")
-                if not written:
+                    near = did_you_mean(name, (*space, *EXTRA))
+                    raise ValueError(f"there is no hyperparameter {name!r}; there are {there}{near}")
+                if not domain:
                     raise ValueError(f"write {name}=VALUE")
                 if name in seen:
                     raise ValueError(f"{name} is given twice")
                 seen.add(name)
-                space[name] = Choice((value_of(name, written),)) if option == "--fix" else _domain(name, written)
+                space[name] = Choice((value_of(name, domain),)) if option == "--fix" else _domain(name, domain)
                 if fault := _fault_of(row, name, space[name]):
                     raise ValueError(fault)
             except ValueError as error:
@@ -302,7 +353,8 @@ def value_of(name: str, written: str) -> Value:
     """
     if name in _WORDS:
         if written not in _WORDS[name]:
-            raise ValueError(f"{written!r} is none of {', '.join(_WORDS[name])}")
+            known = _WORDS[name]
+            raise ValueError(f"{written!r} is none of {', '.join(known)}{did_you_mean(written, known)}")
         return written
     if name == "batch_size":
         if not written.isascii() or not written.isdigit() or int(written) < 1:

@@ -9,19 +9,33 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+import sweep
 from sweep.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FURTHER = [ROOT / page for page in ("RESULTS.md", "CHANGELOG.md", "benchmarks/README.md", "deploy/README.md")]
+CODE = re.compile(r"^```.*?^```$|^ {4}.*?$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings, and mkdocs.yml too."""
+    heads = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *FURTHER], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_path_and_link_leads_somewhere(page):
     text = page.read_text()
-    paths = re.findall(r"`((?:sweep|data|models|tests|benchmarks|deploy|docs)/[\w./]*)`", text)
-    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
-    missing = [path for path in paths if not (ROOT / path).exists()]
-    missing += [link for link in links if not (page.parent / link).exists()]
+    paths = re.findall(r"`((?:sweep|data|models|tests|benchmarks|deploy|docs|examples)/[\w./]*)`", text)
+    missing = [path for path in paths if page in PAGES and not (ROOT / path).exists()]
+    for link in re.findall(r"\]\(<?([^)\s>]+)", CODE.sub("`code`", text)):
+        place, _, anchor = link.partition("#")
+        there = page.parent / place if place else page
+        if not re.match(r"https?:|mailto:", link):
+            missing += [] if there.exists() and (not anchor or anchor in anchors_of(there)) else [link]
     assert missing == []
     assert not re.findall(r"\b[A-Z]+_(?:TABLE|SUMMARY|FAST)\b", text), "a page with a place that nobody filled"
 
@@ -60,6 +74,15 @@ def test_nobody_is_told_to_install_a_strangers_package():
     assert [str(path) for path, text in texts.items() if wrong.search(text)] == []
     named = {extra for text in texts.values() for extra in re.findall(r"--extra ([a-z]+)", text)}
     assert named == described["project"]["optional-dependencies"].keys()
+
+
+def test_the_site_has_every_page_and_the_api_every_public_name():
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2].partition("\nmarkdown_extensions:")[0]
+    assert sorted(re.findall(r": (\S+\.md)$", nav, re.MULTILINE)) == sorted(
+        str(page.relative_to(ROOT)) for page in (*PAGES, *FURTHER)
+    )
+    documented = re.findall(r"^::: sweep\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(sweep.__all__)
 
 
 def test_the_readme_stays_short():

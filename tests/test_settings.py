@@ -5,8 +5,11 @@ import pytest
 from data.faults import InputError
 from models import ARCHITECTURES
 from sweep.comparisons.replication.published import ROWS
+from sweep.metrics.names import METRICS
+from sweep.plan import make_plan
 from sweep.settings import Settings, check
 from sweep.space import EXTRA, FIVE, SPACES, Choice, Range, batch_sizes, decided, layout, study_space, value_of
+from tests.data.test_sources import medmnist
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -164,7 +167,7 @@ def test_all_faults_come_in_one_message():
         trials=0,
         epochs=0,
         image_size=1,
-        metric="val/luck",
+        metrics=("val/luck",),
         fix=("colour=red",),
         search=("learning_rate=2..1",),
     )
@@ -174,6 +177,45 @@ def test_all_faults_come_in_one_message():
     for part in ("cnn9", "twice", "--trials 0", "--epochs 0", "--image-size 1", "val/luck", "colour", "2..1"):
         assert part in said
     assert len(set(caught.value.faults)) == len(caught.value.faults)
+
+
+def test_a_study_chooses_by_any_score_and_other_names_of_it_mean_the_same():
+    assert Settings(archs=("cnn1",), metrics=("val/sensitivity",)).metric == "val/recall"
+    for metric in METRICS:
+        check(Settings(archs=("cnn1",), metrics=(metric,)))
+    for typed, meant in (("mcc", "val/mcc"), ("sensitivity", "val/sensitivity"), ("val/specifity", "val/specificity")):
+        with pytest.raises(InputError, match=rf"--metric {typed}: there is no such value; .*did you mean {meant}\?"):
+            check(Settings(archs=("cnn1",), metrics=(typed,)))
+
+
+def test_a_metric_of_two_classes_is_refused_where_there_are_more(tmp_path):
+    medmnist(tmp_path / "blobs.npz", classes=3)
+    settings = Settings(archs=("cnn1",), data=tmp_path / "blobs.npz", fix=("batch_size=16",))
+    with pytest.raises(InputError, match=r"--metric val/specificity: exists with two classes alone, and blobs has 3;"):
+        make_plan(replace(settings, metrics=("val/auroc", "val/specificity")), fetch=False)
+    make_plan(replace(settings, metrics=("val/mcc",)), fetch=False)
+
+
+def test_what_does_not_go_with_several_metrics_is_refused():
+    several = Settings(archs=("cnn1",), metrics=("val/auroc", "cost/parameters", "cost/ms_per_image"))
+    for sampler in ("tpe", "random", "gp", "qmc"):
+        check(replace(several, sampler=sampler))
+    assert (several.metric, several.pruner, several.pruning) == ("val/auroc", "median", "none")
+    assert Settings(archs=("cnn1",)).pruning == "median"
+    faulty = replace(
+        several,
+        metrics=("cost/mflops", "val/stressed_auroc", "cost/mflops"),
+        pruner="hyperband",
+        sampler="cmaes",
+        keep="best",
+    )
+    with pytest.raises(InputError) as caught:
+        check(faulty)
+    assert [fault.partition(": ")[0] for fault in caught.value.faults] == [
+        "--metric cost/mflops", "--metric", "--metric val/stressed_auroc", "--pruner hyperband", "--sampler cmaes", "--keep best",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"did you mean cost/parameters\?"):
+        check(replace(several, metrics=("val/auroc", "parameters")))
 
 
 def test_a_study_name_belongs_to_one_architecture():

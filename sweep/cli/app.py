@@ -8,24 +8,30 @@ from typing import Any
 
 import typer
 
-from data.faults import InputError
-from sweep.cli import comparisons, data, ensembles, model, repair
+from data.faults import InputError, did_you_mean
+from sweep.cli import comparisons, data, ensembles, model, repair, studies
 from sweep.cli.output import open_output
-from sweep.cli.search import search
+from sweep.cli.search import search, search_by_file
+from sweep.space import EXTRA, FIVE
 from sweep.system.errors import StudyFailedError, StudyInterruptedError, TrackingAwayError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
+UsageError: Any = typer.BadParameter.__mro__[1]  # typer has a click of its own, and does not name this class
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(search)
+app.command("search", short_help="Search hyperparameters; the same without its name.")(search_by_file)
 # A line each in the list of commands, which would cut their own help off.
 for command, line in (
+    (studies.studies, "List the studies that are stored here."),
+    (studies.trials, "List the trials of a study; export them."),
+    (studies.stop, "End a study that runs, from another terminal."),
+    (studies.skip, "End one trial of a study that runs."),
     (repair.doctor, "Make Optuna, MLflow and the checkpoints agree."),
     (repair.replay, "Train a recorded run again and compare every epoch."),
     (model.predict, "Label images with a registered model."),
@@ -70,7 +76,12 @@ def _run() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     as_json = "--json" in sys.argv
     try:
-        app()
+        sys.exit(app(standalone_mode=False))  # else typer writes its errors in a frame, and none for --json
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command
+            error.show()
+            sys.exit(WRONG_INPUT)
+        _end(WRONG_INPUT, as_json, [_no_option(error) or error.format_message()])
     except InputError as error:
         _end(WRONG_INPUT, as_json, list(error.faults))
     except StudyInterruptedError as error:
@@ -79,11 +90,25 @@ def _run() -> None:
         _end(FAILED, as_json, [str(error)])
 
 
+def _no_option(error: Any) -> str:
+    """What is said of an option that there is not; empty where the error is another one."""
+    if type(error).__name__ != "NoSuchOption" or error.ctx is None:
+        return ""
+    typed: str = error.option_name
+    options = [name for one in error.ctx.command.params for name in one.opts if name.startswith("--")]
+    near = did_you_mean(typed.lstrip("-"), [name.removeprefix("--") for name in options])
+    hyperparameter = did_you_mean(typed.lstrip("-").replace("-", "_"), (*FIVE, *EXTRA))
+    if hyperparameter and any(name in ("--fix", "--search") for name in options):
+        name = hyperparameter.removeprefix("; did you mean ").removesuffix("?")
+        return f"{typed}: is no option; a hyperparameter is given as --fix {name}=VALUE or --search {name}=DOMAIN"
+    return f"{typed}: there is no such option{near.replace('mean ', 'mean --')}"
+
+
 def _end(code: int, as_json: bool, sentences: list[str]) -> None:
     for sentence in sentences:
         print(f"error: {sentence}" if code != INTERRUPTED else sentence, file=sys.stderr)
     if as_json:
-        from sweep.cli.terminal import print_json
+        from sweep.terminal import print_json
 
         print_json({"exit_code": code, "errors": sentences})
     sys.exit(code)

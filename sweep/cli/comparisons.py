@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +14,14 @@ from typing import TYPE_CHECKING
 from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from models import short_name
+from sweep.api.reports import write_report
 from sweep.cli import options as option
 from sweep.settings import Settings, check
 
 if TYPE_CHECKING:
-    from sweep.cli.terminal import Terminal
     from sweep.comparisons.enqueued import EnqueuedResult
+    from sweep.terminal import Terminal
 
-REPORTS = "reports"
 MOST_FOLDS = 100
 PROTOCOLS = {"ours": "auto", "report": "sixteen"}  # -> where validation images come from
 
@@ -54,17 +52,19 @@ def replicate(  # noqa: PLR0913 - typer: one parameter per option
     cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
 ) -> None:
     """Train the rows of the report's tables again and set them beside its figures."""
     options = locals()  # before there are other local names
-    from sweep.cli.terminal import Terminal
     from sweep.comparisons.replication.published import ROWS
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan
+    from sweep.terminal import Terminal
 
-    terminal, folder = Terminal(json=json), Path.cwd()
+    terminal, folder = Terminal(json=json, quiet=quiet, verbose=verbose), Path.cwd()
     name = study or f"replicate-{protocol}"
     _refuse(*_faults_of_replication(arch, seeds, protocol), *_faults_of_name(name))
     settings = option.settings_from(
@@ -88,7 +88,7 @@ def replicate(  # noqa: PLR0913 - typer: one parameter per option
         studies, tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, _shows(terminal))
         replicas = replicas_of(studies, settings.metric)
         run_id, page = log(replicas, plan, tracking, protocol)
-    path = _write_report(folder, f"{plan.source.name}-{name}.md", page)
+    path = write_report(folder, f"{plan.source.name}-{name}.md", page)
     terminal.show(replication_view(replicas))
     terminal.say(f"written to {path}, and logged as run {run_id}")
     terminal.end(run_id=run_id, report=str(path), **to_dict(replicas))
@@ -121,7 +121,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     depth: option.Depth = None,
     allow_leakage: option.AllowLeakage = False,
-    metric: option.Metric = Settings.metric,
+    metric: option.Metric = Settings.metrics[0],
     weights: option.Weights = Settings.weights,
     finetune: option.Finetune = Settings.finetune,
     study: option.ChangesStudy = "ablation",
@@ -138,16 +138,20 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
     cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
 ) -> None:
     """Try changes of one configuration, each with the same seeds; say which improve the score."""
-    settings = option.settings_from(locals(), archs=(arch,), trials=max(seeds, 1), study=None, pruner="none")
-    from sweep.cli.terminal import Terminal
+    settings = option.settings_from(
+        locals(), archs=(arch,), metrics=(metric,), trials=max(seeds, 1), study=None, pruner="none"
+    )
     from sweep.orchestrator.former_name import keep_former_name
     from sweep.orchestrator.workdir import prepare, stoppable
     from sweep.plan import make_plan
+    from sweep.terminal import Terminal
 
-    terminal, folder = Terminal(json=json), Path.cwd()
+    terminal, folder = Terminal(json=json, quiet=quiet, verbose=verbose), Path.cwd()
     with stoppable() as stopping:
         check(settings)
         least = 2 if change else 1
@@ -165,7 +169,7 @@ def ablate(  # noqa: PLR0913 - typer: one parameter per option
 
         (trained,), tracking = run_plan(plan, folder, terminal, stopping, conclude_enqueued, _shows(terminal))
         run_id, lines, page = log(variants_of(trained, changes), plan, tracking)
-    path = _write_report(folder, f"{plan.source.name}-{short_name(settings.archs[0])}-{study}.md", page)
+    path = write_report(folder, f"{plan.source.name}-{short_name(settings.archs[0])}-{study}.md", page)
     terminal.show(ablation_view(lines, metric))
     terminal.say(f"written to {path}, and logged as run {run_id}")
     terminal.end(run_id=run_id, report=str(path), changes=lines)
@@ -188,6 +192,8 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
     cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
 ) -> None:
     """Train a search's best trials on every fold of patients and choose by the mean, not by one split."""
@@ -196,10 +202,10 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
     if top < 1:
         faults.append(f"--top {top}: give 1 or more")
     _refuse(*faults, *_faults_of_name(study))
-    from sweep.cli.terminal import Terminal
     from sweep.orchestrator.workdir import optuna_in, prepare, stoppable
+    from sweep.terminal import Terminal
 
-    terminal, folder = Terminal(json=json), Path.cwd()
+    terminal, folder = Terminal(json=json, quiet=quiet, verbose=verbose), Path.cwd()
     with stoppable() as stopping:
         from sweep.cli.comparison_views import crossvalidation_view
         from sweep.comparisons.crossvalidation.run import finalists_of, log, plans_of_folds, searched
@@ -217,7 +223,7 @@ def crossvalidate(  # noqa: PLR0913 - typer: one parameter per option
             trained.append(fold)
             trackings.append(tracking)
         logged = log(finished, finalists_of(finished, top, trained), whole, trained, trackings[-1])
-    path = _write_report(folder, f"{finished.study.name.replace('/', '-')}-{study}-{folds}.md", logged.page)
+    path = write_report(folder, f"{finished.study.name.replace('/', '-')}-{study}-{folds}.md", logged.page)
     terminal.show(crossvalidation_view(logged))
     if logged.command:
         terminal.say("to train and register it:")
@@ -253,49 +259,36 @@ def compare(  # noqa: PLR0913 - typer: one parameter per option
     cpus_per_trial: option.CpusPerTrial = Settings.cpus_per_trial,
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
 ) -> None:
     """Compare every architecture's best on the same test images; write the report."""
-    machine = option.machine_from(locals()) | ({"allow_leakage": True} if allow_leakage else {})
-    if seeds < 0:
-        raise InputError(f"--seeds {seeds}: give 0 (none) or more")
-    option.check_prevalence(prevalence)
-    from sweep.cli.terminal import Terminal
-    from sweep.orchestrator.workdir import mlflow_in, stoppable
+    machine = option.machine_from(locals())
+    from sweep.api import comparing
+    from sweep.cli.comparison_views import comparison_view
+    from sweep.comparisons.architectures.run import to_dict
+    from sweep.terminal import Terminal
 
-    terminal, folder = Terminal(json=json), Path.cwd()
-    with stoppable("stopped; nothing was written") as stopping:
-        from sweep.cli.comparison_views import comparison_view
-        from sweep.comparisons.architectures import report
-        from sweep.comparisons.architectures.checklist import page as checklist
-        from sweep.comparisons.architectures.report_info import ReportInfo
-        from sweep.comparisons.architectures.run import Request, gather, log, pictures_of, to_dict
-        from sweep.metrics.network_diagram import svg
-        from sweep.stores.mlflow_stores import open_client
-
-        client = open_client(tracking_uri or mlflow_in(folder))
-        request = Request(model, against, seeds, data, machine, folder, audit, prevalence)
-        gathered = gather(client, request, terminal, stopping, _shows(terminal))
-        comparison = gathered.comparison
-        pictures = pictures_of(gathered) if with_images else []
-        dates = {arch: (model.begun, model.ended) for arch, model in gathered.stored.items()}
-        info = ReportInfo(datetime.now(UTC), dates, checklist.LOGGED, with_student_report)
-        drawings = {arch: svg(drawing) for arch, drawing in gathered.drawings.items()}
-        charts = report.charts_of(comparison)
-        page = report.to_html(comparison, drawings, (), info, charts)
-        text = report.to_markdown(comparison, info)
-        listed = checklist.to_html(comparison, gathered.stored, page, report.LOGGED, info.made)
-        run_id = log(gathered, page, text, listed)  # without patients' images, which stay on this disk
-    name, beside = f"{comparison.name}-comparison.html", f"{comparison.name}-checklist.html"
-    page = report.to_html(comparison, drawings, pictures, replace(info, checklist=beside), charts)
-    path = _write_report(folder, name, page)
-    _write_report(folder, f"{comparison.name}-comparison.md", text)
-    listed = checklist.to_html(comparison, gathered.stored, page, name, info.made)
-    checklist_path = _write_report(folder, beside, listed)
-    terminal.show(comparison_view(comparison))
-    terminal.say(f"report: {path} (and .md beside it), logged as run {run_id}")
-    terminal.say(f"reporting checklist (CLAIM 2024, TRIPOD+AI): {checklist_path}")
-    terminal.end(run_id=run_id, report=str(path), checklist=str(checklist_path), **to_dict(comparison))
+    terminal = Terminal(json=json, quiet=quiet, verbose=verbose)
+    done = comparing.compare(
+        model,
+        against=against,
+        seeds=seeds,
+        data=data,
+        allow_leakage=allow_leakage,
+        audit=audit,
+        with_images=with_images,
+        prevalence=prevalence,
+        with_student_report=with_student_report,
+        view=terminal,
+        ended=_shows(terminal),
+        **machine,
+    )
+    terminal.show(comparison_view(done.comparison))
+    terminal.say(f"report: {done.report} (and .md beside it), logged as run {done.run_id}")
+    terminal.say(f"reporting checklist (CLAIM 2024, TRIPOD+AI): {done.checklist}")
+    terminal.end(run_id=done.run_id, report=str(done.report), checklist=str(done.checklist), **to_dict(done.comparison))
 
 
 def _shows(terminal: Terminal) -> Callable[[EnqueuedResult], None]:
@@ -313,18 +306,3 @@ def _faults_of_name(name: str) -> list[str]:
 def _refuse(*faults: str) -> None:
     if faults:
         raise InputError(*faults)
-
-
-def _write_report(folder: Path, name: str, content: str) -> Path:
-    """Writes a file into `reports/` of a working directory.
-
-    Raises:
-        InputError: It cannot be written.
-    """
-    path = folder / REPORTS / name
-    try:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    return path

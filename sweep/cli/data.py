@@ -21,8 +21,8 @@ def info(
     json: option.Json = False,
 ) -> None:
     """Say what data there is: where from, how many images and patients of each class, and its digest."""
-    from sweep.cli.terminal import Terminal
     from sweep.cli.views import source_view
+    from sweep.terminal import Terminal
 
     source = open_source(data, patient_pattern=patient_pattern, depth=depth)
     terminal = Terminal(json=json)
@@ -40,7 +40,7 @@ def verify(
     json: option.Json = False,
 ) -> None:
     """Decode every image and say what is wrong: unreadable files, duplicates, near ones too, patients on both sides."""
-    from sweep.cli.terminal import Terminal
+    from sweep.terminal import Terminal
 
     source = open_source(data, patient_pattern=patient_pattern, depth=depth)
     terminal = Terminal(json=json)
@@ -85,7 +85,7 @@ def _some(lines: list[str]) -> list[str]:
 
 def download(json: option.Json = False) -> None:
     """Download Kaggle's chest X-rays (1.2 GB); without --data they are used from then on."""
-    from sweep.cli.terminal import Terminal
+    from sweep.terminal import Terminal
 
     terminal, folder = Terminal(json=json), download_images()
     terminal.say(f"the data set is at {folder}; it is used wherever --data is not given")

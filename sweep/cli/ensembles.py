@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from itertools import count
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from data.faults import InputError
 from sweep.cli import options as option
 
 if TYPE_CHECKING:
@@ -29,40 +26,22 @@ def ensemble(  # noqa: PLR0913 - typer: one parameter per option
     json: option.Json = False,
 ) -> None:
     """Register several trained networks as one model, which answers the mean of their probabilities."""
-    from sweep.comparisons.ensembles.asked import asked_of
+    from sweep.api import comparing
+    from sweep.terminal import Terminal
 
-    asked = asked_of(members)
-    machine: dict[str, Any] = {"device": device, "tracking_uri": tracking_uri, "storage": storage}
-    machine |= {"allow_leakage": True} if allow_leakage else {}
-    from sweep.cli.terminal import Terminal
-    from sweep.orchestrator.workdir import locked, mlflow_in, optuna_in, prepare, stoppable, unless
-
-    terminal, folder = Terminal(json=json), Path.cwd()
-    with stoppable() as stopping:
-        from sweep.comparisons.crossvalidation.run import plan_of_search, searched
-        from sweep.comparisons.ensembles.build import make
-        from sweep.comparisons.ensembles.members import load, select
-        from sweep.comparisons.ensembles.scored import Ensemble
-        from sweep.stores.mlflow_stores import open_client, open_tracking
-        from sweep.stores.study import stored_studies
-        from sweep.system.redaction import shown
-
-        studies, uri = stored_studies(storage or optuna_in(folder)), tracking_uri or mlflow_in(folder)
-        finished = searched(studies, search, "ensemble")
-        selection = select(finished, studies, asked, study)
-        if open_client(uri).get_experiment_by_name(finished.study.experiment) is None:  # it is not to be made here
-            raise InputError(f"--tracking-uri {shown(uri)}: it has no runs of {finished.study.name}")
-        plan = plan_of_search(finished, data, 1, {**machine, "weights": "none"})  # nothing trains
-        with locked(folder):
-            tracking = open_tracking(uri, plan.experiment, terminal.say)
-            with tracking.reaching():
-                networks = load(selection, plan, tracking)
-                prepare(plan, folder, terminal, stopping)
-                terminal.say(f"{len(networks)} members: {selection.chosen}")
-                whole = Ensemble(finished, plan, selection, networks, flip, tracking)
-                with terminal.counting("predicting", whole.steps) as progress:
-                    done, go_on = count(1), unless(stopping, progress)
-                    outcome = make(replace(whole, step=lambda: go_on(next(done))))
+    terminal = Terminal(json=json)
+    outcome = comparing.ensemble(
+        search,
+        members=members,
+        flip=flip,
+        data=data,
+        allow_leakage=allow_leakage,
+        folds=study,
+        device=device,
+        tracking_uri=tracking_uri,
+        storage=storage,
+        view=terminal,
+    )
     terminal.show(ensemble_view(outcome))
     terminal.end(**to_dict(outcome))
 

@@ -5,19 +5,23 @@ Here and in the modules of the other commands, functions import what takes time,
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from data.faults import InputError
 from data.sources import PATIENT_PATTERN
 from sweep.cli import options as option
-from sweep.settings import Settings, seconds_of
+from sweep.settings import Settings, check, seconds_of
 
 if TYPE_CHECKING:
-    from sweep.cli.terminal import Terminal
     from sweep.orchestrator.conclude import Outcome
+    from sweep.stores.trials import TrialRecord
+    from sweep.terminal import Terminal
 
 
 def search(  # noqa: PLR0913 - typer: one parameter per option
@@ -33,12 +37,14 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     patient_pattern: option.PatientPattern = PATIENT_PATTERN,
     depth: option.Depth = None,
     allow_leakage: option.AllowLeakage = False,
-    metric: option.Metric = Settings.metric,
+    metric: option.Metrics = [*Settings.metrics],  # noqa: B006
+    sampler: option.Sampler = Settings.sampler,
     pruner: option.Pruner = Settings.pruner,
     warmup: option.Warmup = Settings.warmup,
     space: option.Space = Settings.space,
     fix: option.Fix = [],  # noqa: B006
     search: option.Search = [],  # noqa: B006
+    enqueue: option.Enqueue = [],  # noqa: B006
     weights: option.Weights = Settings.weights,
     finetune: option.Finetune = Settings.finetune,
     study: option.Study = None,
@@ -59,47 +65,108 @@ def search(  # noqa: PLR0913 - typer: one parameter per option
     gpus_per_trial: option.GpusPerTrial = None,
     work_dir: option.WorkDir = None,
     dry_run: option.DryRun = False,
+    save_config: option.SaveConfig = None,
+    notify: option.Notify = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
     json: option.Json = False,
+    version: option.Version = False,
 ) -> None:
     """Search the hyperparameters of image classifiers; record every trial, register the best."""
+    given = [name for name in context.params if "COMMANDLINE" in str(context.get_parameter_source(name))]
     if context.invoked_subcommand is not None:
+        _refuse_before(context.invoked_subcommand, given)
         return
-    from sweep.cli.terminal import Terminal
+    if context.parent is None and not given:
+        _show_commands(context)
+        return
+    from sweep.terminal import Terminal
 
-    settings = option.settings_from(locals(), archs=arch, budget=None if budget is None else seconds_of(budget))
-    (_show_plan if dry_run else _run)(settings, Terminal(json=json))
+    settings = option.settings_from(
+        locals(), archs=arch, metrics=metric, budget=None if budget is None else seconds_of(budget)
+    )
+    terminal = Terminal(json=json, quiet=quiet, verbose=verbose)
+    if save_config is not None:
+        _save(settings, save_config, terminal)
+    (_show_plan if dry_run else _run)(settings, terminal)
+
+
+def search_by_file(config: option.ConfigFile = None, **options: Any) -> None:
+    """The same as `search`, with a file of settings."""
+    if config is None:
+        return search(**options)
+    from sweep.settings_file import NAMES, read_settings
+
+    context, file = options["context"], read_settings(config)
+    named = {NAMES.get(name, name): value for name, value in file.values.items()}
+    typed = {name for name in named if "COMMANDLINE" in str(context.get_parameter_source(name))}
+    held = {name: value for name, value in named.items() if name not in typed}
+    if held.get("budget") is not None:
+        held["budget"] = str(held["budget"])
+    try:
+        search(**{**options, **held})
+    except InputError as error:
+        raise InputError(*(file.located(fault, typed) for fault in error.faults)) from error
+
+
+search_by_file.__doc__ = search.__doc__
+_options = inspect.signature(search, eval_str=True)
+_config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option.ConfigFile)
+search_by_file.__signature__ = _options.replace(  # type: ignore[attr-defined]
+    parameters=[*_options.parameters.values(), _config]
+)
+search_by_file.__annotations__ = {one.name: one.annotation for one in (*_options.parameters.values(), _config)}
+
+
+def _save(settings: Settings, path: Path, terminal: Terminal) -> None:
+    """Writes the settings into a file, once they are right."""
+    from sweep.settings_file import write_settings
+
+    check(settings)
+    try:
+        path.write_text(write_settings(settings), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--save-config {path}: cannot be written ({error.strerror})") from error
+    terminal.say(f"settings written to {path}: sweep search {path}")
+
+
+def _refuse_before(command: str, given: list[str]) -> None:
+    """Refuses options that were typed before a command, where they would be without effect."""
+    names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if given:
+        raise InputError(f"{names}: options come after the command: sweep {command} {names.split(',')[0]} ...")
+
+
+def _show_commands(context: typer.Context) -> None:
+    """Says what can be done, where nothing was asked for."""
+    group: Any = context.command
+    width = max(map(len, group.commands)) + 2
+    begin = "sweep search --arch cnn1 --trials 30"
+    print(f"{context.get_usage()}\n\n{textwrap.fill((search.__doc__ or '').strip(), 80)}\n")
+    for name, command in group.commands.items():
+        print(f"  {name:{width}}{command.get_short_help_str(76 - width)}")
+    here = (Path.cwd() / "optuna.db").exists()
+    print(f"\nTo begin: {begin}\nOptions of a command: sweep COMMAND --help")
+    print("What is stored here: sweep studies" if here else "Nothing is stored here yet.")
 
 
 def _run(settings: Settings, terminal: Terminal) -> None:
-    """Runs the studies of a sweep, one after the other.
-
-    Raises:
-        StudyInterruptedError: Somebody stopped it.
-    """
+    """Runs the studies of a sweep, one after the other."""
     from sweep.cli.sweep_view import sweep_view
     from sweep.cli.views import next_commands, outcome_view
-    from sweep.orchestrator.former_name import keep_former_name
-    from sweep.orchestrator.workdir import prepare, stoppable
-    from sweep.plan import make_plan
+    from sweep.orchestrator.search import run_search
 
-    with stoppable() as stopping:
-        plan = keep_former_name(make_plan(settings, fetch=True), Path.cwd())
-        prepare(plan, Path.cwd(), terminal, stopping)
-        from sweep.orchestrator.conclude import conclude  # seconds of imports, which wrong input need not wait for
-        from sweep.orchestrator.runner import run_plan
+    done = run_search(settings, Path.cwd(), terminal, lambda outcome, plan: terminal.show(outcome_view(outcome, plan)))
+    champion = None
+    if len(done.outcomes) > 1:
         from sweep.stores.registry import CHAMPION, alias_holder
 
-        def ended(outcome: Outcome) -> None:
-            terminal.show(outcome_view(outcome, plan))
-
-        outcomes, tracking = run_plan(plan, Path.cwd(), terminal, stopping, conclude, ended)
-    champion = None
-    if len(outcomes) > 1:
-        with tracking.reaching():
-            champion = alias_holder(tracking.client, outcomes[0].model, CHAMPION)
-        terminal.show(sweep_view(outcomes, settings.metric, champion))
-    terminal.show(next_commands(outcomes, plan, tracking.experiment_id, champion), whole_lines=True)
-    terminal.end(studies=[outcome_to_dict(outcome) for outcome in outcomes])
+        with done.tracking.reaching():
+            champion = alias_holder(done.tracking.client, done.outcomes[0].model, CHAMPION)
+        terminal.show(sweep_view(done.outcomes, settings.metric, champion))
+    commands = next_commands(done.outcomes, done.plan, done.tracking.experiment_id, champion)
+    terminal.show(commands, whole_lines=True)
+    terminal.end(studies=[outcome_to_dict(outcome) for outcome in done.outcomes])
 
 
 def _show_plan(settings: Settings, terminal: Terminal) -> None:
@@ -109,9 +176,11 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
     from sweep.cli.data import source_to_dict
     from sweep.cli.views import plan_view
     from sweep.orchestrator.former_name import keep_former_name
+    from sweep.orchestrator.starting_points import plan_with_starts
     from sweep.plan import estimate, make_plan, overlaps
 
-    plan = keep_former_name(make_plan(settings, fetch=False), Path.cwd())
+    here = Path.cwd()
+    plan = plan_with_starts(keep_former_name(make_plan(settings, fetch=False), here), here)
     refuse(overlaps(plan), plan.source.location, allowed=settings.allow_leakage)  # by pixels, where they are known
     notes = notes_of(plan.source, plan.studies[0].image_size)
     plan = replace(plan, source=replace(plan.source, notes=(*plan.source.notes, *notes)))
@@ -128,6 +197,7 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
             "study": plan.full_name(planned),
             "space_name": settings.space,
             "space": {name: str(domain) for name, domain in planned.space.items()},
+            "begins_with": [{"source": start.source, "params": dict(start.params)} for start in planned.starts],
             "image_size": planned.image_size,
             "seconds": round(expected.seconds),
             "disk_bytes": expected.disk,
@@ -142,7 +212,8 @@ def _show_plan(settings: Settings, terminal: Terminal) -> None:
 def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
     """A study's outcome as plain data."""
     best, test = outcome.best, outcome.test
-    nested = ("best", "threshold", "validation", "test")
+    nested = ("best", "default", "threshold", "validation", "test", "choice")
+    several = {} if outcome.choice is None else {"choice": outcome.choice.sentence, "front": outcome.choice.rows()}
     return {
         **{field.name: getattr(outcome, field.name) for field in fields(outcome) if field.name not in nested},
         "validation": outcome.validation.values("val"),
@@ -150,5 +221,11 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
         "intervals": {name: [interval.low, interval.high] for name, interval in test.scores.items()},
         "temperature": test.temperature,
         "threshold": None if outcome.threshold is None else asdict(outcome.threshold),
-        "best": {"trial": best.number, "params": best.params, "value": best.value, "epoch": best.best_epoch},
+        "best": _trial_to_dict(best),
+        "default": None if outcome.default is None else _trial_to_dict(outcome.default),
+        **several,
     }
+
+
+def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
+    return {"trial": trial.number, "params": trial.params, "value": trial.value, "epoch": trial.best_epoch}

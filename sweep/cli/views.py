@@ -17,7 +17,7 @@ from rich.text import Text
 
 from data.leakage import lines_of
 from sweep.cli.sweep_view import best_alias
-from sweep.metrics.formatting import format_duration, format_probability
+from sweep.metrics.formatting import counted, format_duration, format_probability
 from sweep.metrics.names import NOT_A_DEVICE, THRESHOLD_FREE, label_of
 from sweep.orchestrator.trial_table import WIDTH
 from sweep.plan import data_line, overlaps
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sweep.comparisons.replay import Replay
     from sweep.lifecycle.evaluate import Evaluation
     from sweep.lifecycle.scored_data import ScoredData
+    from sweep.metrics.pareto import Choice
     from sweep.orchestrator.conclude import Outcome
     from sweep.plan import Estimate, Plan, PlannedStudy
     from sweep.settings import Settings
@@ -70,9 +71,11 @@ def plan_view(plan: Plan, estimates: Sequence[Estimate]) -> Group:
             Text(),
             space,
             *_changed(planned, settings),
+            *(Text(textwrap.fill(f"begins with: {start}", WIDTH)) for start in planned.starts),
             Text(
-                f"{settings.trials} trials of up to {settings.epochs} epochs at "
-                f"{planned.image_size} x {planned.image_size} pixels, chosen by {settings.metric}\n"
+                f"{counted(settings.trials, 'trial')} of up to {counted(settings.epochs, 'epoch')} at "
+                f"{planned.image_size} x {planned.image_size} pixels, chosen by {' and '.join(settings.metrics)}"
+                f"{', and none is pruned' if len(settings.metrics) > 1 else ''}\n"
                 f"{estimate.parameters:,} parameters; {plan.workers} at once on {plan.device} in {plan.precision}, "
                 f"{estimate.images_per_second:,.0f} images/s each\n"
                 f"about {format_duration(estimate.seconds)} if nothing is pruned or stops early, and up to "
@@ -103,9 +106,12 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
     lines: list[Any] = [
         Text(f"\nbest of study {outcome.study}: trial {outcome.best.number}", style="bold"),
         Text(textwrap.fill(best, WIDTH)),
+        *_held_against_default(outcome, plan.settings.metric),
         Text(),
         table,
     ]
+    if outcome.choice is not None:
+        lines += [_front(outcome.choice), Text(textwrap.fill(outcome.choice.sentence, WIDTH)), Text()]
     if outcome.threshold is not None:
         lines.append(Text(f"threshold {outcome.threshold.value:.4g}: {outcome.threshold.reason}"))
     if outcome.test.at_threshold is not None:
@@ -119,6 +125,27 @@ def outcome_view(outcome: Outcome, plan: Plan) -> Group:
         Text("trials: " + ", ".join(f"{count} {state.lower()}" for state, count in sorted(outcome.counts.items())))
     )
     return Group(*lines)
+
+
+def _held_against_default(outcome: Outcome, metric: str) -> list[Text]:
+    """What the search gained over no search, on the validation images that it chose by."""
+    default, best = outcome.default, outcome.best
+    if default is None or default.value is None or best.value is None or outcome.choice is not None:
+        return []
+    if default.number == best.number:
+        return [Text("that is the default configuration: the search found none that is better")]
+    gain = f"{metric} {best.value:.4f}, {best.value - default.value:+.4f} against the default configuration"
+    return [Text(f"{gain} (trial {default.number})")]
+
+
+def _front(choice: Choice) -> Table:
+    """The trials that no other one beats in all metrics."""
+    table = Table("trial", *choice.metrics, title="Pareto front", title_justify="left", box=box.SIMPLE_HEAD)
+    for row in choice.rows():
+        number, *values = row.values()
+        mark = " *" if number == choice.chosen.number else ""
+        table.add_row(f"{number}{mark}", *(f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}" for value in values))
+    return table
 
 
 def answers_view(answers: pd.DataFrame, version: Version, about: Mapping[str, Any]) -> Group:

@@ -126,7 +126,9 @@ def replay(
     config = config_of(past.params, len(source.classes))
     cache.build(source, config.image_size)
     images = images_of(source, split, config.image_size)
-    recorded = {int(row["epoch"]): row for row in past.epochs}
+    # What an earlier release did not record is not compared, and what a network costs is no number of its training.
+    parts = ("train/", "val/")
+    recorded = {int(row["epoch"]): {key: row[key] for key in row if key.startswith(parts)} for row in past.epochs}
     differences: list[Difference] = []
     compared, numbers, ending = 0, 0, ""
     with tempfile.TemporaryDirectory() as folder:
@@ -143,9 +145,9 @@ def replay(
                     if epoch in recorded:
                         now = metrics_of(event.result, images["validation"].labels)
                         differing = _differences(epoch, recorded[epoch], now)
-                        compared, numbers = compared + 1, numbers + len(now)
+                        compared, numbers = compared + 1, numbers + len(recorded[epoch])
                         differences += differing
-                        say(f"epoch {epoch:>3}: {_verdict(differing, len(now))}")
+                        say(f"epoch {epoch:>3}: {_verdict(differing, len(recorded[epoch]))}")
                 elif isinstance(event, JobFailed):
                     ended, ending = True, _ending(past, event)
                 else:
@@ -158,11 +160,10 @@ def replay(
 
 
 def _differences(epoch: int, recorded: Mapping[str, float], now: Mapping[str, float]) -> list[Difference]:
-    then = {name: value for name, value in recorded.items() if "/" in name}
     return [
-        Difference(epoch, name, then.get(name, math.nan), now.get(name, math.nan))
-        for name in sorted(now.keys() | then.keys())
-        if now.get(name) != then.get(name)
+        Difference(epoch, name, value, now.get(name, math.nan))
+        for name, value in sorted(recorded.items())
+        if now.get(name) != value
     ]
 
 

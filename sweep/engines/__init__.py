@@ -96,8 +96,8 @@ class Engine(Protocol):
         """How many more jobs can be submitted now."""
         ...
 
-    def start(self) -> None:
-        """Starts the workers, unless they run already; the first job would start them, too."""
+    def start(self, jobs: int) -> None:
+        """Starts the workers that so many jobs at once need, unless they run; a job would start its own, too."""
         ...
 
     def submit(self, job: Job) -> None:

@@ -28,15 +28,15 @@ class LocalEngine:
 
         Args:
             workers: How many trials train at once.
-            device: `cpu`, or `cuda` to spread the workers over the GPUs that torch sees.
+            device: `cpu`, `mps`, or `cuda` to spread the workers over the GPUs that torch sees.
             threads: CPU threads of each worker.
         """
         self._count, self._device, self._threads = workers, device, threads
         self._workers: list[_Worker] = []
 
-    def start(self) -> None:
-        """Starts the workers, unless they run already: they import torch while the caller goes on."""
-        self._workers += [self._start(index) for index in range(len(self._workers), self._count)]
+    def start(self, jobs: int) -> None:
+        """Starts the workers that so many jobs at once need: they import torch while the caller goes on."""
+        self._workers += [self._start(index) for index in range(len(self._workers), min(jobs, self._count))]
 
     @property
     def free(self) -> int:
@@ -45,7 +45,7 @@ class LocalEngine:
 
     def submit(self, job: Job) -> None:
         """Sends a job to a free worker. Raises RuntimeError if there is none."""
-        self.start()
+        self.start(1 + sum(worker.job is not None for worker in self._workers))
         worker = next((worker for worker in self._workers if worker.job is None), None)
         if worker is None:
             raise RuntimeError(f"job {job.number} was submitted and no worker is free")
@@ -84,11 +84,13 @@ class LocalEngine:
 
     def close(self) -> None:
         """Ends every job and worker; returns when they have ended."""
-        for worker in self._workers:
+        training = [worker for worker in self._workers if worker.job is not None]
+        for worker in training:
             with suppress(OSError):  # it is dead already
                 worker.connection.send(None)
-        for worker in self._workers:
+        for worker in training:
             worker.process.join(CLOSE_SECONDS)
+        for worker in self._workers:  # an idle one has nothing to finish, and may still be importing torch
             self._end(worker)
             worker.connection.close()
         self._workers = []

@@ -76,9 +76,9 @@ class RayEngine:
         self._sent_twice: set[int] = set()
         self._stored: dict[str, Any] = {}
 
-    def start(self) -> None:
-        """Starts the workers, unless they run already: they import torch while the caller goes on."""
-        while len(self._workers) < self._count:
+    def start(self, jobs: int) -> None:
+        """Starts the workers that so many jobs at once need: they import torch while the caller goes on."""
+        while len(self._workers) < min(jobs, self._count):
             actor = self._new_actor()
             self._workers.append(_Handle(actor, actor.ready.remote()))
 
@@ -92,8 +92,8 @@ class RayEngine:
         if self.free < 1:
             raise RuntimeError(f"job {job.number} was submitted and no worker is free")
         with _connection_errors():
-            self.start()
             self._waiting.append(job)
+            self.start(len(self._waiting) + sum(worker.job is not None for worker in self._workers))
             self._assign_jobs()
 
     def stop(self, number: int, *, after_epoch: bool = False) -> None:
@@ -211,7 +211,7 @@ class RayEngine:
     def _replace(self, worker: _Handle) -> None:
         self._kill(worker)
         self._workers.remove(worker)
-        self.start()
+        self.start(len(self._workers) + 1)
 
     def _kill(self, worker: _Handle) -> None:
         with suppress(Exception):  # it is dead already, or the cluster is

@@ -68,6 +68,7 @@ class CardData:
         provenance: How it was made: digests, seed, commit, versions.
         warnings: What speaks against trusting its scores or answers, a sentence each without its end.
         temperature: What was fitted, what it changes and what is served, whole sentences.
+        choice: How it was chosen by several metrics, a sentence without its end; empty with one.
         ensemble: Of an ensemble, its members; `parameters` are then those of one of them.
     """
 
@@ -95,6 +96,7 @@ class CardData:
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     temperature: str = ""
+    choice: str = ""
     ensemble: EnsembleFacts | None = None
 
 
@@ -146,11 +148,12 @@ def _what(facts: CardData) -> str:
         return _what_ensemble(facts, facts.ensemble)
     named = ", ".join(f"{name} {_number(value)}" for name, value in facts.searched.items())
     warnings = "".join(f"**Warning:** {sentence}.\n\n" for sentence in facts.warnings)
+    how = f"chosen by {facts.metric}" if not facts.choice else f"{facts.choice};"
     return (
         f"# {facts.name}: {facts.arch}\n\n{NOT_A_DEVICE}\n\n{warnings}"
         f"A network of {facts.parameters:,} parameters that takes one image of {facts.image_size} x "
         f"{facts.image_size} gray pixels and gives a probability for each of {', '.join(facts.classes)}: {named}. "
-        f"Trial {facts.trial} of study {facts.study}, chosen by {facts.metric} on validation images alone. The test "
+        f"Trial {facts.trial} of study {facts.study}, {how} on validation images alone. The test "
         f"set was opened for {facts.opened} of the study's trials so far, each when it was chosen."
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data.splits import SMALLEST_VALIDATION
-from sweep.metrics.bootstrap import CONFIDENCE, Interval, difference
+from sweep.metrics.bootstrap import CONFIDENCE, Interval, difference, drawn_score
 from sweep.metrics.names import METRICS
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, Predictions, read_predictions
 from sweep.stores import tags as tag
@@ -26,7 +26,6 @@ from sweep.stores.tracking import Tracking
 LOG = "promotions.jsonl"
 PERSON = "by decision of a person"
 TAG = tag.PROMOTION
-SCORES = {"val/loss": "balanced_log_loss"}  # metrics of a study that have another name in the bootstrap
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def _gain(ours: Predictions, theirs: Predictions, metric: str) -> Interval | Non
     if len(np.unique(ours.labels)) < len(ours.classes) or ours.classes != theirs.classes:
         return None
     plain = metric.replace("stressed_", "")
-    score = SCORES.get(plain, plain.removeprefix("val/"))
+    score = drawn_score(plain)
     sign = (
         -1 if METRICS.get(plain) == "minimize" else 1
     )  # a version may come from a study by a metric of a later release

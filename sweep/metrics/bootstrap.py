@@ -14,9 +14,13 @@ import numpy as np
 
 from sweep.metrics.calibration import BINS, bins_of, claims
 from sweep.metrics.formatting import format_interval
+from sweep.metrics.predictions import Predictions
+from sweep.metrics.roc import ON_ROC, at_targets
+from sweep.metrics.scores import matthews
 from sweep.metrics.threshold import decide
 
 RESAMPLES = 2000
+ERROR_RESAMPLES = 500  # a standard error needs fewer than the ends of an interval
 CONFIDENCE = 0.95
 FEWEST_PATIENTS = 10  # with fewer there is no interval
 CHUNK = 2**22  # weights in memory at once: 32 MB
@@ -67,6 +71,38 @@ def intervals(
         for name, chunks in drawn.items():
             chunks.append(scores[name])
     return {name: interval_of(values[name], np.concatenate(chunks), patients) for name, chunks in drawn.items()}
+
+
+def drawn_score(metric: str) -> str:
+    """What `weighted_scores` calls a metric of a study, apart from stress; in the loss each class has the same weight.
+
+    >>> drawn_score("val/stressed_loss"), drawn_score("val/f1")
+    ('balanced_log_loss', 'f1')
+    """
+    score = metric.removeprefix("val/").removeprefix("stressed_")
+    return "balanced_log_loss" if score == "loss" else score
+
+
+def standard_error(metric: str, predictions: Predictions, seed: int = 0) -> float:
+    """The standard error of a metric: how much it varies where patients are drawn anew.
+
+    Args:
+        metric: A key of `names.METRICS`.
+        predictions: Of the images that it was computed from, those under stress for a stressed one.
+        seed: Decides the draws.
+
+    Returns:
+        0 or more; 0 where a class is too rare to draw.
+    """
+    score, labels, likely = drawn_score(metric), predictions.labels, predictions.probabilities()
+    drawn = np.concatenate(
+        [
+            weighted_scores(labels, likely, weights, only=score)[score]
+            for weights in draws(predictions.patients, seed, ERROR_RESAMPLES)
+        ]
+    )
+    defined = drawn[np.isfinite(drawn)]
+    return float(defined.std(ddof=1)) if len(defined) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +207,7 @@ def weighted_scores(
         likely: Probabilities, float [N, classes].
         weights: float [draws, N], how often each image counts.
         threshold: With two classes, from which probability on an image is positive.
-        only: The only one of the slow scores to compute; None computes all.
+        only: The only one of the slow scores to compute, or a point of the ROC curve; None computes all but these.
 
     Returns:
         name -> float [draws], NaN where a class was not drawn; balanced_log_loss too, the mean over the classes of
@@ -208,6 +244,7 @@ def weighted_scores(
             "recall": recalls[:, 1] if two else recalls.mean(axis=1),
             **({"specificity": recalls[:, 0]} if two else {}),
             "f1": f1s[:, 1] if two else f1s.mean(axis=1),
+            "mcc": matthews(hits.sum(axis=1), calls, support),
             **by_rank,
             "brier": weights @ squares / total,
             "log_loss": weights @ losses / total,
@@ -217,6 +254,7 @@ def weighted_scores(
             "f1_macro": f1s.mean(axis=1),
             "f1_weighted": (shares * f1s).sum(axis=1),
             **({"ece": _calibration_error(labels, likely, weights)} if only in (None, "ece") else {}),
+            **(at_targets(labels == 1, likely[:, 1], weights) if only in ON_ROC else {}),
         }
     return {name: values * everywhere for name, values in scores.items()}
 

@@ -15,18 +15,13 @@ from sweep.metrics import markdown
 from sweep.metrics.bootstrap import Interval, draws, interval_of
 from sweep.metrics.formatting import SCORE, Style, format_interval
 from sweep.metrics.predictions import Predictions
+from sweep.metrics.roc import ON_ROC, at_targets
 from sweep.metrics.threshold import decide
 
-TARGET = 0.95  # of the sensitivity, or of the specificity, at which the other one is given
-# Names of the scores for people. Those of the ROC curve depend on no threshold.
+# Names of the scores for people.
 AT_THRESHOLD = {"sensitivity": "sensitivity", "specificity": "specificity"}
 PREDICTIVE = {"ppv": "PPV", "npv": "NPV"}
 AT_PREVALENCE = {"ppv_at_prevalence": "PPV", "npv_at_prevalence": "NPV"}
-ON_ROC = {
-    "specificity_at_95_sensitivity": "specificity at 95 % sensitivity",
-    "sensitivity_at_95_specificity": "sensitivity at 95 % specificity",
-}
-
 NOTE = (
     "Predictive values depend on the prevalence. At another one than that of the images they are computed from "
     "sensitivity and specificity by Bayes' formula. The specificity at 95 % sensitivity, and the other way round, is "
@@ -136,7 +131,7 @@ def weighted_clinical(
     if prevalence is not None:
         at = predictive_values(sensitivity, specificity, prevalence)
         scores |= dict(zip(AT_PREVALENCE, at, strict=True))
-    return scores | dict(zip(ON_ROC, _at_targets(true, likely[:, 1], weights), strict=True))
+    return scores | at_targets(true, likely[:, 1], weights)
 
 
 def predictive_values(
@@ -185,23 +180,6 @@ def clinical_table(clinical: ClinicalScores) -> str:
     """Writes the scores in Markdown, with what they hold for."""
     rows = [(label, written(clinical.scores[name])) for name, label in clinical.labels().items()]
     return f"{markdown.table((f'as served, threshold {clinical.threshold:.3g}', 'value'), rows)}\n\n{NOTE}"
-
-
-def _at_targets(true: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best specificity with a sensitivity of TARGET or more, and the other way round, over all thresholds."""
-    order = np.argsort(-positive, kind="stable")
-    ends = np.flatnonzero(np.diff(-positive[order], append=np.inf))  # the last image at each threshold
-    sums = [np.cumsum(weights[:, order] * some[order], axis=1) for some in (true, ~true)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sensitivity, alarms = (total[:, ends] / total[:, -1:] for total in sums)
-    specificity = 1 - alarms
-    defined = np.where(np.isnan(sensitivity[:, -1] + specificity[:, -1]), np.nan, 1.0)
-    enough = TARGET - 1e-12
-    # Above every probability the sensitivity is 0 and the specificity 1, and so it can be reached always.
-    return (
-        np.where(sensitivity >= enough, specificity, 0.0).max(axis=1) * defined,
-        np.where(specificity >= enough, sensitivity, 0.0).max(axis=1) * defined,
-    )
 
 
 def _interval(value: float, drawn: np.ndarray, patients: Any) -> Interval:

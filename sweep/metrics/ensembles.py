@@ -14,7 +14,7 @@ import numpy as np
 
 from sweep.metrics.names import STRESSED
 from sweep.metrics.predictions import Predictions
-from sweep.metrics.scores import scores
+from sweep.metrics.scores import epoch_scores
 
 
 def log_mean(members: np.ndarray) -> np.ndarray:
@@ -59,6 +59,6 @@ def value_of(metric: str, plain: Predictions, stressed: Predictions | None) -> f
     likely, labels = predictions.probabilities(), predictions.labels
     name = metric.removeprefix("val/").removeprefix("stressed_")
     if name != "loss":
-        return scores(labels, likely)[name]
+        return epoch_scores(labels, likely)[name]
     losses = -np.log(np.clip(likely[np.arange(len(labels)), labels], 1e-15, 1))
     return float(np.mean([losses[labels == label].mean() for label in np.unique(labels)]))

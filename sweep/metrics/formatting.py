@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.metrics.names import LABELS
+from sweep.metrics.names import COSTS, LABELS, label_of
 
 if TYPE_CHECKING:
     from sweep.metrics.bootstrap import Interval
@@ -43,6 +43,15 @@ POINTS_IN_SENTENCE = Style("+.1f", "{value} points, {low} to {high}", "{value} p
 GAIN = Style("+.4f", "{value} ({low} to {high})", "{value}")
 GAIN_IN_SENTENCE = Style("+.4f", "{value} (95 % interval {low} to {high})", "{value}")
 GAP = Style("+.3f", "{value} ({low} to {high})", "{value} (no spread)")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it is not one.
+
+    >>> counted(1, "trial"), counted(1200, "trial")
+    ('1 trial', '1,200 trials')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_interval(interval: Interval, style: Style = SCORE) -> str:
@@ -96,9 +105,13 @@ def format_metric(name: str) -> str:
 
     >>> format_metric("val/balanced_accuracy")
     'validation balanced accuracy'
+    >>> format_metric("val/specificity_at_95_sensitivity")
+    'validation specificity at 95 % sensitivity'
+    >>> format_metric("cost/ms_per_image")
+    'milliseconds per image'
     """
-    score = name.removeprefix("val/")
-    return f"validation {LABELS.get(score, score.replace('_', ' '))}"
+    score = name.rpartition("/")[2]
+    return f"{'' if name in COSTS else 'validation '}{LABELS.get(score, label_of(score, two=False))}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-# What a study can choose by.
+# What a study can choose by: every score of validation that is logged after an epoch, those that most choose by first.
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val/auroc": "maximize",
     "val/loss": "minimize",
@@ -13,9 +13,24 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "val/balanced_accuracy": "maximize",
     "val/average_precision": "maximize",
     "val/f1": "maximize",
+    "val/mcc": "maximize",
+    "val/recall": "maximize",
+    "val/specificity": "maximize",
+    "val/precision": "maximize",
+    "val/specificity_at_95_sensitivity": "maximize",
+    "val/sensitivity_at_95_specificity": "maximize",
+    "val/brier": "minimize",
+    "val/log_loss": "minimize",
+    "val/ece": "minimize",
     "val/stressed_auroc": "maximize",
     "val/stressed_loss": "minimize",
 }
+# Other names of the same scores, by which users may ask for what is logged under the second one.
+SYNONYMS = {"val/sensitivity": "val/recall", "val/ppv": "val/precision"}
+# Those that need a positive class, and so exist with two classes alone.
+TWO_CLASSES = frozenset({"val/specificity", "val/specificity_at_95_sensitivity", "val/sensitivity_at_95_specificity"})
+# What a network costs, of which less is better; a study can choose by these after a score.
+COSTS = ("cost/parameters", "cost/mflops", "cost/ms_per_image")
 # Of validation images as another machine might have made them.
 STRESSED = frozenset({"val/stressed_auroc", "val/stressed_loss"})
 # Scores that look at probabilities alone: no decision threshold changes them.
@@ -29,6 +44,11 @@ SCORES = {
     "f1": "F1",
     "brier": "Brier score",
     "ece": "calibration error",
+    "mcc": "MCC",
+    "specificity_at_95_sensitivity": "specificity at 95 % sensitivity",
+    "sensitivity_at_95_specificity": "sensitivity at 95 % specificity",
+    "mflops": "million operations per image",
+    "ms_per_image": "milliseconds per image",
     "precision_macro": "macro precision",
     "precision_weighted": "weighted precision",
     "f1_macro": "macro F1",
@@ -74,7 +94,12 @@ def main_test_scores(scores: Mapping[str, float]) -> dict[str, float]:
 def sign_of(metric: str) -> int:
     """1 where more of a metric is better, else -1.
 
-    >>> sign_of("val/auroc"), sign_of("val/loss")
-    (1, -1)
+    >>> sign_of("val/auroc"), sign_of("val/loss"), sign_of("cost/parameters")
+    (1, -1, -1)
     """
-    return 1 if METRICS[metric] == "maximize" else -1
+    return 1 if direction_of(metric) == "maximize" else -1
+
+
+def direction_of(metric: str) -> Literal["maximize", "minimize"]:
+    """Which way a metric or a cost is better."""
+    return "minimize" if metric in COSTS else METRICS[metric]

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn import metrics
 
 from sweep.metrics.calibration import expected_calibration_error
+from sweep.metrics.roc import at_targets
 from sweep.metrics.threshold import decide
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ def scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> di
         threshold: With two classes, from which probability on an image is positive.
 
     Returns:
-        accuracy, balanced_accuracy, precision, recall, f1, auroc, average_precision, brier and log_loss, and with two
-        classes specificity. With more, the largest probability decides, precision, recall and f1 are macro averages,
-        and auroc and average_precision are macro averages of one class against the rest.
+        accuracy, balanced_accuracy, precision, recall, f1, mcc (Matthews' correlation coefficient, -1 to 1, and 0 where
+        every answer is the same), auroc, average_precision, brier and log_loss, and with two classes specificity. With
+        more, the largest probability decides, precision, recall and f1 are macro averages, and auroc and
+        average_precision are macro averages of one class against the rest.
 
     Raises:
         ValueError: A class does not occur, a label has no class, or a probability is not finite.
@@ -59,6 +61,7 @@ def scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> di
         "recall": recalls[1] if two else recalls.mean(),
         **({"specificity": recalls[0]} if two else {}),
         "f1": f1s[1] if two else f1s.mean(),
+        "mcc": matthews(np.asarray(hits.sum()), confusion.sum(axis=0), confusion.sum(axis=1)),
         "auroc": metrics.roc_auc_score(labels, likely[:, 1]) if two else metrics.roc_auc_score(one_hot, likely),
         "average_precision": metrics.average_precision_score(
             one_hot[:, 1] if two else one_hot, likely[:, 1] if two else likely
@@ -67,6 +70,46 @@ def scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> di
         "log_loss": -np.log(np.clip(likely[np.arange(len(labels)), labels], 1e-15, 1)).mean(),
     }
     return {name: float(value) for name, value in named.items()}
+
+
+def matthews(hits: np.ndarray, calls: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Matthews' correlation coefficient for any number of classes (Gorodkin 2004, Comput. Biol. Chem. 28:367).
+
+    Args:
+        hits: Images with the right answer, float [...].
+        calls: Answers of each class, float [..., classes].
+        support: Images of each class, float [..., classes].
+
+    Returns:
+        float [...], -1 to 1; 0 where all answers, or all images, are of one class.
+
+    >>> float(matthews(np.array(3), np.array([2, 2]), np.array([1, 3])).round(4))
+    0.5774
+    """
+    total = support.sum(axis=-1)
+    covariance = hits * total - (calls * support).sum(axis=-1)
+    of_calls, of_support = (np.float64(total**2 - np.square(counts).sum(axis=-1)) for counts in (calls, support))
+    product = np.sqrt(of_calls * of_support)
+    return np.where(product > 0, covariance / np.where(product > 0, product, 1.0), 0.0)
+
+
+def epoch_scores(labels: np.ndarray, likely: np.ndarray) -> dict[str, float]:
+    """Scores the predictions of an epoch: all that a study can choose by but the loss.
+
+    Args:
+        labels: int [N]; every class occurs.
+        likely: Probabilities, float [N, classes].
+
+    Returns:
+        The result of `scores` at a threshold of 0.5, ece, and with two classes the points of the ROC curve.
+
+    Raises:
+        ValueError: As `scores`.
+    """
+    base = scores(labels, likely)
+    points = at_targets(labels == 1, likely[:, 1], np.ones((1, len(labels)))) if likely.shape[1] == 2 else {}
+    on_roc = {name: float(value[0]) for name, value in points.items()}
+    return {**base, **on_roc, "ece": expected_calibration_error(labels, likely)}
 
 
 def all_scores(labels: np.ndarray, likely: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
@@ -106,7 +149,7 @@ def metrics_of(result: EpochResult, labels: np.ndarray) -> dict[str, float]:
         result: The epoch.
         labels: Of the validation images, int [N].
     """
-    validation = scores(labels, softmax(result.validation_logits))
+    validation = epoch_scores(labels, softmax(result.validation_logits))
     named = {
         "train/loss": result.train_loss,
         "train/accuracy": result.train_accuracy,

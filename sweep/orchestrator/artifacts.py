@@ -27,6 +27,7 @@ from sweep.stores.trials import TrialRecord
 from sweep.training.config import BEST
 
 ARTIFACTS = "artifacts"
+CONFIGURATION = "sweep.yaml"  # of a study, among the files of its run
 CHECKPOINT = f"checkpoint/{BEST}"
 
 
@@ -43,21 +44,21 @@ def checkpoints_of(folder: Path, study: Study, work_dir: Path | None = None) -> 
     return work_dir / "checkpoints" / f"{slug(study.name)}-{description_of(study).study_id[:8]}"
 
 
-def study_pictures(description: StudyDescription) -> dict[str, bytes]:
-    """Draws what a study is about: its images by class, and its network; PNGs by their path in the study's run."""
+def study_files(description: StudyDescription) -> dict[str, bytes]:
+    """What a study's run keeps of what it is about, by path: its images by class, its network, and its settings."""
     params, counts = description.params, description.counts
     size, classes, digest = int(params["image_size"]), len(next(iter(counts.values()))), params.get("source_digest")
     # Where a study searches the layout too, the usual one is shown.
     searched = {name: params[f"space/{name}"] for name in EXTRA if f"space/{name}" in params}
     decided = {name: text for name, text in searched.items() if "," not in text}
     drawn = {"class_balance": figures.class_balance(counts, f"{description.data.name}: images by class")}
-    missing = {}
+    others = {CONFIGURATION: description.configuration.encode()} if description.configuration else {}
     try:
         layers = outline(sketch(params["arch"], size, classes, **layout(decided), source_digest=digest), size)
         drawn["architecture"] = diagrams.architecture(layers, f"{params['arch']}, {size} x {size} pixels")
     except InputError as error:  # when the run is written again and the user's file is gone or another one
-        missing["figures/architecture.txt"] = f"there is no diagram of the network: {error}".encode()
-    return {f"figures/{name}.png": figures.png(figure) for name, figure in drawn.items()} | missing
+        others["figures/architecture.txt"] = f"there is no diagram of the network: {error}".encode()
+    return {f"figures/{name}.png": figures.png(figure) for name, figure in drawn.items()} | others
 
 
 class Artifacts:

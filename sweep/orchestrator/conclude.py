@@ -24,12 +24,13 @@ from sweep.metrics import figures
 from sweep.metrics.assessment import Assessment, assess, assessment_of
 from sweep.metrics.calibration import Temperature, choose_temperature, plain_log_loss
 from sweep.metrics.names import STRESSED
+from sweep.metrics.pareto import Choice
 from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
 from sweep.metrics.scores import softmax
 from sweep.metrics.threshold import Threshold, choose_threshold, missed_classes
 from sweep.orchestrator.run_params import leakage_tags
 from sweep.orchestrator.study_run import StudyRun
-from sweep.plan import Plan, PlannedStudy, overlaps
+from sweep.plan import Plan, PlannedStudy, default_of, overlaps
 from sweep.stores import packaging, registry
 from sweep.stores import tags as tag
 from sweep.stores.attributes import CONCLUSION, TEST
@@ -59,6 +60,8 @@ class Outcome:
         version: Its version there.
         aliases: What was decided about each alias: alias -> sentence.
         warnings: What speaks against trusting it, a sentence each without its end: leakage, classes that it misses.
+        default: The trial of the default configuration; None where it did not train to its end.
+        choice: How it was chosen by several metrics; None with one.
     """
 
     arch: str
@@ -74,6 +77,8 @@ class Outcome:
     version: str
     aliases: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    default: TrialRecord | None = None
+    choice: Choice | None = None
 
 
 def conclude(run: StudyRun) -> Outcome:
@@ -103,7 +108,6 @@ def conclude(run: StudyRun) -> Outcome:
     missed = missed_classes(predictions.labels, predictions.probabilities(temperature), served, predictions.classes)
     test = _open_test(run, best, trained, validation, threshold, chosen)
     trained.network.to("cpu")
-
     scores = {**validation.values("val"), **test.values("test")}
     facts = _facts(run, best, trained, validation, test, threshold)
     facts = replace(facts, warnings=(*facts.warnings, *missed), temperature=chosen.reason)
@@ -120,7 +124,7 @@ def conclude(run: StudyRun) -> Outcome:
             raise StudyFailedError(f"{facts.run} cannot be registered: {error}") from error
     aliases = {alias: settle(mirror.tracking, version, alias) for alias in (planned.short_arch, registry.CHAMPION)}
     conclusion = {"best": best.number, "scores": scores, "description": card_summary(facts), "model": version.model_id}
-    study.note(CONCLUSION, conclusion)
+    study.note(CONCLUSION, conclusion | {"choice": study.how_chosen()})
     mirror.show_conclusion()
     return Outcome(
         planned.short_arch,
@@ -136,6 +140,8 @@ def conclude(run: StudyRun) -> Outcome:
         version.version,
         aliases,
         facts.warnings,
+        default_of(study.trials()),
+        study.choice(),
     )
 
 
@@ -258,6 +264,7 @@ def _facts(
         test=test,
         threshold=threshold.reason if threshold else "",
         opened=len(study.noted(TEST) or {}),
+        choice=study.how_chosen(),
         provenance=_provenance(run, best, trained),
     )
 
@@ -357,9 +364,8 @@ def _description(facts: CardData) -> str:
     """The description of a version: a sentence, which lists show, and the main parts of the card."""
     score = facts.validation.scores.get(facts.metric.removeprefix("val/"))
     value = "" if score is None else f" ({score.value:.4f})"
-    sentence = (
-        f"{facts.arch}, trial {facts.trial} of study {facts.study}, chosen by {facts.metric}{value} on validation."
-    )
+    how = facts.choice or f"chosen by {facts.metric}{value}"
+    sentence = f"{facts.arch}, trial {facts.trial} of study {facts.study}, {how} on validation."
     return f"{sentence}\n\n{card_summary(facts)}"[:DESCRIPTION_LENGTH]
 
 

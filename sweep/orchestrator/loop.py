@@ -21,11 +21,11 @@ from data.cache import images_of
 from sweep.engines import Cause, EpochFinished, Event, Job, JobFailed, JobFinished
 from sweep.metrics.names import STRESSED
 from sweep.metrics.predictions import STRESSED_VALIDATION, VALIDATION, predictions_of
-from sweep.metrics.scores import metrics_of
+from sweep.orchestrator import retries
 from sweep.orchestrator.mlflow_mirror import Mirror
 from sweep.orchestrator.progress import Progress, RunningTrial, seconds_left
-from sweep.orchestrator.retries import LEFT_RUNNING, failures_alike, next_attempt, requeue, too_many_failures
 from sweep.orchestrator.run_params import config_of, fixed_params
+from sweep.orchestrator.several_metrics import costs_of, values_and_result
 from sweep.orchestrator.study_run import StudyRun, SweepRun, can_ask, ended_trials, missing_trials
 from sweep.orchestrator.trial_table import trial_table
 from sweep.plan import PlannedStudy, seed_of
@@ -35,6 +35,7 @@ from sweep.stores.study import Study
 from sweep.stores.trials import AskedTrial, TrialRecord
 from sweep.system import provenance
 from sweep.system.errors import StudyFailedError, TrackingAwayError, TrialEndedElsewhereError
+from sweep.system.hardware import workers_alone
 from sweep.training.config import BEST, EpochResult, TrainingConfig
 
 # A study that is stopped waits so long for epochs to end, and then for the training step that is being computed.
@@ -62,6 +63,8 @@ class Loop:
         self.images = images_of(self.plan.source, self.plan.split, planned.image_size)
         self.table = trial_table(self.settings.metric, planned.space, mirror.run_name(0))
         self.running: dict[int, RunningTrial] = {}
+        self.at_once = self.plan.workers  # fewer once a GPU's memory was too small for that many
+        self.alone = workers_alone(self.plan.workers, self.plan.device, self.plan.gpus)
         self.busy = False  # something had happened when the engine was last asked
         self.failures: list[Cause] = []  # causes since the last trial that ended well
         self.seconds = [row["epoch_seconds"] for trial in study.trials() for row in trial.history]  # of each epoch
@@ -73,7 +76,7 @@ class Loop:
 
     def recover(self) -> None:
         """Queues again what an earlier process left running, and makes runs and disk agree with the study."""
-        repaired = requeue(self.study, LEFT_RUNNING)
+        repaired = retries.requeue(self.study, retries.LEFT_RUNNING)
         try:
             repaired += self.mirror.open()
         except TrackingAwayError as error:
@@ -89,17 +92,20 @@ class Loop:
         """
         name, wanted, missing = self.study.name, self.planned.trials, self.missing()
         if missing <= 0:
+            self.mirror.describe()
             self.view.say(f"study {name} has {wanted - missing} of {wanted} trials; nothing is left to train")
             return
         self.study.note(CONCLUSION, None)
         self.view.say(self.table.header())
+        self._begin_trials()
+        self.mirror.describe()
+        import sweep.orchestrator.conclude  # noqa: F401 - seconds, which pass while the first trials train
+
         while True:
             if self.stopping():
                 self._wind_down()
                 raise KeyboardInterrupt
-            while self.engine.free and self._lacks_another() and self._time_for_an_epoch():
-                with suppress(TrialEndedElsewhereError):  # before it had its hyperparameters
-                    self._submit(self.study.ask())
+            self._begin_trials()
             if not self.running:
                 self.mirror.end_runs()
                 break
@@ -112,12 +118,17 @@ class Loop:
             done = wanted - self.missing()
             self.view.say(f"the budget is used up after {done} of {wanted} trials; the same command goes on with them")
 
+    def _begin_trials(self) -> None:
+        while self.engine.free and self._lacks_another() and self._time_for_an_epoch():
+            with suppress(TrialEndedElsewhereError):  # before it had its hyperparameters
+                self._submit(self.study.ask())
+
     def missing(self) -> int:
         """How many trials the study still lacks."""
         return missing_trials(self.planned, self.study)
 
     def _lacks_another(self) -> bool:
-        return can_ask(self.planned, self.study, len(self._training()))
+        return len(self.running) < self.at_once and can_ask(self.planned, self.study, len(self._training()))
 
     def abandon(self, reason: str, *, failed: bool) -> None:
         """Stops the trials that run and queues their configurations again; they go on from their last checkpoints.
@@ -131,7 +142,7 @@ class Loop:
             if not running.pruned:
                 with suppress(TrialEndedElsewhereError):
                     self._interrupted(running, reason)
-        requeue(self.study, reason)
+        retries.requeue(self.study, reason)
         # A second Ctrl-C comes at any moment, also before the mirror has been told of a trial that ended.
         for number in self.mirror.begun:
             self.mirror.trial_ended(number)
@@ -188,12 +199,13 @@ class Loop:
         )
         parts = {} if asked.micro_batch is None else {"micro_batch": asked.micro_batch}
         params = {**seeded, **fixed_params(self.plan, self.planned), **parts, "patience": config.patience}
-        label = {} if asked.label is None else {tag.LABEL: asked.label}
+        origin = {name: text for name, text in ((tag.LABEL, asked.label), (tag.START, asked.start)) if text}
         folder = self.mirror.artifacts.folder(asked.origin)
-        self.running[asked.number] = RunningTrial(asked, config, folder, time.monotonic())
+        running = self.running[asked.number] = RunningTrial(asked, config, folder, time.monotonic())
         self._send(asked.number, config, folder)  # first, so that it trains while its run is begun
+        running.costs = costs_of(config, self.settings.metrics, self.study)
         try:
-            self.mirror.trial_started(asked, params, {**self.mirror.description.tags, **provenance.tags(), **label})
+            self.mirror.trial_started(asked, params, {**self.mirror.description.tags, **provenance.tags(), **origin})
         except TrialEndedElsewhereError as error:
             self._ended_elsewhere(asked.number, error)
 
@@ -248,21 +260,9 @@ class Loop:
             self._end(running, "COMPLETE")
 
     def _epoch(self, running: RunningTrial, result: EpochResult, node: str) -> None:
-        row = {
-            "epoch": result.epoch,
-            "time": result.ended,
-            **metrics_of(result, self.images["validation"].labels),
-            "images_per_second": result.images_per_second,
-            "epoch_seconds": result.seconds,
-        }
+        row = running.epoch_ended(result, self.images["validation"].labels, node)
         number, last = running.asked.number, result.epoch == self.settings.epochs
-        running.node = node
-        running.history.append(row)
-        running.repeated += result.repeated
         self.seconds.append(result.seconds)
-        if result.improved:
-            running.best, running.best_logits = row, result.validation_logits
-            running.best_stressed = result.stressed_logits
         self.study.report(number, result.epoch, row[self.settings.metric])
         self.mirror.epoch_ended(number, row)
         # A trial that has just ended needs no stopping, and an epoch from a checkpoint was not pruned the first time.
@@ -290,7 +290,7 @@ class Loop:
             checkpoint = running.folder / BEST
         self.mirror.artifacts.keep_files(running.asked.origin, files, checkpoint)
         if state == "COMPLETE":
-            self.study.complete(number, best[self.settings.metric], running.result)
+            self.study.complete(number, *values_and_result(running, self.plan, self.images["validation"]))
             self.mirror.trial_ended(number)
             if self.settings.keep == "best" and (leader := self.study.best()):
                 among = self.study.recently_complete()
@@ -305,18 +305,20 @@ class Loop:
     def _failed(self, running: RunningTrial, event: JobFailed) -> None:
         """Fails a trial, and queues its configuration again or ends the study, as `retries` decides."""
         asked, at_once = running.asked, running.config.micro_batch or running.config.batch_size
-        again, remark = next_attempt(event.cause, asked.failures, self.settings.retries, at_once)
+        fewer = retries.fewer_at_once(event.cause, self.at_once, self.alone, len(self.running))
+        self.at_once = fewer or self.at_once
+        again, remark = retries.next_attempt(event.cause, asked.failures, self.settings.retries, at_once, fewer)
         failure = f"{event.cause}: {event.message}"
         self._give_up(running, event.cause, event.message, again, event.details)
         self._say(asked.number, "failed", f"{failure}{f'; {remark}' if remark else ''}")
-        for sentence in failures_alike(self.study.trials()):
+        for sentence in retries.failures_alike(self.study.trials()):
             self.view.say(sentence)
         if event.cause in ("disk full", "bad configuration"):  # the next trial would end the same way
             advice = "make room, and the same command goes on from here" if again is not None else "no trial can begin"
             raise StudyFailedError(f"study {self.study.name}: {failure}; {advice}")
         if again is None:
             self.failures.append(event.cause)
-        if which := too_many_failures(self.failures, any_complete=self.study.best() is not None):
+        if which := retries.too_many_failures(self.failures, any_complete=self.study.best() is not None):
             raise StudyFailedError(f"study {self.study.name}: {which}, the last one of {failure}")
 
     def _interrupted(self, running: RunningTrial, reason: str) -> None:
@@ -395,6 +397,4 @@ class Loop:
 
     def _time_for_an_epoch(self) -> bool:
         """Whether a trial that starts now would get to the end of its first epoch within the budget."""
-        if math.isinf(self.deadline):
-            return True
         return time.monotonic() + (float(np.median(self.seconds)) if self.seconds else 0.0) < self.deadline

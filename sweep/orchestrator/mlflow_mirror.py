@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sweep.metrics import figures, markdown
+from sweep.metrics.formatting import counted
 from sweep.metrics.names import main_test_scores
-from sweep.orchestrator.artifacts import CHECKPOINT, Artifacts, study_pictures
+from sweep.orchestrator.artifacts import CHECKPOINT, Artifacts, study_files
 from sweep.orchestrator.figure_pool import FigurePool
 from sweep.orchestrator.leaderboard import leaderboard
 from sweep.orchestrator.run_params import description_of
@@ -61,6 +62,7 @@ class Mirror:
         self.runs: dict[int, str] = {}
         self._epochs: dict[int, list[dict[str, float]]] = {}  # of trials that have not ended
         self._thinned: set[int] = set()
+        self._new: Run | None = None  # the study's, while it has no params
         self._ended: list[TrialRecord] = []  # trials whose runs have not ended yet
         self._tested: dict[str, Any] = {}  # test scores that the study stores, by trial
         self._away_since: float | None = None
@@ -95,9 +97,19 @@ class Mirror:
             self.tracking.reopen(self.parent)
         self._began = run.started
         if not self.description.params.keys() <= run.params.keys():  # it is new, or a process died as it began it
-            self.tracking.log_files(self.parent, study_pictures(self.description))
-            self._describe(self.parent, self.description.params, run)
+            self._new = run
         return repaired + self.reconcile()
+
+    def describe(self) -> None:
+        """Completes a new study's run with pictures, data and params: seconds, for which no trial should wait."""
+
+        def write() -> None:
+            if self._new is not None:
+                self.tracking.log_files(self.parent, study_files(self.description))
+                self._describe(self.parent, self.description.params, self._new)
+                self._new = None
+
+        self.follow(write)
 
     def reconcile(self) -> list[str]:
         """Makes the trials' runs and the files on disk agree with the study; a second time nothing is left to repair.
@@ -209,6 +221,7 @@ class Mirror:
             return
         self.say(f"MLflow answers again after {time.monotonic() - self._away_since:.0f} s; nothing is missing")
         self._away_since = None
+        self.describe()
 
     def fetch_checkpoint(self, number: int, folder: Path) -> Path | None:
         """Downloads the best checkpoint of a complete trial; None where it is gone."""
@@ -251,17 +264,16 @@ class Mirror:
 
     def show_conclusion(self) -> None:
         """Completes the study's run: the search's plots, the leaderboard, the chosen trial's scores."""
-        conclusion, metric = self.study.noted(CONCLUSION), self.description.metric
-        table = leaderboard(self.study.trials(), metric, self.run_name)
-        best = self.run_name(conclusion["best"])
+        conclusion, metric, data = self.study.noted(CONCLUSION), self.description.metric, self.description.data
+        table = leaderboard(self.study.trials(), self.description.metrics, self.run_name)
+        best, usual = self.run_name(conclusion["best"]), f"the best of {counted(len(table), 'trial')} by {metric}"
         note = (
-            f"**{best}** is the best of {len(table)} trials by {metric}.\n\n{conclusion['description']}\n\n"
+            f"**{best}** is {conclusion.get('choice') or usual}.\n\n{conclusion['description']}\n\n"
             f"{markdown.table(list(table.columns), table.head(SHOWN_IN_NOTE).to_numpy().tolist())}"
         )
         plots = {f"figures/{name}.png": figures.png(figure) for name, figure in self.study.figures(metric).items()}
         self.tracking.log_files(self.parent, plots)
         self.tracking.log_table(self.parent, table, "leaderboard.json")
-        data = self.description.data
         parts = {"val": (data.name, data.digests["validation"]), "test": (data.name, data.digests["train"])}
         self.tracking.log_scores(self.parent, conclusion["scores"], conclusion.get("model"), parts)
         tags = {"mlflow.note.content": note, tag.BEST: best, tag.STATE: "COMPLETE"}
@@ -277,17 +289,6 @@ class Mirror:
             self.tracking.finish(self.parent, FAILED if failed else KILLED)
 
         self.follow(end)
-
-    def end_left_open(self) -> list[str]:
-        """Ends the study's run where no process runs the study; returns what was repaired."""
-        run = self.tracking.get(self.parent)
-        if run is None or run.status != "RUNNING":
-            return []
-        if self.study.noted(CONCLUSION):
-            self.show_conclusion()
-        else:
-            self.close(LEFT_BEHIND, failed=False)
-        return [f"study {self.study.name}: its run had not ended; ended"]
 
     def _update_run(self, trial: TrialRecord, run: Run) -> list[str]:
         """Makes one run agree with its trial; returns what was repaired."""

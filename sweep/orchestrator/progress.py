@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # a command makes its view before it knows whether it will ne
 
 from sweep.orchestrator.trial_table import TrialTable
 from sweep.stores.trials import AskedTrial, TrialCounts
-from sweep.training.config import TrainingConfig
+from sweep.training.config import EpochResult, TrainingConfig
 
 
 @dataclass
@@ -34,6 +34,7 @@ class RunningTrial:
         pruned: Whether it has been told to stop, and counts as ended.
         stopped: Why it has been told to stop for now; the next start goes on with it.
         node: The machine that trained its latest epoch; empty where it is this one.
+        costs: Of its network, those that the study chooses by.
     """
 
     asked: AskedTrial
@@ -48,6 +49,35 @@ class RunningTrial:
     pruned: bool = False
     stopped: str = ""
     node: str = ""
+    costs: dict[str, float] = field(default_factory=dict)
+
+    def epoch_ended(self, result: EpochResult, labels: np.ndarray, node: str) -> dict[str, float]:
+        """Adds an epoch.
+
+        Args:
+            result: Of the epoch.
+            labels: Of the validation images.
+            node: The machine that trained it; empty where it is this one.
+
+        Returns:
+            Its row of metrics.
+        """
+        from sweep.metrics.scores import metrics_of
+
+        row = {
+            "epoch": result.epoch,
+            "time": result.ended,
+            **metrics_of(result, labels),
+            **self.costs,
+            "images_per_second": result.images_per_second,
+            "epoch_seconds": result.seconds,
+        }
+        self.history.append(row)
+        self.repeated += result.repeated
+        self.node = node
+        if result.improved:
+            self.best, self.best_logits, self.best_stressed = row, result.validation_logits, result.stressed_logits
+        return row
 
     @property
     def result(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from sweep.orchestrator.artifacts import checkpoints_of
 from sweep.orchestrator.mlflow_mirror import LEFT_BEHIND, Mirror
 from sweep.orchestrator.retries import LEFT_RUNNING, requeue
 from sweep.stores import tags as tag
+from sweep.stores.attributes import CONCLUSION
 from sweep.stores.study import Study
 from sweep.stores.tracking import KILLED, Tracking
 
@@ -42,8 +43,21 @@ def repair(
     mirror = Mirror(study, tracking, checkpoints_of(folder, study, work_dir), say)
     if not rebuild and mirror.find() is None:
         return repaired, False
-    repaired += [*mirror.open(reopen=False), *mirror.end_left_open()]
-    return [*repaired, *_end_ensembles(mirror)], True
+    repaired += mirror.open(reopen=False)
+    mirror.describe()
+    return [*repaired, *_end_left_open(mirror), *_end_ensembles(mirror)], True
+
+
+def _end_left_open(mirror: Mirror) -> list[str]:
+    """Ends the study's run, which nobody runs; returns what was repaired."""
+    run = mirror.tracking.get(mirror.parent)
+    if run is None or run.status != "RUNNING":
+        return []
+    if mirror.study.noted(CONCLUSION):
+        mirror.show_conclusion()
+    else:
+        mirror.close(LEFT_BEHIND, failed=False)
+    return [f"study {mirror.study.name}: its run had not ended; ended"]
 
 
 def _end_ensembles(mirror: Mirror) -> list[str]:

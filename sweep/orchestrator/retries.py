@@ -23,7 +23,9 @@ FAILURES_ALIKE = 3
 NO_TRAINING = ("interrupted", "not in the space", "not trained here")  # causes that say nothing of hyperparameters
 
 
-def next_attempt(cause: Cause, failures: int, retries: int, at_once: int) -> tuple[dict[str, int] | None, str]:
+def next_attempt(
+    cause: Cause, failures: int, retries: int, at_once: int, fewer: int | None = None
+) -> tuple[dict[str, int] | None, str]:
     """Decides whether a configuration whose trial failed gets another attempt.
 
     Args:
@@ -31,6 +33,8 @@ def next_attempt(cause: Cause, failures: int, retries: int, at_once: int) -> tup
         failures: How often it had failed before; interruptions do not count.
         retries: How many failures are forgiven.
         at_once: Images that went through the network at once.
+        fewer: So many trials train at once from now on, where the memory was too small for as many as there were;
+            None where it was too small for this one.
 
     Returns:
         What the next attempt does otherwise, as `Study.retry` takes it, None where there is to be none; and a remark
@@ -38,6 +42,8 @@ def next_attempt(cause: Cause, failures: int, retries: int, at_once: int) -> tup
     """
     if cause == "disk full":
         return {}, ""
+    if cause == "out of memory" and fewer is not None:  # no fault of its own
+        return {}, f"again as it is, with {fewer} {'trial' if fewer == 1 else 'trials'} at once from now on"
     if cause not in ("worker lost", "out of memory"):
         return None, ""  # the same seed would end the same way
     if failures >= retries:
@@ -49,6 +55,21 @@ def next_attempt(cause: Cause, failures: int, retries: int, at_once: int) -> tup
     half = math.ceil(at_once / 2)
     again = {"failures": failures + 1, "micro_batch": half}
     return again, f"again with {half} images at once, the batch as large as before"
+
+
+def fewer_at_once(cause: Cause, at_once: int, alone: int, others: int) -> int | None:
+    """Decides whether fewer trials are to train at once, since one failed for memory that it shared.
+
+    Args:
+        cause: Why it failed.
+        at_once: Trials at once until now.
+        alone: As many would share no memory.
+        others: Those that still train.
+
+    Returns:
+        How many from now on; None for as many as before.
+    """
+    return max(alone, others) if cause == "out of memory" and at_once > alone and others else None
 
 
 def too_many_failures(causes: Sequence[Cause], *, any_complete: bool) -> str | None:

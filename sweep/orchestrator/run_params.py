@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from data.listing import path_of, text_of
 from data.source import Source
 from data.sources import PATIENT_PATTERN
 from sweep.metrics.names import STRESSED
-from sweep.plan import Plan, PlannedStudy, leakage_of
+from sweep.plan import DEFAULT_START, Plan, PlannedStudy, leakage_of
 from sweep.settings import Settings
+from sweep.settings_file import write_settings
 from sweep.space import EXTRA, FIVE, value_of
 from sweep.stores import tags as tag
 from sweep.stores.attributes import ABOUT, FINGERPRINT
@@ -55,11 +56,14 @@ class StudyDescription:
     Attributes:
         name: The study's short name, also its run's.
         experiment: The MLflow experiment.
-        metric: What the study chooses by.
+        metric: What the study chooses by; the first of several.
         tags: Of its run and of its trials' runs.
         params: Of its run.
         data: The data set.
         counts: Images per class: part (`train`, `validation`, `test`) -> class -> count.
+        configuration: All settings and the whole space as a file, which `sweep search` takes; empty where trials were
+            given, and for studies of earlier releases.
+        further: What it chooses by besides, in the order named.
     """
 
     name: str
@@ -69,6 +73,13 @@ class StudyDescription:
     params: Mapping[str, Any]
     data: DataDescription
     counts: Mapping[str, Mapping[str, int]]
+    configuration: str = ""
+    further: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that the study chooses by."""
+        return (self.metric, *self.further)
 
     @property
     def study_id(self) -> str:
@@ -96,7 +107,8 @@ class StudyDescription:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> StudyDescription:
         """Reads what `to_dict` gave."""
-        return cls(**{**stored, "data": DataDescription(**stored["data"])})
+        further = tuple(stored.get("further", ()))
+        return cls(**{**stored, "data": DataDescription(**stored["data"]), "further": further})
 
 
 def description_of(study: Study) -> StudyDescription:
@@ -131,7 +143,9 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
         },
         params={
             "metric": settings.metric,
-            "pruner": settings.pruner,
+            **({"further_metrics": ", ".join(settings.metrics[1:])} if len(settings.metrics) > 1 else {}),
+            "sampler": settings.sampler,
+            "pruner": settings.pruning,
             "warmup": settings.warmup,
             "study_seed": settings.seed,
             **fixed_params(plan, planned),
@@ -147,6 +161,25 @@ def describe_study(plan: Plan, planned: PlannedStudy, name: str, study_id: str) 
             part: dict(zip(source.classes, np.bincount(listing.labels).tolist(), strict=True))
             for part, listing in images.items()
         },
+        configuration="" if planned.enqueued else configuration_of(plan, planned),
+        further=settings.metrics[1:],
+    )
+
+
+def configuration_of(plan: Plan, planned: PlannedStudy) -> str:
+    """The settings of one architecture's study as a file, which says the same from any directory."""
+    settings = plan.settings
+    given = (dict(start.params) for start in planned.starts if start.source != DEFAULT_START)
+    return write_settings(
+        replace(
+            settings,
+            archs=(planned.arch,),
+            data=None if settings.data is None else settings.data.absolute(),
+            enqueue=tuple(map(json.dumps, given)),  # files change, and other studies get another best
+            tracking_uri=None,
+            storage=None,
+            notify=None,
+        )
     )
 
 
@@ -212,6 +245,7 @@ def fingerprint(plan: Plan, planned: PlannedStudy) -> dict[str, Any]:
         "epochs": settings.epochs,
         "patience": settings.patience,
         "metric": settings.metric,
+        **({"further metrics": list(settings.metrics[1:])} if len(settings.metrics) > 1 else {}),
         **({} if settings.depth is None else {"depth": settings.depth}),
         # A study of version 0.1.0 has no such entry: its trials saw other pixels.
         **({DEEP_IMAGES: "read as their files state"} if plan.source.read_otherwise else {}),

@@ -14,8 +14,10 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 
 from data.faults import InputError
 from sweep.engines import Engine
-from sweep.engines.local import LocalEngine
+from sweep.metrics.formatting import counted
+from sweep.metrics.names import direction_of
 from sweep.orchestrator.artifacts import checkpoints_of
+from sweep.orchestrator.engine import engine_of
 from sweep.orchestrator.figure_pool import FigurePool
 from sweep.orchestrator.loop import Loop
 from sweep.orchestrator.mlflow_mirror import Mirror
@@ -23,8 +25,7 @@ from sweep.orchestrator.progress import View
 from sweep.orchestrator.run_params import StudyDescription, describe_study, fingerprint
 from sweep.orchestrator.study_run import Finish, StudyRun, SweepRun, missing_trials
 from sweep.orchestrator.workdir import locked, mlflow_in, optuna_in
-from sweep.plan import Plan, PlannedStudy, seed_of
-from sweep.settings import METRICS
+from sweep.plan import DEFAULT_START, Plan, PlannedStudy, seed_of
 from sweep.stores.attributes import ABOUT
 from sweep.stores.databases import file_of, storage_away
 from sweep.stores.mlflow_stores import open_tracking
@@ -50,6 +51,7 @@ def run_plan(
     stopping: Callable[[], bool],
     finish: Finish[T],
     ended: Callable[[T], None],
+    engine: Engine | None = None,
 ) -> tuple[list[T], Tracking]:
     """Runs the studies of a plan, after `workdir.prepare`, until each has its trials or the budget is used up.
 
@@ -60,6 +62,7 @@ def run_plan(
         stopping: Says whether somebody wants it to end.
         finish: Concludes a study, such as `conclude.conclude`.
         ended: Called with what `finish` returned, once a study has ended.
+        engine: Where trials run, where it was made before; the caller closes it.
 
     Returns:
         What `finish` returned for each study that was concluded, and the MLflow experiment that shows them.
@@ -78,10 +81,11 @@ def run_plan(
         both = tuple(zip(plan.studies, studies, strict=True))
         for study in studies:
             at_end.callback(study.release)
-        engine = engine_of(plan)
-        at_end.callback(engine.close)
-        if any(missing_trials(planned, study) > 0 for planned, study in both):
-            engine.start()  # its workers import torch while MLflow opens
+        if engine is None:
+            engine = engine_of(plan)
+            at_end.callback(engine.close)
+        # Its workers import torch while MLflow opens.
+        engine.start(max(missing_trials(planned, study) for planned, study in both))
         end = math.inf if settings.budget is None else time.monotonic() + settings.budget
         tracking = open_tracking(uri, plan.experiment, view.say)
         sweep = SweepRun(plan, engine, tracking, folder, view, stopping, both)
@@ -90,10 +94,12 @@ def run_plan(
             if stopping():
                 raise KeyboardInterrupt
             view.say(
-                f"study {plan.full_name(planned)}: {planned.trials} trials, "
+                f"study {plan.full_name(planned)}: {counted(planned.trials, 'trial')}, "
                 f"{planned.image_size} x {planned.image_size} pixels, "
                 f"{plan.workers} at once on {plan.device} in {plan.precision}"
             )
+            if planned.starts and not study.counts().done:
+                view.say(_beginning(planned))
             now = time.monotonic()
             deadline = now + (end - now) / left  # what one study does not use, the others have
             with view.live():
@@ -106,13 +112,13 @@ def run_plan(
     return outcomes, sweep.tracking
 
 
-def engine_of(plan: Plan) -> Engine:
-    """Makes the engine that a plan asks for; nothing runs yet."""
-    if plan.settings.engine == "ray":
-        from sweep.engines.ray import RayEngine
-
-        return RayEngine(plan.workers, plan.device, plan.threads, plan.gpus, plan.settings.work_dir)
-    return LocalEngine(plan.workers, plan.device, plan.threads)
+def _beginning(planned: PlannedStudy) -> str:
+    """Says what a new study begins with, so that nobody takes it for a find of the search."""
+    default = sum(start.source == DEFAULT_START for start in planned.starts)
+    given = len(planned.starts) - default
+    parts = ["the default configuration"] * default
+    parts += [f"{given} given {'configurations' if given > 1 else 'configuration'}"] if given else []
+    return f"it begins with {' and '.join(parts)}"
 
 
 def open_studies(plan: Plan, storage: str) -> list[Study]:
@@ -132,10 +138,11 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
             storage,
             plan.full_name(planned),
             planned.space,
-            direction=METRICS[settings.metric],
+            direction=[direction_of(metric) for metric in settings.metrics],
             fingerprint=fingerprint(plan, planned),
             seed=seed_of(settings.seed, planned.short_arch),
-            pruning=Pruning(settings.pruner, settings.warmup, settings.epochs),
+            pruning=Pruning(settings.pruning, settings.warmup, settings.epochs),
+            sampler=settings.sampler,
         )
         for planned in plan.studies
     ]
@@ -143,9 +150,12 @@ def open_studies(plan: Plan, storage: str) -> list[Study]:
         for planned, study in zip(plan.studies, studies, strict=True):
             study.claim(shared=settings.storage is not None)
             stored = study.noted(ABOUT)
-            if stored is None or not study.trials():
+            new = stored is None or not study.trials()
+            if new:
                 study_id = StudyDescription.from_dict(stored).study_id if stored else uuid4().hex
                 study.note(ABOUT, describe_study(plan, planned, study.name, study_id).to_dict())
+            # A study of an earlier release has begun without it.
+            study.begin_with(start for start in planned.starts if new or start.source != DEFAULT_START)
             study.enqueue(planned.enqueued)
     except InputError:
         for study in studies:

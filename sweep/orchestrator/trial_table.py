@@ -41,6 +41,8 @@ SHORT = {
     "average_precision": "av. prec.",
     "stressed_auroc": "str. auroc",
     "stressed_loss": "str. loss",
+    "specificity_at_95_sensitivity": "sp. at 95",
+    "sensitivity_at_95_specificity": "se. at 95",
 }
 STATE, EPOCH, SPEED = ("state", 8), ("epoch", 5), ("img/s", 6)  # columns: heading and width
 

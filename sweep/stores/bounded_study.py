@@ -53,6 +53,9 @@ class BoundedStudy(optuna.Study):
         """Forgets a trial that another program has ended."""
         self._running.pop(number, None)
 
+    def stop(self) -> None:
+        """Does nothing: samplers of finite spaces call it after the last combination, and the loop counts trials."""
+
     def ask(self, *arguments: Any, **named: Any) -> optuna.Trial:
         """As Optuna's own; the trial is remembered."""
         trial = super().ask(*arguments, **named)
@@ -98,10 +101,10 @@ class BoundedStudy(optuna.Study):
         return copy.deepcopy(chosen) if deepcopy else chosen
 
     def _best_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        """The best complete ones of some trials, by number, as samplers want them; of equals the first by number."""
+        """The best complete ones of some trials by the first metric, by number; of equals the first by number."""
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        maximize = self.direction == StudyDirection.MAXIMIZE
-        ranked = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=maximize)
+        maximize = self.directions[0] == StudyDirection.MAXIMIZE
+        ranked = sorted(complete, key=lambda trial: trial.values[0], reverse=maximize)
         return sorted(ranked[:BEST_EARLIER], key=lambda trial: trial.number)
 
 

@@ -21,6 +21,7 @@ KINDS = {
     "origin": int,
     "retry_of": int,
     "label": str,
+    "start": str,
 }
 KINDS |= {"run": dict, "result": dict, "failure": dict}
 
@@ -48,15 +49,17 @@ def to_record(trial: FrozenTrial) -> TrialRecord:
         state, attributes["failure"] = "FAIL", {"cause": "not trained here", "reason": reason}
     elif state == "FAIL":
         attributes.setdefault("failure", {"cause": "not trained here", "reason": "another program ended it"})
+    values = tuple(trial.values or ()) if state in ("COMPLETE", "PRUNED") else ()
     return TrialRecord(
         number=trial.number,
         state=state,
         params=trial.params,
-        value=trial.value if state in ("COMPLETE", "PRUNED") else None,
+        value=values[0] if values else None,
         reports=trial.intermediate_values,
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         attributes=attributes,
+        values=values,
     )
 
 

@@ -113,6 +113,17 @@ def _check_file(option: str, url: str, path: Path) -> None:
     advice = "put a copy back, or move it away to begin anew"
     if path.stat().st_size == 0:
         raise InputError(f"{option} {shown(url)}: {path} is empty, so what it held is gone; {advice}")
+    if (verdict := _verdict(path)) != "ok":
+        raise InputError(f"{option} {shown(url)}: {path} is damaged ({verdict}); {advice}")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether there is an SQLite file that is neither empty nor damaged."""
+    return path.is_file() and path.stat().st_size > 0 and _verdict(path) == "ok"
+
+
+def _verdict(path: Path) -> str:
+    """What SQLite says of a file: `ok`, or what is wrong."""
     try:
         # Writable, since a journal that a killed process left behind is rolled back by whoever opens the file next.
         connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=30)
@@ -121,9 +132,8 @@ def _check_file(option: str, url: str, path: Path) -> None:
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
-        verdict = str(error)
-    if verdict != "ok":
-        raise InputError(f"{option} {shown(url)}: {path} is damaged ({verdict}); {advice}")
+        return str(error)
+    return verdict
 
 
 def is_database(url: str) -> bool:

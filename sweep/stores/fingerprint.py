@@ -43,4 +43,4 @@ def _text(value: Any) -> str:
         return "; ".join(f"{key}: {part}" for key, part in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value))
-    return str(value)
+    return "none" if value is None else str(value)

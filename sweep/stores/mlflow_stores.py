@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient, __version__
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache as artifact_places
+from platformdirs import user_cache_path
 
 from data.faults import InputError
 from sweep.stores import tags as tag
-from sweep.stores.databases import check_database, file_of, open_whole
+from sweep.stores.databases import check_database, file_of, is_whole, open_whole
 from sweep.stores.locations import make_relative, place_experiment
 from sweep.stores.shown_params import exact_params
 from sweep.stores.tracking import Tracking, refusal
@@ -77,7 +82,7 @@ def open_tracking(uri: str, experiment: str, say: Callable[[str], object] = tell
     uri = _without_credentials(uri)
     path, new = file_of(uri), False
     new = path is not None and not path.exists()
-    open_whole("--tracking-uri", uri, lambda new: MlflowClient(new, new).search_experiments())
+    open_whole("--tracking-uri", uri, _create)
     if path is not None and (changed := make_relative(path)) and not new:
         say(changed)
     try:
@@ -96,6 +101,25 @@ def open_tracking(uri: str, experiment: str, say: Callable[[str], object] = tell
     except Exception as error:  # SQLAlchemy's, urllib3's and MLflow's own
         raise _cannot_be_opened(uri, error) from error
     return Tracking(client, uri, experiment, identifier)
+
+
+def _create(url: str) -> None:
+    """Makes a store; its tables are a copy where this version of MLflow made some before, in 60 migrations."""
+    path, copy = Path(str(file_of(url))), user_cache_path("sweep") / f"mlflow-{__version__}.db"
+    copied = is_whole(copy)
+    if copied:
+        shutil.copyfile(copy, path)
+    MlflowClient(url, url).search_experiments()  # makes the experiment `Default`, which has a place
+    if copied:
+        return
+    with suppress(OSError):  # where nobody may write, each store is made anew
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=copy.parent, prefix=".mlflow-") as folder:
+            tables = Path(folder, copy.name)
+            shutil.copyfile(path, tables)
+            with closing(sqlite3.connect(tables)) as connection, connection:
+                connection.execute("DELETE FROM experiments")
+            tables.replace(copy)
 
 
 def _is_elsewhere(client: MlflowClient, experiment: Experiment) -> bool:
@@ -231,5 +255,6 @@ def _without_credentials(uri: str) -> str:
 
 
 def _cannot_be_opened(uri: str, error: Exception) -> InputError:
-    why = refusal(error) or f"cannot be opened ({first_line(error, uri)})"
+    cannot = "does not answer" if "ConnectionPool(" in str(error) else "cannot be opened"
+    why = refusal(error) or f"{cannot} ({first_line(error, uri)})"
     return InputError(f"--tracking-uri {shown(uri)}: {why}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 
 
 @dataclass(frozen=True)
@@ -12,7 +15,7 @@ class Pruning:
     """When trials are ended early.
 
     Attributes:
-        rule: `median`, `hyperband` or `none`.
+        rule: `median`, `hyperband`, `halving`, `patient` or `none`.
         warmup: Epochs before a trial can be pruned.
         epochs: Epochs of a trial at most.
     """
@@ -24,9 +27,17 @@ class Pruning:
     def pruner(self) -> optuna.pruners.BasePruner:
         """Makes Optuna's pruner."""
         first = self.warmup + 1  # epochs count from 1, and a pruner may act at its warm-up step itself
-        pruners: dict[str, optuna.pruners.BasePruner] = {
-            "median": optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first),
-            "hyperband": optuna.pruners.HyperbandPruner(min_resource=first, max_resource=max(self.epochs, first)),
-            "none": optuna.pruners.NopPruner(),
+        median = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first)
+        pruners: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
+            "median": lambda: median,
+            "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=first),
+            # What falls behind may go on for as long as it gets better, within two epochs.
+            "patient": lambda: optuna.pruners.PatientPruner(median, patience=2),
+            "hyperband": lambda: optuna.pruners.HyperbandPruner(
+                min_resource=first, max_resource=max(self.epochs, first)
+            ),
+            "none": optuna.pruners.NopPruner,
         }
-        return pruners[self.rule]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return pruners[self.rule]()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from matplotlib.figure import Figure
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from data.faults import InputError
+from sweep.metrics import pareto
 from sweep.space import Choice, Range, Space, faults_of
 from sweep.stores import study_figures
 from sweep.stores.attributes import ABOUT, OWNER
@@ -30,20 +30,20 @@ from sweep.stores.bounded_study import (
     write_note,
 )
 from sweep.stores.conversion import attributes_of, own_attributes, to_distribution, to_domain, to_record
-from sweep.stores.databases import check_database, file_of, is_database, open_whole
+from sweep.stores.databases import check_database, file_of, open_whole
 from sweep.stores.fingerprint import check_fingerprint
 from sweep.stores.pruning import Pruning
-from sweep.stores.trials import AskedTrial, EnqueuedTrial, TrialCounts, TrialRecord
+from sweep.stores.samplers import sampler_of
+from sweep.stores.storage import Direction, make_study, name_metrics, open_storage
+from sweep.stores.trials import AskedTrial, EnqueuedTrial, StartingPoint, TrialCounts, TrialRecord, chosen_of
 from sweep.system.errors import StudyFailedError, TrialEndedElsewhereError
 from sweep.system.processes import alive, describe_owner, myself
 from sweep.system.redaction import first_line, shown
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-INHERITED = ("seed", "patience", "label", "failures", "micro_batch", "origin")  # by a retry from its trial
+INHERITED = ("seed", "patience", "label", "start", "failures", "micro_batch", "origin")  # by a retry from its trial
 RENEW_SECONDS, CONFIRM_SECONDS = 15.0, 0.5
-# Seconds, and milliseconds of the last: a machine of PostgreSQL that is gone is noticed within a minute or so.
-POSTGRES_LIMITS = {"connect_timeout": 15, "keepalives_idle": 30, "tcp_user_timeout": 60_000}
 
 
 class Study:
@@ -142,6 +142,14 @@ class Study:
                 patience = {} if trial.patience is None else {"patience": trial.patience}
                 self._enqueue(trial.params, {"label": trial.label, "seed": trial.seed, **patience})
 
+    def begin_with(self, starts: Iterable[StartingPoint]) -> None:
+        """Puts configurations into the queue, those that are not in the study yet."""
+        trials = self._study.get_trials(deepcopy=False)
+        present = [(attributes_of(trial).get("start"), {**enqueued_params(trial), **trial.params}) for trial in trials]
+        for start in starts:
+            if not any(source == start.source and start.params.items() <= all_.items() for source, all_ in present):
+                self._enqueue(start.params, {"start": start.source})
+
     def ask(self) -> AskedTrial:
         """Asks for the next trial, one waiting in the queue first; one with a `fault` can only be failed.
 
@@ -175,6 +183,7 @@ class Study:
             label=attributes.get("label"),
             micro_batch=attributes.get("micro_batch"),
             fault=fault,
+            start=attributes.get("start"),
         )
 
     def note_trial(self, number: int, **attributes: Any) -> None:
@@ -191,16 +200,18 @@ class Study:
         write_note(self._study, self._asked.get(number, number), text)
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """Reports the metric after an epoch."""
+        """Reports the metric after an epoch; nothing with several, since Optuna takes no reports then."""
+        if self._several:
+            return
         with self._changing(number):
             self._asked[number].report(value, epoch)
 
     def should_prune(self, number: int) -> bool:
         """Whether a trial should be ended, by what it reported last."""
-        return self._asked[number].should_prune()
+        return not self._several and self._asked[number].should_prune()
 
-    def complete(self, number: int, value: float, result: Mapping[str, Any] | None = None) -> None:
-        """Ends a trial that trained until its end; `result` is what the training left."""
+    def complete(self, number: int, value: float | Sequence[float], result: Mapping[str, Any] | None = None) -> None:
+        """Ends a trial that trained until its end; `result` is what the training left. Several metrics, as named."""
         self.note_trial(number, result=dict(result or {}))
         self._tell(number, TrialState.COMPLETE, value)
 
@@ -268,8 +279,20 @@ class Study:
         return self._counts
 
     def best(self) -> TrialRecord | None:
-        """The complete trial with the best value, the first by number of equals; None before the first one."""
-        return self.counts().best
+        """The complete trial with the best value, the first by number of equals; None before the first one.
+
+        With several metrics it is the one that is chosen by them.
+        """
+        choice = self.choice()
+        return self.counts().best if choice is None else self.trial(choice.chosen.number)
+
+    def how_chosen(self) -> str:
+        """How the best trial was chosen by several metrics, a sentence without its end; empty with one."""
+        return "" if (choice := self.choice()) is None else choice.sentence
+
+    def choice(self) -> pareto.Choice | None:
+        """How a trial is chosen by several metrics; None with one, and before the first complete trial."""
+        return chosen_of(self._study.metric_names or (), self.trials()) if self._several else None
 
     def importances(self) -> dict[str, float]:
         """How much of the value's variance each hyperparameter explains; empty where too few trials differ in value."""
@@ -277,11 +300,15 @@ class Study:
 
     def figures(self, metric: str) -> dict[str, Figure]:
         """Draws the search, as `study_figures.figures` does; `metric` is what its value is called."""
-        return study_figures.figures(self._study, metric)
+        return study_figures.figures(self._study, metric, self.choice())
 
     @property
     def _maximize(self) -> bool:
-        return self._study.direction == StudyDirection.MAXIMIZE
+        return self._study.directions[0] == StudyDirection.MAXIMIZE
+
+    @property
+    def _several(self) -> bool:
+        return len(self._study.directions) > 1
 
     def _enqueue(self, params: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
         self._study.enqueue_trial(dict(params), user_attrs=dict(attributes))
@@ -289,7 +316,7 @@ class Study:
         if isinstance(self._search, BoundedStudy):
             self._search.queued = True
 
-    def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
+    def _tell(self, number: int, state: TrialState, value: float | Sequence[float] | None = None) -> None:
         with self._changing(number):
             trial = to_record(self._search.tell(number, value, state))
         self._asked.pop(number, None)
@@ -310,9 +337,8 @@ class Study:
             self._counts = None
             if isinstance(self._search, BoundedStudy):
                 self._search.forget_trial(number)
-            raise TrialEndedElsewhereError(
-                f"another program ended it as {ended.state.name}; it does not count"
-            ) from error
+            how = f"another program ended it as {ended.state.name}; it does not count"
+            raise TrialEndedElsewhereError(how) from error
 
 
 def open_study(
@@ -320,10 +346,11 @@ def open_study(
     name: str,
     space: Space,
     *,
-    direction: Literal["maximize", "minimize"],
+    direction: Direction | Sequence[Direction],
     fingerprint: Mapping[str, Any],
     seed: int,
     pruning: Pruning,
+    sampler: str = "tpe",
 ) -> Study:
     """Opens a study, or makes it.
 
@@ -331,27 +358,27 @@ def open_study(
         storage: Optuna's storage URL.
         name: The study's name.
         space: What it searches.
-        direction: `maximize` or `minimize`.
+        direction: `maximize` or `minimize`; of several metrics, one for each.
         fingerprint: What must not change while a study lives; its trials could not be compared otherwise.
         seed: Seeds the sampler.
         pruning: When trials are ended early.
+        sampler: As `sampler_of` takes it.
 
     Raises:
         InputError: The storage cannot be opened, or the study was begun with another fingerprint; says what differs.
     """
     open_whole("--storage", storage, lambda url: optuna.storages.RDBStorage(url).engine.dispose())
     try:
-        opened = _open_storage(storage)
-        study = optuna.create_study(storage=opened, study_name=name, load_if_exists=True, direction=direction)
-        # A sampler that started with the same seed again would repeat the draws of the first trials.
-        sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
-        search = BoundedStudy(name, opened, sampler, pruning.pruner())
+        opened = open_storage(storage)
+        directions: list[Direction] = [direction] if isinstance(direction, str) else list(direction)
+        study = make_study(opened, name, directions)
+        draws = sampler_of(sampler, seed, len(study.get_trials(deepcopy=False)), space)
+        search = BoundedStudy(name, opened, draws, pruning.pruner())
     except Exception as error:  # SQLAlchemy's and each driver's own
         raise InputError(f"--storage {shown(storage)}: cannot be opened ({first_line(error, storage)})") from error
     check_fingerprint(study, {**fingerprint, "space": {key: str(domain) for key, domain in space.items()}})
-    if (metric := fingerprint.get("metric")) and study.metric_names != [metric]:
-        with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
-            study.set_metric_names([metric])  # Optuna's dashboard calls it `Objective 0` otherwise
+    names = [fingerprint["metric"], *fingerprint.get("further metrics", ())] if "metric" in fingerprint else []
+    name_metrics(study, names)
     return Study(study, space, search)
 
 
@@ -365,18 +392,9 @@ def stored_studies(storage: str) -> list[Study]:
     if (path := file_of(storage)) is not None and not path.exists():
         raise InputError(f"--storage {shown(storage)}: there is no such file")
     try:
-        opened = _open_storage(storage)
+        opened = open_storage(storage)
         names = optuna.get_all_study_names(opened)
         studies = [optuna.load_study(study_name=name, storage=opened) for name in names]
     except Exception as error:
         raise InputError(f"--storage {shown(storage)}: cannot be opened ({first_line(error, storage)})") from error
     return [Study(study, {}) for study in studies if ABOUT in study.user_attrs]
-
-
-def _open_storage(url: str) -> optuna.storages.BaseStorage:
-    if not is_database(url):
-        return optuna.storages.get_storage(url)
-    # An epoch may take longer than a firewall keeps a silent connection: each is tried before it is used.
-    limits = {"connect_args": POSTGRES_LIMITS} if url.startswith("postgresql") else {}
-    engine = {"pool_pre_ping": True, **limits}
-    return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=engine))

@@ -12,6 +12,7 @@ CAUSE = "sweep.cause"  # why a trial failed
 REASON = "sweep.reason"  # the same in a sentence
 RETRY_OF = "sweep.retry_of"  # the trial that this one repeats
 LABEL = "sweep.label"  # what an enqueued trial is called
+START = "sweep.start"  # where a configuration comes from that a search began with
 
 # Where it belongs.
 STUDY = "sweep.study"  # the study's full name

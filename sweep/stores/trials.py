@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sweep.metrics import pareto
 from sweep.space import Value
 
 
@@ -27,6 +28,25 @@ class EnqueuedTrial:
 
 
 @dataclass(frozen=True)
+class StartingPoint:
+    """A configuration that a search begins with.
+
+    Attributes:
+        source: Where it comes from: `default configuration`, `best.json`, `trial 7 of x-rays/cnn1`, ...
+        params: Its hyperparameters; the sampler draws those that are missing.
+    """
+
+    source: str
+    params: Mapping[str, Value]
+
+    def __str__(self) -> str:
+        params = (
+            f"{name} {f'{value:g}' if isinstance(value, float) else value}" for name, value in self.params.items()
+        )
+        return f"{self.source} ({', '.join(params)})"
+
+
+@dataclass(frozen=True)
 class AskedTrial:
     """A trial that Optuna wants to be trained.
 
@@ -41,6 +61,7 @@ class AskedTrial:
         label: What it was called when it was enqueued.
         micro_batch: How many images at once fit into memory, where an earlier attempt found out.
         fault: Why it cannot be trained, where somebody else enqueued it with what the study does not search.
+        start: Where its configuration comes from, if the search began with it.
     """
 
     number: int
@@ -53,6 +74,7 @@ class AskedTrial:
     label: str | None
     micro_batch: int | None
     fault: str = ""
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +85,12 @@ class TrialRecord:
         number: From 0.
         state: `COMPLETE`, `PRUNED`, `FAIL`, `RUNNING` or `WAITING`.
         params: Its hyperparameters.
-        value: Its value in the study's metric; None where it has none.
+        value: Its value in the study's metric, of several the first; None where it has none.
         reports: The metric by epoch.
         started: In seconds since 1970; None while it waits.
         ended: In seconds since 1970; None while it runs.
         attributes: What was written down about it: `origin`, `retry_of`, `run`, `result`, `failure`, ...
+        values: Its value in each metric, the first one first.
     """
 
     number: int
@@ -78,6 +101,7 @@ class TrialRecord:
     started: float | None
     ended: float | None
     attributes: dict[str, Any]
+    values: tuple[float, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -150,3 +174,18 @@ class TrialCounts:
         if trial.state == "COMPLETE" and trial.better_than(self.best, maximize=maximize):
             counts = replace(counts, best=trial)
         return counts
+
+
+def chosen_of(metrics: Sequence[str], trials: Sequence[TrialRecord]) -> pareto.Choice | None:
+    """How a trial is chosen by several metrics; None where none is complete.
+
+    Args:
+        metrics: The study's.
+        trials: Its trials.
+    """
+    points = [
+        pareto.Point(trial.number, trial.values, trial.attributes.get("result", {}).get("standard_error", 0.0))
+        for trial in trials
+        if trial.state == "COMPLETE"
+    ]
+    return pareto.choose(metrics, points) if points else None

@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Machine:
     """What trials have on the machine where they run.
 
     Attributes:
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
         precision: `float32` or `bfloat16`, for training steps.
         workers: Trials at once.
         threads: CPU threads of each.
@@ -39,12 +40,12 @@ def this_machine(device: str, precision: str, workers: int | None) -> Machine:
     """Decides how trials use this machine.
 
     Args:
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `float32` or `bfloat16`.
         workers: Trials at once; None takes one per GPU or core.
 
     Raises:
-        InputError: `cuda` is asked for and there is none.
+        InputError: A GPU is asked for and there is none.
     """
     device = choose_device(device)
     workers = choose_workers(workers, device)
@@ -52,15 +53,19 @@ def this_machine(device: str, precision: str, workers: int | None) -> Machine:
 
 
 def choose_device(choice: str) -> str:
-    """Resolves `auto` to `cuda` if a GPU can be used, else to `cpu`.
+    """Resolves `auto` to `cuda` if such a GPU can be used, else to `cpu`: nothing has been measured on Apple's GPUs.
 
     Raises:
-        InputError: `cuda` is asked for and there is none.
+        InputError: `cuda` or `mps` is asked for and there is none.
     """
     if choice == "cpu":
         return choice
     import torch
 
+    if choice == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError("--device mps: torch finds no GPU of Apple's here; use --device cpu or auto")
+        return choice
     if torch.cuda.is_available():
         return "cuda"
     if choice == "cuda":
@@ -76,6 +81,8 @@ def choose_precision(choice: str, device: str) -> str:
         import torch
 
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device == "mps":
+        return "float32"
     # A CPU without these instructions emulates bfloat16, which is slower than float32.
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
 
@@ -88,8 +95,30 @@ def choose_workers(choice: int | None, device: str) -> int:
         import torch
 
         return torch.cuda.device_count()
+    if device == "mps":
+        return 1
     # Two processes of one thread beat one process of two threads by up to 1.27x.
     return min(usable_cores(), 8)
+
+
+def workers_alone(workers: int, device: str, share: float) -> int:
+    """How many trials at once would share no GPU's memory.
+
+    Args:
+        workers: Trials at once, as planned.
+        device: `cpu`, `cuda` or `mps`.
+        share: GPUs that a trial reserves on a cluster; 0 on this machine.
+
+    Returns:
+        1 or more, at most `workers`.
+    """
+    if device != "cuda" or share >= 1:
+        return workers
+    if share:
+        return max(1, int(workers * share))
+    import torch
+
+    return min(workers, torch.cuda.device_count())
 
 
 def usable_cores() -> int:
@@ -103,7 +132,7 @@ def prepare_training_process(device: str, threads: int) -> None:
     Only for a process that does nothing else: its changes are global.
 
     Args:
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
         threads: CPU threads that torch may use.
     """
     # glibc returns every large buffer to the kernel, which zeroes it again for the next batch; keeping the memory makes
@@ -143,11 +172,20 @@ def die_with_parent() -> None:
 
 
 def describe() -> dict[str, str]:
-    """Describes the machine, for the tags of a run."""
+    """Describes the machine, for the tags of a run: `platform`, `processor`, `cores`, and `gpu` where there is one."""
     processor = next(
         (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
     )
-    return {"platform": platform.platform(), "processor": processor, "cores": str(usable_cores())}
+    gpus = _gpus(Path("/proc/driver/nvidia/gpus"))
+    gpu = {"gpu": gpus} if gpus else {}
+    return {"platform": platform.platform(), "processor": processor, "cores": str(usable_cores()), **gpu}
+
+
+def _gpus(folder: Path) -> str:
+    """The GPUs as NVIDIA's driver for Linux names them: what torch would say takes seconds to import."""
+    lines = [line for file in folder.glob("*/information") for line in file.read_text(errors="replace").splitlines()]
+    counts = Counter(line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:"))
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
 
 
 def _cpuinfo() -> list[str]:

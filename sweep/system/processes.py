@@ -33,11 +33,16 @@ def alive(owner: Mapping[str, Any]) -> bool:
     Args:
         owner: As `myself` returns it; `seen` is when a process on another machine last reported that it runs.
     """
-    if (owner["host"], owner["machine"]) != (platform.node(), machine_id()):
+    if not is_here(owner):
         return time.time() - owner["seen"] < LOST_SECONDS
     if owner["pid"] == os.getpid():
         return False
     return owner["born"] != "" and start_time(owner["pid"]) == owner["born"]
+
+
+def is_here(owner: Mapping[str, Any]) -> bool:
+    """Whether a process is of this machine, as it was booted last, and of this container."""
+    return (owner["host"], owner["machine"]) == (platform.node(), machine_id())
 
 
 def machine_id() -> str:

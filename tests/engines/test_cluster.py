@@ -31,10 +31,10 @@ def cluster():
 
 
 def _both_in_the_middle(folder: Path) -> bool:
-    """Whether two trials are in training with half of their epochs before them."""
+    """Whether two trials are in training, and neither is about to end; however far they are apart, that moment comes."""
     trials = trials_of(folder, STUDY)
     training = [len(trial.intermediate_values) for trial in trials if trial.state.name == "RUNNING"]
-    return len(training) == 2 and all(2 <= epochs <= 6 for epochs in training)
+    return len(training) == 2 and all(1 <= epochs <= 8 for epochs in training)
 
 
 @pytest.mark.slow

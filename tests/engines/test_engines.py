@@ -245,6 +245,7 @@ def test_a_worker_that_dies_idle_is_replaced(make, images, tmp_path):
 
 def test_closing_ends_running_jobs_and_every_process(make, images, tmp_path):
     engine = make(2)
+    engine.start(2)
     engine.submit(job(0, images, tmp_path, ENDLESS))
     until_epochs(engine, {0})
     pids = processes(engine)
@@ -263,9 +264,9 @@ def test_no_process_is_started_before_there_is_something_to_train():
     engine.close()
     try:
         engine = LocalEngine(2, "cpu", 1)
-        engine.start()
-        engine.start()
-        assert len(set(multiprocessing.active_children()) - before) == 2
+        for jobs, workers in ((-1, 0), (1, 1), (9, 2), (1, 2)):
+            engine.start(jobs)
+            assert len(set(multiprocessing.active_children()) - before) == workers
         assert engine.free == 2
     finally:
         engine.close()

@@ -9,10 +9,9 @@ from sweep.comparisons.architectures.analysis import (
     ComparedModel,
     Comparison,
     Cost,
-    ScoredTrial,
-    Search,
     paired_tests,
 )
+from sweep.comparisons.architectures.searches import ScoredTrial, Search
 from sweep.metrics.assessment import assess
 from sweep.metrics.predictions import Predictions
 from sweep.metrics.scores import scores

@@ -3,6 +3,8 @@
     SWEEP_FAULT=PLACE:NTH:SIGNAL    the process that comes to a place for the nth time sends itself a signal
     SWEEP_FAULT=PLACE:NTH:full      or finds the disk full there
     SWEEP_FAULT=memory:LIMIT        training steps run out of memory with more than LIMIT images at once
+    SWEEP_FAULT=crowded             or with any number, in a worker beside which another one trains
+    SWEEP_FAULT=gpu:BYTES           a worker may take so much of its GPU's memory
     SWEEP_FAULT_MARK=FILE           made when it happens, so that it happens once, whoever starts anew
     SWEEP_BLANK_FIGURES=1           figures are laid out by nobody and have one pixel
 
@@ -132,6 +134,31 @@ def short_of_memory(limit: int) -> Callable[..., Any]:
     return normalise
 
 
+def share_memory(mark: Path) -> None:
+    """Has memory for one training: that which came first, until it has ended."""
+    import fcntl
+
+    import torch
+
+    from sweep.training import loop as training
+
+    real, end, file = training.normalise, training.save_best, mark.open("w")
+
+    def normalise(images: Any, mean: float, std: float) -> Any:
+        if not torch.is_inference_mode_enabled():
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise torch.OutOfMemoryError("another one has it") from None
+        return real(images, mean, std)
+
+    def save_best(*arguments: Any) -> None:
+        end(*arguments)
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+    training.normalise, training.save_best = normalise, save_best
+
+
 def prepare() -> None:
     """Puts the fault of the environment at its place."""
     fault = os.environ.get("SWEEP_FAULT", "")
@@ -139,6 +166,18 @@ def prepare() -> None:
         import sweep.training.loop
 
         sweep.training.loop.normalise = short_of_memory(int(fault.partition(":")[2]))
+    elif fault == "crowded":
+        if __name__ == "__main__":
+            import sweep.orchestrator.loop
+
+            sweep.orchestrator.loop.workers_alone = lambda *_: 1
+        share_memory(Path(os.environ["SWEEP_FAULT_MARK"]))
+    elif fault.startswith("gpu:"):
+        import torch
+
+        if __name__ == "__mp_main__":
+            whole = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(int(fault.partition(":")[2]) / whole)
     elif fault:
         install(fault, Path(os.environ["SWEEP_FAULT_MARK"]))
     if os.environ.get("SWEEP_BLANK_FIGURES") and __name__ == "__main__":
@@ -201,7 +240,7 @@ def answer(asked: dict[str, Any]) -> int | None:
         os.dup2(os.open(path, os.O_RDWR | os.O_APPEND), stream)
     signal.alarm(asked["timeout"])
     sys.argv[1:] = asked["arguments"]
-    in_workers = ("worker", "memory")  # faults for the environment that a spawned worker gets
+    in_workers = ("worker", "memory", "crowded", "gpu")  # faults for the environment that a spawned worker gets
     if not os.environ.get("SWEEP_FAULT", "").startswith(in_workers):
         fork_workers()
     run()

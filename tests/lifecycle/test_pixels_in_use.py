@@ -13,7 +13,20 @@ from sweep.stores.registry import find_version, load
 from tests.helpers.raw_images import packed, pgm, png, tiff
 from tests.helpers.studies import client_of, runs_of, sweep
 
-TRAINED = ("--arch", "cnn3", "--trials", 1, "--epochs", 3, "--workers", 1, "--pruner", "none")
+TRAINED = (
+    "--arch",
+    "cnn3",
+    "--trials",
+    1,
+    "--epochs",
+    3,
+    "--fix",
+    "activation=gelu",
+    "--workers",
+    1,
+    "--pruner",
+    "none",
+)
 FIXED = ("--fix", "batch_size=16", "--fix", "learning_rate=0.003", "--fix", "optimizer=adam", "--fix", "dropout=0.1")
 
 

@@ -92,7 +92,10 @@ def test_an_empty_seat_is_taken(tracking: Tracking, registry, tmp_path: Path):
     assert len(log_of(tracking, version, tmp_path)) == 1
 
 
-@pytest.mark.parametrize("metric", ["val/auroc", "val/loss", "val/accuracy", "val/f1", "val/average_precision"])
+ROC_POINT = "val/specificity_at_95_sensitivity"
+
+
+@pytest.mark.parametrize("metric", ["val/auroc", "val/loss", "val/accuracy", "val/mcc", ROC_POINT])
 @pytest.mark.parametrize(("ours", "theirs", "moves"), [(1.5, 0.5, True), (0.5, 1.5, False), (0.52, 0.5, False)])
 def test_it_moves_where_validation_says_so_beyond_chance(tracking, registry, metric, ours, theirs, moves):
     holder, candidate = registry(predictions(theirs), metric=metric), registry(predictions(ours, seed=7), metric=metric)

@@ -45,6 +45,7 @@ def test_the_value_is_what_a_study_would_compute():
     plain, stressed = predictions([0.2, 0.4, 0.9], [0, 1, 1]), predictions([0.9, 0.4, 0.8], [0, 1, 1])
     assert value_of("val/auroc", plain, None) == 1.0
     assert value_of("val/accuracy", plain, None) == pytest.approx(2 / 3)
+    assert value_of("val/specificity_at_95_sensitivity", plain, None) == 1.0
     assert value_of("val/stressed_auroc", plain, stressed) == 0.0
     # Each class weighs the same, as in the training loss: the mean over NORMAL, and that over PNEUMONIA.
     expected = (-np.log(0.8) + (-np.log(0.4) - np.log(0.9)) / 2) / 2

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from sweep.metrics.scores import all_scores, scores, softmax
+from sweep.metrics.clinical import weighted_clinical
+from sweep.metrics.names import METRICS, STRESSED, TWO_CLASSES
+from sweep.metrics.scores import all_scores, epoch_scores, scores, softmax
 
 
 def two(positive):
@@ -41,7 +43,7 @@ def test_calling_everything_positive_scores_without_a_warning(recwarn):
     got = scores(np.array([0, 1, 1]), two([0.9, 0.9, 0.9]))
     assert (got["specificity"], got["recall"], got["balanced_accuracy"]) == (0, 1, 0.5)
     nothing = scores(np.array([0, 1, 1]), two([0.1, 0.1, 0.1]))
-    assert (nothing["precision"], nothing["f1"]) == (0, 0)
+    assert (nothing["precision"], nothing["f1"], nothing["mcc"]) == (0, 0, 0)
     assert not recwarn.list
 
 
@@ -57,6 +59,7 @@ def test_scores_are_scikit_learns(classes):
     assert got["recall"] == pytest.approx(sklearn.recall_score(labels, predicted, average=average))
     assert got["f1"] == pytest.approx(sklearn.f1_score(labels, predicted, average=average))
     assert got["balanced_accuracy"] == pytest.approx(sklearn.balanced_accuracy_score(labels, predicted))
+    assert got["mcc"] == pytest.approx(sklearn.matthews_corrcoef(labels, predicted))
     assert got["log_loss"] == pytest.approx(sklearn.log_loss(labels, likely))
     if classes == 2:
         assert got["brier"] == pytest.approx(sklearn.brier_score_loss(labels, likely[:, 1]))
@@ -80,3 +83,20 @@ def test_probabilities_of_large_logits_are_finite():
     got = softmax(np.array([[1000.0, 0.0], [-1000.0, -1001.0]], dtype=np.float32))
     assert got.sum(axis=1) == pytest.approx([1, 1])
     assert got[0, 0] == 1
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_epoch_has_every_score_that_a_study_can_choose_by(classes):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, classes, 200)
+    likely = softmax(random.normal(size=(200, classes)) + np.eye(classes)[labels])
+
+    got = epoch_scores(labels, likely)
+
+    metrics = set(METRICS) - STRESSED - {"val/loss"} - (set() if classes == 2 else TWO_CLASSES)
+    assert {f"val/{name}" for name in got} == metrics
+    assert got["ece"] == all_scores(labels, likely)["ece"]
+    if classes == 2:  # as reports have them
+        clinical = weighted_clinical(labels, likely, np.ones((1, 200)), 0.5)
+        on_roc = [name.removeprefix("val/") for name in TWO_CLASSES]
+        assert {name: got[name] for name in on_roc} == pytest.approx({name: clinical[name][0] for name in on_roc})

@@ -134,7 +134,7 @@ def test_replay_says_what_differs_and_refuses_what_it_cannot_train(pictures, fin
     client.log_metric(run.info.run_id, "val/loss", 9.0, step=2)
     other = sweep(finished, "replay", run.info.run_id)
     assert other.returncode == 1
-    assert "epoch   2: 1 of 13 metrics differ, most val/loss: 9.000000 then" in other.stdout
+    assert "epoch   2: 1 of 17 metrics differ, most val/loss: 9.000000 then" in other.stdout
     assert "machine, versions and commit are the same" in other.stdout or "what differs around it" in other.stdout
 
     parent = run.data.tags["mlflow.parentRunId"]

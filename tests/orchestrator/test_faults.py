@@ -39,8 +39,24 @@ from tests.helpers.studies import LONG, STUDY, children_of, running, sweep, tiny
 )
 def test_the_cause_decides_about_another_attempt(cause, failures, at_once, again):
     assert next_attempt(cause, failures, retries=2, at_once=at_once)[0] == again
+    # Memory that others took is nobody's failure, and nothing is wrong with the batch.
+    fewer = next_attempt(cause, failures, retries=2, at_once=at_once, fewer=2)[0]
+    assert fewer == ({} if cause == "out of memory" else again)
 
 
+@pytest.mark.slow
+def test_memory_that_is_too_small_for_so_many_trials_at_once_is_enough_for_fewer(pictures, tmp_path):
+    done = sweep(tmp_path, *tiny(pictures, 3, "--workers", 2), fault="crowded")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "another one has it; again as it is, with 1 trial at once from now on" in said
+    consistent(tmp_path, STUDY, 3)
+    trials = trials_of(tmp_path, STUDY)
+    assert sorted(trial.state.name for trial in trials) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
+    assert not any("micro_batch" in run.data.params for run in children_of(tmp_path).values())
+
+
+@pytest.mark.slow
 def test_out_of_memory_halves_what_passes_at_once_and_keeps_the_batch(pictures, tmp_path):
     done = sweep(tmp_path, *tiny(pictures, 1, batch="32"), fault="memory:8")
     assert done.returncode == 0, done.stderr
@@ -132,7 +148,11 @@ def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_torn(pictures, tmp_path)
 
 @pytest.mark.parametrize(
     "place",
-    ["_ship", pytest.param("_end_trial", marks=pytest.mark.slow), pytest.param("trial_ended", marks=pytest.mark.slow)],
+    [
+        pytest.param("_ship", marks=pytest.mark.slow),
+        pytest.param("_end_trial", marks=pytest.mark.slow),
+        pytest.param("trial_ended", marks=pytest.mark.slow),
+    ],
 )
 def test_a_ctrl_c_while_a_run_ends_leaves_none_running(place, pictures, tmp_path, typed, monkeypatch):
     untouched, raised = getattr(Mirror, place), []
@@ -155,7 +175,8 @@ def test_a_ctrl_c_while_a_run_ends_leaves_none_running(place, pictures, tmp_path
 
 @pytest.mark.slow
 def test_a_budget_ends_in_time_and_the_rest_goes_on_later(pictures, tmp_path):
-    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 40, *LONG)
+    # So long that some trial is in training when the time is over.
+    arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 40, *LONG, "--epochs", 24)
     done = sweep(tmp_path, *arguments, "--budget", "25s")
     assert done.returncode == 0, done.stderr
     assert "the budget is used up after" in done.stdout

@@ -121,7 +121,8 @@ def test_the_study_run_shows_the_search(study):
     parents, _ = runs_of(folder)
     run = parents["cnn1"]
     names = ("architecture", "class_balance", "history", "importance", "parallel_coordinate", "timeline")
-    assert {f"figures/{name}.png" for name in names} | {"leaderboard.json"} == set(artifacts(client, run.info.run_id))
+    files = {f"figures/{name}.png" for name in names} | {"leaderboard.json", "sweep.yaml"}
+    assert files == set(artifacts(client, run.info.run_id))
     table = json.loads(Path(client.download_artifacts(run.info.run_id, "leaderboard.json", str(folder))).read_text())
     assert len(table["data"]) == 12
     column = table["columns"].index("val/auroc")

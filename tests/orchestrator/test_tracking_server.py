@@ -20,7 +20,7 @@ def test_training_goes_on_while_the_tracking_server_is_away(pictures, tmp_path, 
     arguments = ("--arch", "cnn3", "--data", pictures, "--trials", 10, *LONG)
     away = sweep(work, *arguments, environment=environment)
     assert away.returncode == 2
-    assert f"--tracking-uri {server.uri}: cannot be opened" in away.stderr
+    assert f"--tracking-uri {server.uri}: does not answer" in away.stderr
     assert "Traceback" not in away.stderr
 
     server.start()

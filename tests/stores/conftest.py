@@ -46,3 +46,9 @@ def opening(storage: str) -> Callable[..., Study]:
         return open_study(storage, "x-rays/cnn1", space, **{**given, **changes})
 
     return open_it
+
+
+@pytest.fixture
+def open_it_elsewhere(tmp_path) -> Callable[[int], Callable[..., Study]]:
+    """Studies of the same name in other stores, by a number."""
+    return lambda number: opening(f"sqlite:///{tmp_path / f'optuna-{number}.db'}")

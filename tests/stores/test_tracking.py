@@ -319,7 +319,7 @@ each_opener = pytest.mark.parametrize("opener", OPENERS, ids=["open_tracking", "
 @each_opener
 def test_a_server_that_is_away_at_the_start_is_wrong_input(opener):
     address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(InputError, match=f"--tracking-uri http://{address}: cannot be opened") as caught:
+    with pytest.raises(InputError, match=f"--tracking-uri http://{address}: does not answer") as caught:
         opener(f"http://{ADMIN}:hunter%2F2@{address}")
     assert "hunter" not in str(caught.value)
     credentials = (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"])

@@ -116,4 +116,4 @@ def test_the_command_works_beside_a_sweep_py(tmp_path):
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "No such option" in done.stderr
+    assert "there is no such option" in done.stderr

@@ -14,11 +14,10 @@ from sweep import space
 from sweep.orchestrator.run_params import config_of
 from sweep.training import checkpoint
 from sweep.training import loop as training
-from sweep.training.config import BEST, LAST, PREVIOUS, ConfigurationError, NonFiniteLossError, TrainingConfig
+from sweep.training.config import BEST, LAST, PREVIOUS, ConfigurationError, NonFiniteLossError
 from sweep.training.inference import predict, restore
 from sweep.training.loop import OPTIMIZERS, train
-
-CONFIG = TrainingConfig("cnn1", "relu", "adam", 1e-3, 32, 0.2, seed=7, epochs=3, patience=0, image_size=24, classes=2)
+from tests.helpers.trainings import CONFIG, EXTRA, goes_on_as, interrupted, run, same, state
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +25,6 @@ def images(pictures):
     source = open_source(pictures)
     cache.build(source, 24)
     return images_of(source, split_source(source), 24)
-
-
-def run(config, images, folder, **options):
-    return list(train(config, images["train"], images["validation"], folder, **options))
-
-
-def state(folder, name=LAST):
-    return checkpoint.read(folder / name)[0]
 
 
 @pytest.mark.parametrize("arch", ["cnn1", "cnn2", "cnn3"])
@@ -64,23 +55,6 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(optimizer,
     assert np.array_equal(first[-1].validation_logits, again[-1].validation_logits)
 
 
-def same(ours, theirs):
-    """Whether two results are one, but for how fast and when."""
-    numbers = ("epoch", "train_loss", "train_accuracy", "validation_loss", "improved")
-    return all(getattr(ours, name) == getattr(theirs, name) for name in numbers) and np.array_equal(
-        ours.validation_logits, theirs.validation_logits
-    )
-
-
-def interrupted(config, images, folder, epochs=1):
-    """As a process that died after some epochs."""
-    cut = train(config, images["train"], images["validation"], folder)
-    for _ in range(epochs):
-        next(cut)
-    cut.close()
-    torch.manual_seed(12345)
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(optimizer, precision, images, tmp_path):
@@ -88,33 +62,6 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(optimizer, p
     whole = run(config, images, tmp_path / "whole")
     interrupted(config, images, tmp_path / "cut")
     goes_on_as(whole, config, images, tmp_path)
-
-
-def goes_on_as(whole, config, images, folder):
-    """Resumes the training in `cut` after its first epoch; its numbers and files are those of the one in `whole`."""
-    rest = run(config, images, folder / "cut")
-    assert [result.epoch for result in rest] == [1, 2, 3]
-    assert [result.repeated for result in rest] == [True, False, False]
-    assert all(same(ours, theirs) for ours, theirs in zip(rest, whole, strict=True))
-    for name in (LAST, BEST):
-        ours, theirs = state(folder / "cut", name), state(folder / "whole", name)
-        assert ours.keys() == theirs.keys()
-        for key, tensor in theirs.items():
-            assert torch.equal(tensor, ours[key]), key
-
-
-EXTRA = {
-    "augmentation": "both",
-    "normalisation": "image",
-    "pooling": "average",
-    "label_smoothing": 0.1,
-    "averaging": "ema",
-    "schedule": "cosine",
-    "warmup_ratio": 0.3,
-    "first_layer_rate": 0.1,
-    "weight_decay": 0.05,
-    "mix": "cutmix",
-}
 
 
 @pytest.mark.parametrize("how", ["died", "stopped"])

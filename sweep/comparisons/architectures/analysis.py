@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data.sources import group_of
+from sweep.comparisons.architectures.searches import Search
 from sweep.metrics.assessment import Assessment
 from sweep.metrics.bootstrap import Difference, difference
 from sweep.metrics.formatting import POINTS_IN_SENTENCE, format_interval
@@ -59,50 +60,6 @@ class Cost:
     train_seconds: float
     search_seconds: float | None
     images_per_second: float
-
-
-@dataclass(frozen=True)
-class ScoredTrial:
-    """A trial of a search, with its scores.
-
-    Attributes:
-        name: Its run's.
-        number: Its own.
-        state: `COMPLETE`, `PRUNED` or `FAIL`.
-        value: The metric of the study at its best epoch; None where it did not get that far.
-        validation: Its scores on validation at that epoch, `accuracy`, `auroc`, ...
-        test: Its scores on test, computed after the choice; None where they were not.
-        seconds: How long it took.
-        params: Its hyperparameters.
-    """
-
-    name: str
-    number: int
-    state: str
-    value: float | None
-    validation: Mapping[str, float]
-    test: Mapping[str, float] | None
-    seconds: float
-    params: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Search:
-    """A study, as far as a comparison shows it.
-
-    Attributes:
-        name: Its full name.
-        metric: What it chose by.
-        maximize: Whether more of it is better.
-        trials: In the order in which they were begun.
-        importances: How much of the value's variance each hyperparameter explains; empty where too few trials tell.
-    """
-
-    name: str
-    metric: str
-    maximize: bool
-    trials: tuple[ScoredTrial, ...]
-    importances: Mapping[str, float]
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from data.listing import path_of
 from data.recorded import open_recorded
 from data.sources import PATIENT_PATTERN, Source
 from models.outline import served_cost
-from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost, ScoredTrial, Search
+from sweep.comparisons.architectures.analysis import SHOWN, ComparedModel, Cost
 from sweep.comparisons.architectures.audit import TESTED, audit, runs_of
 from sweep.comparisons.architectures.heat_images import check_heat
+from sweep.comparisons.architectures.searches import ScoredTrial, Search
 from sweep.lifecycle.evaluate import BATCH
 from sweep.metrics.assessment import assess
+from sweep.metrics.formatting import counted
 from sweep.metrics.heat import HeatCheck
 from sweep.metrics.names import CALIBRATED, METRICS, STRESSED
 from sweep.metrics.predictions import Predictions, predictions_of, read_predictions
@@ -109,7 +111,7 @@ def plan_of_seeds(best: BestVersion, location: Path | None, seeds: int, settings
             trials=seeds,
             data=location or path_of(past.data_location),
             experiment=best.tracking.experiment,
-            **({"metric": metric} if metric in STRESSED else {}),  # epochs are judged by it, too
+            **({"metrics": (metric,)} if metric in STRESSED else {}),  # epochs are judged by it, too
             **settings,
         ),
         fetch=True,
@@ -240,7 +242,7 @@ def _search(
     runs = runs_of(tracking, parent)
     predictions = audit(trials, runs, tracking, images, best.past.tags[tag.DATA_DIGEST], classes, progress)
     if images is not None:
-        tracking.log(parent, {}, tags={tag.AUDITED: f"{len(predictions)} trials, after the choice"})
+        tracking.log(parent, {}, tags={tag.AUDITED: f"{counted(len(predictions), 'trial')}, after the choice"})
     names = {number: run.name for number, run in runs.items()}
     return Search(
         study.name,
@@ -252,6 +254,7 @@ def _search(
             if trial.state in ("COMPLETE", "PRUNED", "FAIL")
         ),
         study.importances(),
+        study.choice(),
     )
 
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweep.comparisons.architectures import charts, clinical_charts, heat_sections, paired_charts, search_charts
+from sweep.comparisons.architectures import charts, clinical_charts, front, heat_sections, paired_charts, search_charts
 from sweep.comparisons.architectures import report_sections as sections
 from sweep.comparisons.architectures.analysis import Comparison, PairedTest
 from sweep.comparisons.architectures.chart_style import color
@@ -121,6 +121,8 @@ def to_html(
             plotly=_packed_plotly(),
             importances=[f"importance-{model.arch}" for model in comparison.models],
             fewest_for_importance=search_charts.FEWEST_FOR_IMPORTANCE,
+            fronts=front.tables(comparison),
+            front_caption=front.CAPTION,
             search_caption=sections.search_caption(comparison),
             several_splits=sections.several_splits(comparison),
             heat_rows=(heat_rows := heat_sections.rows(comparison)),
@@ -195,6 +197,7 @@ def to_markdown(comparison: Comparison, info: ReportInfo = ReportInfo()) -> str:
         *heat_sections.to_markdown(comparison),
         "## Costs",
         markdown.table(("architecture", *costs[0]["cells"]), [(row["arch"], *row["cells"].values()) for row in costs]),
+        *front.to_markdown(comparison),
         "## Other seeds",
         sections.other_seeds(comparison),
         *(_student_report(comparison) if shows_student_report(comparison, info) else []),
@@ -264,6 +267,7 @@ def charts_of(comparison: Comparison) -> dict[str, go.Figure]:
         if model.own_threshold:
             figures[f"confusion-half-{model.arch}"] = charts.confusion(model, 0.5)
         figures[f"history-{model.arch}"] = search_charts.search_history(model)
+        figures[f"front-{model.arch}"] = front.chart(model)
         figures[f"importance-{model.arch}"] = search_charts.importance(model)
         figures[f"loss-{model.arch}"] = search_charts.learning_curves(model, "loss")
         figures[f"scores-{model.arch}"] = search_charts.learning_curves(model, "scores")

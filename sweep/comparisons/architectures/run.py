@@ -121,7 +121,7 @@ def gather(
         KeyboardInterrupt: It was stopped.
     """
     name = _model(client, request.model)
-    storage = request.machine["storage"] or optuna_in(request.folder)
+    storage = request.machine.get("storage") or optuna_in(request.folder)
     studies = _studies(storage)
     versions = best_versions(client, name, studies)
     champion, chosen = _champion(client, name, versions)

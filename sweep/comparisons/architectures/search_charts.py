@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
-from sweep.comparisons.architectures.analysis import ComparedModel, ScoredTrial
+from sweep.comparisons.architectures.analysis import ComparedModel
 from sweep.comparisons.architectures.chart_style import (
     NAMED_AXIS,
     NEUTRAL,
@@ -24,6 +24,7 @@ from sweep.comparisons.architectures.chart_style import (
     ring_marks,
     tick_values,
 )
+from sweep.comparisons.architectures.searches import ScoredTrial
 from sweep.metrics.formatting import (
     SPACE,
     format_metric,

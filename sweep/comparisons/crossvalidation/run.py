@@ -135,7 +135,7 @@ def plan_of_search(search: Searched, location: Path | None, trials: int, machine
         params,
         trials=trials,
         data=location or path_of(data.location),
-        metric=search.metric,
+        metrics=(search.metric,),
         experiment=search.study.experiment,
         **machine,
     )
@@ -208,6 +208,7 @@ def _plan_of_fold(
         name=name,
         space=search.study.space(),  # so that more of its trials may follow in the same study
         trials=len(begun | {trial.label for trial in enqueued}),
+        starts=(),
         enqueued=enqueued,
     )
     return replace(plan, settings=settings, split=split, studies=(study,))

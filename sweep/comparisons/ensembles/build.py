@@ -7,7 +7,7 @@ after a kill reads them from there, and scores no image a second time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -59,16 +59,21 @@ class Outcome:
     members: Mapping[str, float]
     metric: str
     value: float
-    out_of_fold: bool
-    validation: Assessment
-    test: Assessment
-    temperature: Temperature
-    threshold: Threshold | None
+    out_of_fold: bool = field(repr=False)
+    validation: Assessment = field(repr=False)
+    test: Assessment = field(repr=False)
+    temperature: Temperature = field(repr=False)
+    threshold: Threshold | None = field(repr=False)
     model: str
     version: str
-    aliases: Mapping[str, str]
-    validation_note: str
+    aliases: Mapping[str, str] = field(repr=False)
+    validation_note: str = field(repr=False)
     warnings: tuple[str, ...]
+
+    @property
+    def uri(self) -> str:
+        """The registered version, as MLflow and `sweep.predict` take it."""
+        return f"models:/{self.model}/{self.version}"
 
 
 def make(ensemble: Ensemble) -> Outcome:

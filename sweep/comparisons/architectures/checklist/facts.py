@@ -72,6 +72,9 @@ class Facts:
 
         def text(model: ComparedModel, stored: StoredModel) -> str | None:
             name = stored.version_tags.get(tag.METRIC) or stored.study_params.get("metric")
+            if further := stored.study_params.get("further_metrics"):
+                names = [format_metric(metric) for metric in (name, *further.split(", ")) if metric]
+                return f"{' and '.join(names)} (one-standard-error rule)"
             return format_metric(name) if name else None
 
         return self.each(text)

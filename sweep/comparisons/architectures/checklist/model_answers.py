@@ -7,6 +7,7 @@ from models import recipe_of
 from sweep.comparisons.architectures.analysis import ComparedModel
 from sweep.comparisons.architectures.checklist.facts import NOT_APPLICABLE, Answer, Facts
 from sweep.comparisons.architectures.stored import ABOUT, StoredModel
+from sweep.metrics.formatting import counted
 from sweep.stores import tags as tag
 
 
@@ -157,7 +158,7 @@ def _selection(facts: Facts) -> Answer:
         if model.search is None:
             return None
         complete = sum(trial.state == "COMPLETE" for trial in model.search.trials)
-        return f"{len(model.search.trials)} trials, {complete} complete"
+        return f"{counted(len(model.search.trials), 'trial')}, {complete} complete"
 
     trials = facts.each(text)
     among = f" ({trials})" if trials else ""
@@ -168,7 +169,7 @@ def _selection(facts: Facts) -> Answer:
         f"Trials by {metric} alone{among}.{champion}",
         ("search", "top"),
         (
-            facts.study_params("metric", "pruner", "study_seed"),
+            facts.study_params("metric", "sampler", "pruner", "study_seed"),
             facts.version_tags(f"{tag.PROMOTION}.champion"),
             facts.tags(tag.TEST_OPENED),
         ),

@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from sweep.cli.sweep_view import best_alias, sweep_view
-from sweep.cli.terminal import Terminal, live_view
 from sweep.cli.views import next_commands
 from sweep.metrics.assessment import Assessment
 from sweep.metrics.bootstrap import Interval
@@ -24,6 +23,7 @@ from sweep.settings import Settings
 from sweep.space import study_space
 from sweep.stores.registry import Version
 from sweep.stores.trials import AskedTrial, TrialCounts, TrialRecord
+from sweep.terminal import Terminal, live_view
 
 PARAMS = {
     "activation": "sigmoid",

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -17,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from data.faults import InputError
 from sweep.metrics.formatting import format_duration
 
 if TYPE_CHECKING:
@@ -26,15 +28,33 @@ if TYPE_CHECKING:
 class Terminal:
     """Prints lines and, in a terminal, keeps a table of the running trials below them."""
 
-    def __init__(self, *, json: bool, csv: bool = False) -> None:
-        """Prints to stdout, or to stderr where stdout is kept for JSON or CSV."""
-        self.console, self._json = Console(stderr=json or csv, highlight=False, soft_wrap=not sys.stdout.isatty()), json
+    def __init__(self, *, json: bool, csv: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        """Prints to stdout, or to stderr where stdout is kept for JSON or CSV.
+
+        Args:
+            json: Whether the answer is one JSON object on stdout.
+            csv: Whether it is CSV there.
+            quiet: Whether to print results and warnings alone.
+            verbose: Whether to print each epoch of each trial, too.
+
+        Raises:
+            InputError: Both `quiet` and `verbose` are asked for.
+        """
+        if quiet and verbose:
+            raise InputError("--quiet, --verbose: ask for one of them")
+        self._quiet, self._verbose = quiet, verbose
+        self._printed: dict[tuple[str, int], int] = {}  # epochs, by study and trial
+        self.console, self._json = Console(stderr=json or csv, highlight=False), json
+        # What is piped has whole lines. A notebook would give each long one a scroll bar.
+        self.console.soft_wrap = not (sys.stdout.isatty() or self.console.is_jupyter)
         self._live: Live | None = None
 
     @contextmanager
     def live(self) -> Iterator[None]:
         """Keeps the table on the screen while the context is open."""
-        if not self.console.is_terminal:
+        # In a notebook rich draws with widgets, where they are installed.
+        shown = self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets"))
+        if self._quiet or not shown:
             yield
             return
         with Live(console=self.console, refresh_per_second=4, transient=True) as self._live:
@@ -43,7 +63,8 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Prints a line above the table."""
-        self.console.print(Text(text))
+        if not self._quiet or text.startswith("warning"):
+            self.console.print(Text(text))
 
     def quote(self, command: str) -> None:
         """Prints a command as one line that can be copied, however narrow the terminal."""
@@ -51,13 +72,25 @@ class Terminal:
 
     def update(self, progress: Progress) -> None:
         """Shows the study as it is now in the table."""
+        if self._verbose:
+            for line in self._new_epochs(progress):
+                self.say(line)
         if self._live is not None:
             self._live.update(live_view(progress, self.console.width))
+
+    def _new_epochs(self, progress: Progress) -> Iterator[str]:
+        """A line for each epoch that has not been printed, of the trials in training."""
+        for running in progress.running:
+            number, key = running.asked.number, (progress.study, running.asked.number)
+            for row in running.history[self._printed.get(key, 0) :]:
+                score = f"{progress.table.metric} {row[progress.metric]:.4f}, loss {row['val/loss']:.4f}"
+                yield f"trial {number}, epoch {row['epoch']:.0f}: {score}, {row['images_per_second']:,.0f} images/s"
+            self._printed[key] = len(running.history)
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Shows a progress bar in a terminal; yields a function that takes the number done so far."""
-        if not self.console.is_terminal:
+        if self._quiet or not self.console.is_terminal:
             yield lambda done: None
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
