@@ -146,14 +146,8 @@ def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_torn(pictures, tmp_path)
     assert json.loads(sweep(tmp_path, "doctor", "--json").stdout)["mended"] == []
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        pytest.param("_ship", marks=pytest.mark.slow),
-        pytest.param("_end_trial", marks=pytest.mark.slow),
-        pytest.param("trial_ended", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["_ship", "_end_trial", "trial_ended"])
 def test_a_ctrl_c_while_a_run_ends_leaves_none_running(place, pictures, tmp_path, typed, monkeypatch):
     untouched, raised = getattr(Mirror, place), []
 
