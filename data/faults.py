@@ -26,11 +26,11 @@ def named(faults: Sequence[str]) -> list[str]:
     return [*faults[:NAMED], *([f"... and {more:,} more of this kind"] if more > 0 else [])]
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a word that there is not: the known one that is like it; empty where none is.
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that is like one that there is not; empty where none is.
 
-    >>> [did_you_mean(word, ("learning_rate", "val/auroc", "cnn1")) for word in ("lr", "auroc", "cnn11", "banana")]
-    ['; did you mean learning_rate?', '; did you mean val/auroc?', '; did you mean cnn1?', '']
+    >>> [nearest(word, ("learning_rate", "val/auroc", "cnn1")) for word in ("lr", "auroc", "cnn11", "banana")]
+    ['learning_rate', 'val/auroc', 'cnn1', '']
     """
     typed, words = word.lower().strip(), list(known)
     initials = {"".join(part[:1] for part in name.split("_")): name for name in reversed(words) if "_" in name}
@@ -38,5 +38,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     begun = [name for name in words if len(typed) > 2 and name.lower().startswith(typed)]
     lowered = {name.lower(): name for name in words}
     near = [lowered[name] for name in difflib.get_close_matches(typed, lowered, 1, 0.65)]
-    found = lowered.get(typed) or last.get(typed) or initials.get(typed) or (begun or near or [""])[0]
+    return lowered.get(typed) or last.get(typed) or initials.get(typed) or (begun or near or [""])[0]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a word that there is not, such as `; did you mean cnn1?`; empty without a nearest."""
+    found = nearest(word, known)
     return f"; did you mean {found}?" if found else ""

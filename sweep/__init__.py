@@ -74,13 +74,12 @@ _OURS = {"data": "near_duplicates.py", "models": "architecture.py"}  # a file th
 
 
 def _check_neighbours() -> None:
-    """Makes sure that `data` and `models`, names that others use too, are the packages beside this one."""
+    """Makes sure that `data` and `models`, names that others use too, are ours, wherever a cluster has put them."""
     root = Path(__file__).resolve().parents[1]
-    for name in _OURS:
+    for name, file in _OURS.items():
         spec = find_spec(name)
         place = Path(spec.origin).resolve() if spec is not None and spec.origin else None
-        # On a Ray cluster each package has a folder of its own: there its file tells it.
-        if place is None or (place.parents[1] != root and not (place.parent / _OURS[name]).exists()):
+        if place is None or not place.with_name(file).exists():
             hides = f"is hidden by {place}" if place else "is missing"
             raise ImportError(
                 f"sweep's own package `{name}` in {root} {hides}; start Python elsewhere, or take that one off its path"

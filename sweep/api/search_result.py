@@ -95,7 +95,7 @@ def result_of(done: Searched, folder: Path) -> SearchResult:
         outcome.best.number,
         outcome.best.params,
         float(outcome.best.value or 0.0),
-        leaderboard(study.trials(), about.metrics, about.run_name),
+        leaderboard(study.trials(), about.metrics, about.run_name, exact=True),
         _scores(outcome.validation),
         _scores(outcome.test),
         outcome.run_id,

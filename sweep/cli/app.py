@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from data.faults import InputError, did_you_mean
+from data.faults import InputError, nearest
 from sweep.cli import comparisons, data, ensembles, model, repair, studies
 from sweep.cli.output import open_output
 from sweep.cli.search import search, search_by_file
@@ -96,12 +96,13 @@ def _no_option(error: Any) -> str:
         return ""
     typed: str = error.option_name
     options = [name for one in error.ctx.command.params for name in one.opts if name.startswith("--")]
-    near = did_you_mean(typed.lstrip("-"), [name.removeprefix("--") for name in options])
-    hyperparameter = did_you_mean(typed.lstrip("-").replace("-", "_"), (*FIVE, *EXTRA))
-    if hyperparameter and any(name in ("--fix", "--search") for name in options):
-        name = hyperparameter.removeprefix("; did you mean ").removesuffix("?")
-        return f"{typed}: is no option; a hyperparameter is given as --fix {name}=VALUE or --search {name}=DOMAIN"
-    return f"{typed}: there is no such option{near.replace('mean ', 'mean --')}"
+    meant = nearest(typed, options)
+    name = typed.lstrip("-").replace("-", "_")
+    hyperparameter = name if name in (*FIVE, *EXTRA) or meant else nearest(name, (*FIVE, *EXTRA))
+    if hyperparameter in (*FIVE, *EXTRA) and {"--fix", "--search"} <= set(options):
+        values = f"--fix {hyperparameter}=VALUE or --search {hyperparameter}=DOMAIN"
+        return f"{typed}: is no option; a hyperparameter is given as {values}"
+    return f"{typed}: there is no such option{f'; did you mean {meant}?' if meant else ''}"
 
 
 def _end(code: int, as_json: bool, sentences: list[str]) -> None:

@@ -126,7 +126,7 @@ def _starts(source: str, rows: Mapping[str, Mapping[str, Any]]) -> list[Starting
                 if key not in _HYPERPARAMETERS:
                     near = did_you_mean(key, _HYPERPARAMETERS)
                     raise ValueError(f"there is no such hyperparameter; there are {', '.join(_HYPERPARAMETERS)}{near}")
-                params[key] = value_of(key, str(value))
+                params[key] = value_of(key, str(value).removesuffix(".0"))  # pandas writes whole numbers with gaps so
             except ValueError as error:
                 faults.append(f"--enqueue {name}: {key}: {error}")
         starts.append(StartingPoint(name, params))

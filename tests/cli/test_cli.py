@@ -297,6 +297,7 @@ def test_what_was_meant_is_guessed_for_people(run, typed, meant):
         ("--trails", "--trails: there is no such option; did you mean --trials?"),
         ("--learning-rate", "a hyperparameter is given as --fix learning_rate=VALUE or --search learning_rate=DOMAIN"),
         ("--lr", "a hyperparameter is given as --fix learning_rate=VALUE or --search learning_rate=DOMAIN"),
+        ("--weight", "--weight: there is no such option; did you mean --weights?"),
         ("--banana", "--banana: there is no such option\n"),
     ],
 )

@@ -48,7 +48,7 @@ def test_the_default_configuration_is_in_every_space():
 def test_configurations_come_from_files_from_json_and_after_the_default_one(planned, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("best.json").write_text(json.dumps(RATE))
-    Path("some.json").write_text(json.dumps([{"dropout": 0}, {"batch_size": 8.0 and 8}]))
+    Path("some.json").write_text(json.dumps([{"dropout": 0}, {"batch_size": 8.0}]))
     Path("t.csv").write_text("trial,state,params_learning_rate,dropout\nx,COMPLETE,0.002,\ny,PRUNED,1e-4,0.5\n")
     plan = planned("best.json", "some.json", "t.csv", '{"activation": "gelu"}')
     starts = starts_of(plan)
